@@ -1,0 +1,1 @@
+"""Transparency log, evidence bundle and offline verifier of secure-fedfm."""

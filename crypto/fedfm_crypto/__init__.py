@@ -1,0 +1,1 @@
+"""Cryptographic primitives of secure-fedfm: bytes and arrays in, bytes and arrays out."""

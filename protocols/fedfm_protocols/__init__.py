@@ -1,0 +1,1 @@
+"""Sans-IO protocol state machines of secure-fedfm and the messages between them."""

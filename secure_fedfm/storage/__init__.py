@@ -1,0 +1,1 @@
+"""Durable state: key files, SQLite journal, site folders."""

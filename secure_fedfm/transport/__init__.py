@@ -1,0 +1,1 @@
+"""ZeroMQ transport under CURVE, with a fail-closed authenticator."""
