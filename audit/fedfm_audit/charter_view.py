@@ -1,0 +1,181 @@
+"""The charter as the auditor reads it: from bytes, strictly, and with its own arithmetic.
+
+Structure is checked by ``schemas/charter-v1.json``; what a schema cannot say (distinct keys,
+sorted roster, reachable thresholds) is checked here.  Fields: audit/README.md, "Charter".
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fedfm_crypto.canonical_json import canonical_decode, canonical_encode
+from fedfm_crypto.dsse import dsse_open, dsse_read_unverified
+from fedfm_crypto.errors import CanonicalJSONError, DSSEError, InvalidKeyError, NoteError
+from fedfm_crypto.identity import IdentityPublicKey
+from fedfm_crypto.note import NoteAlgorithm, VerifierKey, parse_vkey
+
+from fedfm_audit.errors import CharterViewError, SchemaError
+from fedfm_audit.schema import check_schema
+from fedfm_audit.thresholds import Thresholds
+
+CHARTER_PAYLOAD_TYPE = "application/vnd.secure-fedfm.charter+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """A client or the coordinator: name, Ed25519 identity, CURVE transport key (hex), and for a
+    client the hex SHA-256 of its enrolment leaf."""
+
+    name: str
+    identity: IdentityPublicKey
+    transport: str
+    enrolment: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CharterView:
+    """What the verifier needs of a charter.  ``digest`` is the SHA-256 of its payload, ``signers``
+    the founders whose signatures verified."""
+
+    digest: bytes
+    federation: str
+    coordinator: Party
+    roster: tuple[Party, ...]
+    founders: tuple[str, ...]
+    founders_quorum: int
+    signers: tuple[str, ...]
+    log_key: VerifierKey
+    base_model: str
+    suite: str
+    rounds: int
+    thresholds: Thresholds
+    config_hash: bytes
+    initial_adapter: bytes
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        """Names of the roster, sorted."""
+        return tuple(party.name for party in self.roster)
+
+    @property
+    def parties(self) -> Mapping[str, Party]:
+        """Every enrolled party by name, coordinator included."""
+        return {party.name: party for party in (self.coordinator, *self.roster)}
+
+    @property
+    def keys(self) -> Mapping[str, IdentityPublicKey]:
+        """Every enrolled identity key by its hex form."""
+        return {party.identity.hex: party.identity for party in self.parties.values()}
+
+    @property
+    def witnesses(self) -> tuple[VerifierKey, ...]:
+        """The clients' cosignature keys, named ``<federation>/<client>``."""
+        return tuple(
+            VerifierKey(
+                f"{self.federation}/{party.name}", NoteAlgorithm.COSIGNATURE_V1, party.identity
+            )
+            for party in self.roster
+        )
+
+
+def open_charter(envelope: bytes) -> CharterView:
+    """Verify the founders' signatures on a charter and read it.
+
+    The founders' keys stand in the charter itself, so this shows that the charter is complete and
+    unaltered, not that these founders are the right ones: compare its digest, or the policy's
+    witness keys, with what you received from somebody you trust.
+
+    Raises
+    ------
+    CharterViewError
+        naming the field or the signature that is wrong.
+    """
+    try:
+        payload = dsse_read_unverified(envelope).payload
+        document = check_schema("charter-v1", canonical_decode(payload))
+    except (DSSEError, CanonicalJSONError, SchemaError) as error:
+        raise CharterViewError(f"not a signed charter: {error}") from error
+    return _view(document, payload, envelope)
+
+
+def _view(charter: Mapping[str, Any], payload: bytes, envelope: bytes) -> CharterView:
+    try:
+        coordinator = _party(charter["coordinator"])
+        roster = tuple(_party(entry) for entry in charter["roster"])
+        log_key = parse_vkey(charter["log"]["key"])
+    except (InvalidKeyError, NoteError) as error:
+        raise CharterViewError(str(error)) from error
+    _check_parties(coordinator, roster, log_key)
+    if log_key.algorithm is not NoteAlgorithm.ED25519 or log_key.name != charter["log"]["origin"]:
+        raise CharterViewError(
+            f"log.key is named {log_key.name!r}; a log key has algorithm 0x01 and the origin "
+            f"{charter['log']['origin']!r} as its name"
+        )
+    founders = tuple(charter["founders"]["names"])
+    limits = charter["limits"]
+    return CharterView(
+        digest=hashlib.sha256(payload).digest(),
+        federation=charter["federation"],
+        coordinator=coordinator,
+        roster=roster,
+        founders=founders,
+        founders_quorum=charter["founders"]["quorum"],
+        signers=_signers(envelope, roster, founders, charter["founders"]["quorum"]),
+        log_key=log_key,
+        base_model=charter["model"]["sha256"],
+        suite=charter["suite"],
+        rounds=charter["rounds"],
+        thresholds=Thresholds(len(roster), limits["colluding"], limits["dropouts"]),
+        config_hash=_config_hash(charter),
+        initial_adapter=bytes.fromhex(charter["initial_adapter"]),
+    )
+
+
+def _party(entry: Mapping[str, str]) -> Party:
+    return Party(
+        entry["name"],
+        IdentityPublicKey.from_hex(entry["identity"]),
+        entry["transport"],
+        entry.get("enrolment"),
+    )
+
+
+def _config_hash(charter: Mapping[str, Any]) -> bytes:
+    """What every RoundOpen must name: the hash of the sections that govern training."""
+    sections = {name: charter[name] for name in ("training", "server_optimiser")}
+    return hashlib.sha256(canonical_encode(sections)).digest()
+
+
+def _check_parties(coordinator: Party, roster: tuple[Party, ...], log_key: VerifierKey) -> None:
+    names = [party.name for party in roster]
+    if names != sorted(set(names)):
+        raise CharterViewError("the roster must be sorted by name and hold each name once")
+    if coordinator.name in names:
+        raise CharterViewError(f"the coordinator's name {coordinator.name} is on the roster")
+    parties = (coordinator, *roster)
+    identities = [party.identity.hex for party in parties] + [log_key.public.hex]
+    if len(set(identities)) != len(identities):
+        raise CharterViewError("two parties share an identity key, or the log key is one of them")
+    if len({party.transport for party in parties}) != len(parties):
+        raise CharterViewError("two parties share a transport key")
+
+
+def _signers(
+    envelope: bytes, roster: tuple[Party, ...], founders: tuple[str, ...], quorum: int
+) -> tuple[str, ...]:
+    by_name = {party.name: party.identity for party in roster}
+    strangers = sorted(set(founders) - by_name.keys())
+    if strangers or quorum > len(founders):
+        raise CharterViewError(
+            f"founders: quorum {quorum} of {len(founders)}, not on the roster: {strangers}"
+        )
+    keys = {by_name[name].hex: by_name[name] for name in founders}
+    try:
+        opened = dsse_open(envelope, payload_type=CHARTER_PAYLOAD_TYPE, keys=keys, threshold=quorum)
+    except DSSEError as error:
+        raise CharterViewError(f"founders' signatures: {error}") from error
+    names = {by_name[name].hex: name for name in founders}
+    return tuple(sorted(names[signer] for signer in opened.signers))

@@ -1,0 +1,68 @@
+"""What can go wrong with evidence, as one tree.
+
+::
+
+    FedFMError                      (fedfm_crypto.errors, root of the whole project)
+    └── AuditError
+        ├── SchemaError             a JSON document breaks its published schema
+        ├── StatementError          a leaf or the statement inside it is not one of ours
+        ├── CharterViewError        the charter contradicts itself, as the auditor reads it
+        ├── PolicyError             a tlog-policy that cannot be read, or that trusts nobody
+        ├── TranscriptError         a round transcript that cannot be read or built
+        ├── BundleError             a bundle that cannot be read or written at all
+        └── LogError
+            ├── LogCorruptError     stored entries, tiles and checkpoint do not fit together
+            ├── LogForkError        a witness holds a head that this log does not extend
+            └── LogLockedError      another process writes to the same folder
+
+The verifier turns all of these into failed steps of a report; the log and the bundle writer raise
+them.
+"""
+
+from __future__ import annotations
+
+from fedfm_crypto.errors import FedFMError
+
+
+class AuditError(FedFMError):
+    """Root of everything the audit layer raises."""
+
+
+class SchemaError(AuditError):
+    """A JSON document breaks its published schema; the message names the field."""
+
+
+class StatementError(AuditError):
+    """A leaf is not a signed statement of a known type, or contradicts itself."""
+
+
+class CharterViewError(AuditError):
+    """The charter is unsigned, malformed or contradicts itself."""
+
+
+class PolicyError(AuditError):
+    """A tlog-policy cannot be parsed, or is not what it must be."""
+
+
+class TranscriptError(AuditError):
+    """A round transcript cannot be read or built."""
+
+
+class BundleError(AuditError):
+    """A bundle cannot be read safely, or cannot be written."""
+
+
+class LogError(AuditError):
+    """Root of what the log raises."""
+
+
+class LogCorruptError(LogError):
+    """Entries, tiles and checkpoint on disk do not fit together; nothing was changed."""
+
+
+class LogForkError(LogError):
+    """A witness holds a head that this log does not extend: a restored backup, or a fork."""
+
+
+class LogLockedError(LogError):
+    """Another process holds the log open for writing."""

@@ -1,0 +1,133 @@
+"""The message bodies that an auditor reads, as the specification lays them out.
+
+Deliberately a second implementation: only ``protocols/README.md`` ("Messages", "Contexts") and
+``audit/README.md`` were used to write it, so a mistake in the federation's own code does not
+verify itself.  Bodies that carry shares, uploads or the aggregate are never part of the evidence
+and have no layout here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fedfm_crypto.codec import U16, U32, Bytes32, MaxCount, MaxLength, Name, encode
+from fedfm_crypto.hashing import hash_parts
+from fedfm_crypto.labels import Label
+
+MAX_PARTICIPANTS = 4096
+MAX_ENVELOPE_BYTES = 131_072
+NO_HASH = bytes(32)
+
+_Names = Annotated[tuple[Name, ...], MaxCount(MAX_PARTICIPANTS)]
+_Envelope = Annotated[bytes, MaxLength(MAX_ENVELOPE_BYTES)]
+_Envelopes = Annotated[tuple[_Envelope, ...], MaxCount(MAX_PARTICIPANTS)]
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Participant names in the order in which they are hashed."""
+
+    names: _Names
+
+
+@dataclass(frozen=True, slots=True)
+class RoundOpen:
+    """Coordinator: round, key epoch, steps, kind, who is invited, adapter and configuration in
+    force, the latest checkpoint (signed note, empty before the first)."""
+
+    round: U32
+    key_epoch: U32
+    steps: U16
+    kind: Annotated[str, MaxLength(16)]
+    invited: _Names
+    adapter_hash: Bytes32
+    config_hash: Bytes32
+    checkpoint: Annotated[bytes, MaxLength(65536)]
+    consistency: Annotated[tuple[Bytes32, ...], MaxCount(64)]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRoster:
+    """Coordinator: every signed KeyOffer envelope, sorted by sender; rebuilt, never stored."""
+
+    offers: _Envelopes
+
+
+@dataclass(frozen=True, slots=True)
+class UploadHash:
+    """Client: SHA-256 of the Upload body that it will send."""
+
+    upload_hash: Bytes32
+
+
+@dataclass(frozen=True, slots=True)
+class UploadSet:
+    """Coordinator: every signed UploadHash envelope, sorted by sender; rebuilt, never stored."""
+
+    hashes: _Envelopes
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """Coordinator: whose uploads are summed and whose are not, both sorted."""
+
+    accepted: _Names
+    removed: _Names
+
+
+@dataclass(frozen=True, slots=True)
+class CohortVote:
+    """Client: SHA-256 of the Cohort body that it votes for."""
+
+    cohort_hash: Bytes32
+
+
+@dataclass(frozen=True, slots=True)
+class CohortProof:
+    """Coordinator: the signed votes, sorted by sender; rebuilt, never stored."""
+
+    votes: _Envelopes
+
+
+@dataclass(frozen=True, slots=True)
+class RoundAck:
+    """Client: hash of the adapter that it holds after the round."""
+
+    adapter_hash: Bytes32
+
+
+@dataclass(frozen=True, slots=True)
+class RoundClose:
+    """Coordinator: outcome, reason, adapter in force afterwards, the signed RoundAcks."""
+
+    outcome: Annotated[str, MaxLength(16)]
+    reason: Annotated[str, MaxLength(512)]
+    adapter_hash: Bytes32
+    acks: _Envelopes
+
+
+def context0(charter_hash: bytes, opened: RoundOpen) -> bytes:
+    """Context of RoundOpen and KeyOffer (32 bytes)."""
+    return hash_parts(
+        Label.CONTEXT_ROUND,
+        charter_hash,
+        opened.key_epoch.to_bytes(4, "big"),
+        opened.round.to_bytes(4, "big"),
+        opened.steps.to_bytes(2, "big"),
+        opened.kind.encode(),
+        encode(Names(opened.invited)),
+        opened.adapter_hash,
+        opened.config_hash,
+    )
+
+
+def context1(context: bytes, roster_hash: bytes) -> bytes:
+    """Context of everything after the key offers (32 bytes); ``roster_hash`` is the SHA-256 of
+    the KeyRoster body, and suites without encryption have no key-generation transcript."""
+    return hash_parts(Label.CONTEXT_KEYS, context, roster_hash, NO_HASH)
+
+
+def dealers_hash(context: bytes, dealers: tuple[str, ...]) -> bytes:
+    """What every UploadHash refers to: the set of dealers whose masks the upload carries."""
+    return hash_parts(Label.DEALERS, context, encode(Names(dealers)))

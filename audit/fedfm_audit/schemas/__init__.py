@@ -1,0 +1,1 @@
+"""JSON Schemas of the charter and of the four statements, published with the package."""

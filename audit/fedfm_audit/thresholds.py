@@ -1,0 +1,59 @@
+"""Thresholds recomputed by the auditor from the charter's three numbers.
+
+Written from the specification, not shared with the protocol: an auditor who reused the
+federation's own code would inherit its mistakes.  Source: protocols/README.md, "Thresholds".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedfm_audit.errors import CharterViewError
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """``clients`` = n institutions, ``colluding`` = c that may conspire, ``dropouts`` = d that
+    may vanish in a round.
+
+    Raises
+    ------
+    CharterViewError
+        if no round could keep the promises that these numbers make.
+    """
+
+    clients: int
+    colluding: int
+    dropouts: int
+
+    def __post_init__(self) -> None:
+        if self.vote_quorum > self.clients - self.dropouts:
+            raise CharterViewError(
+                f"limits: with {self.clients} clients and {self.colluding} colluding the quorum is "
+                f"{self.vote_quorum}; it cannot be met after {self.dropouts} dropouts"
+            )
+        if self.min_accepted > self.clients:
+            raise CharterViewError(
+                f"limits: a sum needs {self.min_accepted} accepted updates, the roster has "
+                f"{self.clients} clients"
+            )
+
+    @property
+    def vote_quorum(self) -> int:
+        """Identical votes that fix a cohort; acknowledgements that fix an adapter; witnesses.
+
+        Two quorums of size v overlap in at least 2v - n clients; the second term makes that more
+        than c, so that no two different cohorts can both be voted.
+        """
+        n, c = self.clients, self.colluding
+        return max(2 * n // 3 + 1, (n + c) // 2 + 1)
+
+    @property
+    def share_threshold(self) -> int:
+        """Shares that rebuild a mask secret; equal to :attr:`vote_quorum`."""
+        return self.vote_quorum
+
+    @property
+    def min_accepted(self) -> int:
+        """Fewest updates in an opened sum: max(c + 2, n - d)."""
+        return max(self.colluding + 2, self.clients - self.dropouts)

@@ -1,0 +1,54 @@
+"""The one table of domain-separation labels.
+
+Every hash, derived key and signature of the protocol starts from one of these labels, so that
+bytes made for one purpose are never accepted for another. Labels are always length-prefixed where
+they are used (``hash_parts``, ``derive_key``, ``IdentityKey.sign``), hence no label followed by
+data can be read as another label.
+
+Each label is shorter than 32 bytes. A message signed with ``IdentityKey.sign`` starts with the
+label's length as one byte, which is then a control character: it cannot start a DSSE
+pre-authentication encoding (``DSSEv1 ``), a cosignature (``cosignature/v1``) or a note text, the
+formats that the same identity key signs with a domain separation of their own.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, unique
+
+__all__ = ["Label"]
+
+
+@unique
+class Label(Enum):
+    """What a hash, a derived key or a signature is for; the value is its label in bytes."""
+
+    ENVELOPE = b"secure-fedfm/v1/envelope"
+    """Signature over the header of a protocol message."""
+    CONTEXT_ROUND = b"secure-fedfm/v1/context-round"
+    """ctx0: the context of a round before its key roster is fixed."""
+    CONTEXT_KEYS = b"secure-fedfm/v1/context-keys"
+    """ctx1: the context of a round from the key roster on."""
+    CONTEXT_LINK = b"secure-fedfm/v1/context-link"
+    """Context of messages that belong to a federation but to no round."""
+    SHARE_KEY = b"secure-fedfm/v1/share-key"
+    """AES-256-GCM key that boxes the shares of one dealer for one recipient."""
+    PAIRWISE_MASK = b"secure-fedfm/v1/pairwise-mask"
+    """Mask generator key that two clients agree on for one step."""
+    SELF_MASK = b"secure-fedfm/v1/self-mask"
+    """Mask generator key from a client's own seed for one step."""
+    SEED_COMMITMENT = b"secure-fedfm/v1/commit-seed"
+    """Commitment to a self-mask seed."""
+    NONCE_COMMITMENT = b"secure-fedfm/v1/commit-nonce"
+    """Commitment to a beacon nonce."""
+    SHARE_COMMITMENT = b"secure-fedfm/v1/commit-share"
+    """Salted commitment to the shares that a dealer gives one recipient."""
+    DEALERS = b"secure-fedfm/v1/dealers"
+    """Hash of the set of dealers whose shares a client received."""
+    TENSORS = b"secure-fedfm/v1/tensors"
+    """Hash of a set of named tensors (adapter, initial weights)."""
+    UPLOAD = b"secure-fedfm/v1/upload"
+    """Hash over the hashes of an upload's parts, where an upload has several."""
+    CONFIG = b"secure-fedfm/v1/config"
+    """Hash of the training configuration that a round runs under."""
+    ROUNDING = b"secure-fedfm/v1/rounding"
+    """Generator key for the random bits of stochastic rounding."""

@@ -1,0 +1,116 @@
+"""Catching up: a client that missed rounds repeats their sums and checks every result.
+
+The coordinator hands over the opened sums of the missed rounds; nothing it says is believed
+unless a quorum of clients signed that they computed exactly this adapter from exactly this sum.
+Source: protocols/README.md, section "Catching up".
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from fedfm_crypto.codec import decode
+from fedfm_crypto.envelope import Envelope
+from fedfm_crypto.errors import CodecError
+from numpy.typing import NDArray
+
+from fedfm_protocols.checks import check_place, open_signed_set, verify_signature
+from fedfm_protocols.client_result import open_total
+from fedfm_protocols.context import RoundIdentity, context1
+from fedfm_protocols.errors import BelowThreshold, MalformedMessage, RoundRefused
+from fedfm_protocols.federation import Federation
+from fedfm_protocols.messages import (
+    Aggregate,
+    CatchUp,
+    CatchUpRound,
+    RoundAck,
+    RoundOpen,
+    read_body,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MissedRound:
+    """One missed round, verified: apply ``total`` (float64 ``[values]``) to adapter
+    ``adapter_before``; the result must hash to ``adapter_after``."""
+
+    round: int
+    accepted: int
+    adapter_before: bytes
+    adapter_after: bytes
+    total: NDArray[np.float64] = field(repr=False)
+
+
+def verify_catch_up(
+    federation: Federation, catch_up: CatchUp, *, last_applied: int, adapter_hash: bytes
+) -> Iterator[MissedRound]:
+    """Verify missed rounds one after the other, as a chain from the adapter at hand.
+
+    Raises
+    ------
+    ProtocolError
+        at the first round whose evidence does not hold.
+    """
+    for missed in catch_up.rounds:
+        verified = _verify(federation, missed)
+        if verified.round <= last_applied:
+            raise RoundRefused(f"round {verified.round} was applied before")
+        if verified.adapter_before != adapter_hash:
+            raise RoundRefused(
+                f"round {verified.round} starts from adapter "
+                f"{verified.adapter_before.hex()[:16]}, this site holds {adapter_hash.hex()[:16]}"
+            )
+        yield verified
+        last_applied, adapter_hash = verified.round, verified.adapter_after
+
+
+def _verify(federation: Federation, missed: CatchUpRound) -> MissedRound:
+    try:
+        envelope = Envelope.decode(missed.opened)
+        aggregate = decode(Aggregate, missed.aggregate)
+    except CodecError as error:
+        raise MalformedMessage(f"a missed round does not decode: {error}") from error
+    verify_signature(envelope, federation)
+    opened = read_body(envelope, RoundOpen)
+    identity = RoundIdentity(
+        charter_hash=federation.charter_hash,
+        key_epoch=opened.key_epoch,
+        round=opened.round,
+        steps=opened.steps,
+        kind=opened.kind,
+        invited=opened.invited,
+        adapter_hash=opened.adapter_hash,
+        config_hash=opened.config_hash,
+    )
+    context0 = identity.context0()
+    check_place(envelope, context=context0, step=0)
+    acks = open_signed_set(
+        missed.acks,
+        RoundAck,
+        federation=federation,
+        allowed=federation.clients,
+        context=context1(context0, missed.roster_hash),
+        step=0,
+    )
+    digest = hashlib.sha256(missed.aggregate).digest()
+    counts: dict[bytes, int] = {}
+    for member, ack in acks.values():
+        if member.header.refers_to == digest:
+            counts[ack.adapter_hash] = counts.get(ack.adapter_hash, 0) + 1
+    quorum = federation.thresholds.vote_quorum
+    agreed = [adapter for adapter, count in counts.items() if count >= quorum]
+    if not agreed:
+        raise BelowThreshold(
+            f"no quorum of {quorum} clients acknowledges one result of round {opened.round}"
+        )
+    words = open_total(aggregate, federation.lanes.lane_bits, federation.charter.quantiser.values)
+    return MissedRound(
+        round=opened.round,
+        accepted=aggregate.accepted,
+        adapter_before=opened.adapter_hash,
+        adapter_after=agreed[0],
+        total=federation.lanes.dequantise(words),
+    )

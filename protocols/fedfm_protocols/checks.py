@@ -1,0 +1,107 @@
+"""Checks that both sides make on signed sets of messages: rosters, upload sets, votes, acks.
+
+A set travels as the original signed envelopes, sorted by sender, so that every receiver verifies
+for itself what each member said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from itertools import pairwise
+from typing import TypeVar
+
+from fedfm_crypto.envelope import Envelope
+from fedfm_crypto.errors import CodecError, SignatureError
+
+from fedfm_protocols.errors import MalformedMessage, UnknownSender, WrongContext
+from fedfm_protocols.federation import Federation
+from fedfm_protocols.messages import read_body
+
+B = TypeVar("B")
+
+
+def verify_signature(envelope: Envelope, federation: Federation) -> None:
+    """Check that an enrolled party signed this envelope, body included.
+
+    Raises
+    ------
+    UnknownSender
+        if the sender is not enrolled or the signature is not by its key.
+    """
+    sender = envelope.header.sender
+    key = federation.identities.get(sender)
+    if key is None:
+        raise UnknownSender(f"{envelope.header.type} from {sender}, who is not in the charter")
+    try:
+        envelope.verify(key)
+    except (SignatureError, CodecError) as error:
+        raise UnknownSender(
+            f"{envelope.header.type} that claims to be from {sender} is not signed by the key "
+            f"enrolled for {sender}: {error}"
+        ) from error
+
+
+def check_place(envelope: Envelope, *, context: bytes, step: int) -> None:
+    """Check that an envelope was signed for this round and step.
+
+    Raises
+    ------
+    WrongContext
+        if it belongs elsewhere.
+    """
+    header = envelope.header
+    if header.context != context:
+        raise WrongContext(
+            f"{header.type} from {header.sender} was signed for context "
+            f"{header.context.hex()[:16]}, this round has {context.hex()[:16]}"
+        )
+    if header.step != step:
+        raise WrongContext(
+            f"{header.type} from {header.sender} is of step {header.step}, expected {step}"
+        )
+
+
+def open_signed_set(
+    encoded: Sequence[bytes],
+    expected: type[B],
+    *,
+    federation: Federation,
+    allowed: Collection[str],
+    context: bytes,
+    step: int,
+) -> dict[str, tuple[Envelope, B]]:
+    """Verify a set of signed envelopes of one type.
+
+    Returns sender -> (envelope, body).  Every signature is checked, every sender is in
+    ``allowed``, senders are sorted and distinct, all were signed for ``context`` and ``step``.
+
+    Raises
+    ------
+    MalformedMessage, UnknownSender, WrongContext
+        naming the member that breaks the set.
+    """
+    members: dict[str, tuple[Envelope, B]] = {}
+    last = ""
+    for data in encoded:
+        try:
+            envelope = Envelope.decode(data)
+        except CodecError as error:
+            raise MalformedMessage(f"a member of the set does not decode: {error}") from error
+        sender = envelope.header.sender
+        if sender <= last:
+            raise MalformedMessage(
+                f"the set must be sorted and hold each sender once; {sender} follows {last}"
+            )
+        last = sender
+        if sender not in allowed:
+            raise UnknownSender(f"{sender} is in the set but may not be")
+        body = read_body(envelope, expected)
+        check_place(envelope, context=context, step=step)
+        verify_signature(envelope, federation)
+        members[sender] = (envelope, body)
+    return members
+
+
+def is_sorted_unique(names: Sequence[str]) -> bool:
+    """Whether names are strictly increasing."""
+    return all(a < b for a, b in pairwise(names))

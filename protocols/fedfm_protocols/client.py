@@ -1,0 +1,157 @@
+"""The client's side of a round, as a pure function of (state, event).
+
+Transition function :func:`client_step`; states in ``client_states``; one module per group of
+steps, numbered as in protocols/README.md.  Rules that every handler keeps:
+
+1.  An envelope is looked at only after its signature, sender, context and step were checked.
+2.  The coordinator may say each thing once: a second body of the same type is equivocation.
+3.  What must survive a crash is persisted before the message that depends on it is sent.
+4.  Secrets live in the state that needs them and are not carried on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from fedfm_crypto.envelope import Envelope
+
+from fedfm_protocols.checks import check_place, verify_signature
+from fedfm_protocols.client_cohort import unmask, vote_cohort
+from fedfm_protocols.client_keys import take_roster, take_shares
+from fedfm_protocols.client_opening import open_round
+from fedfm_protocols.client_result import acknowledge, close_round, take_aggregate
+from fedfm_protocols.client_session import ClientContext, end_round
+from fedfm_protocols.client_states import (
+    Applying,
+    ClientState,
+    Committed,
+    Idle,
+    InRound,
+    Offered,
+    Shared,
+    Training,
+    Unmasked,
+    Uploaded,
+    Voted,
+)
+from fedfm_protocols.client_upload import commit_upload, send_upload
+from fedfm_protocols.context import context1
+from fedfm_protocols.effects import AdapterComputed, Event, Received, Transition, UpdateReady
+from fedfm_protocols.errors import (
+    EquivocationError,
+    OutOfOrder,
+    ReplayedMessage,
+    RoundRefused,
+    UnknownSender,
+)
+from fedfm_protocols.messages import (
+    Aggregate,
+    Cohort,
+    CohortProof,
+    KeyRoster,
+    RoundClose,
+    RoundOpen,
+    ShareDelivery,
+    UploadSet,
+    type_name,
+)
+
+
+def client_step(
+    context: ClientContext, state: ClientState, event: Event
+) -> Transition[ClientState]:
+    """One transition of the client.
+
+    Raises
+    ------
+    MessageRefused
+        the message is dropped, the caller keeps the old state.
+    RoundViolation
+        the round is over for this client; the caller goes to :func:`leave_round`.
+    DivergenceError
+        this site computed another adapter than the quorum; it must catch up or stop.
+    """
+    if isinstance(event, Received):
+        return _receive(context, state, event.envelope)
+    if isinstance(event, UpdateReady) and isinstance(state, Training):
+        return commit_upload(context, state, event)
+    if isinstance(event, AdapterComputed) and isinstance(state, Applying):
+        return acknowledge(context, state, event)
+    raise OutOfOrder(f"a client in state {type(state).__name__} has no use for this event")
+
+
+def leave_round(state: ClientState, reason: str) -> Transition[ClientState]:
+    """Drop a round after a violation: secrets go, the adapter stays as it was."""
+    if isinstance(state, Idle):
+        return Transition(state)
+    return end_round(state, "aborted", reason, state.memory.adapter_hash)
+
+
+# ---------------------------------------------------------------- receiving
+
+
+def _receive(
+    context: ClientContext, state: ClientState, envelope: Envelope
+) -> Transition[ClientState]:
+    federation = context.site.federation
+    header = envelope.header
+    if header.sender != federation.coordinator:
+        raise UnknownSender(
+            f"{header.type} from {header.sender}; clients take messages of a round only from "
+            f"the coordinator {federation.coordinator}"
+        )
+    verify_signature(envelope, federation)
+    if header.type == type_name(RoundOpen):
+        return open_round(context, state, envelope)
+    if isinstance(state, Idle):
+        raise OutOfOrder(f"{header.type} while in no round")
+    _refuse_second(state, envelope)
+    if header.type == type_name(RoundClose):
+        return close_round(context, state, envelope)
+    if isinstance(state, Training) and header.type == type_name(UploadSet):
+        check_place(envelope, context=state.session.context, step=state.session.step)
+        raise RoundRefused("the round went on before this site had finished training")
+    waited, handler = _HANDLERS.get(type(state), (None, None))
+    if waited is None or handler is None or header.type != type_name(waited):
+        raise OutOfOrder(
+            f"{header.type} in state {type(state).__name__}, which waits for "
+            f"{type_name(waited) if waited else 'its own side'}"
+        )
+    if waited is not KeyRoster:  # a roster fixes its own context, take_roster checks it
+        check_place(envelope, context=state.session.context, step=state.session.step)
+    transition: Transition[ClientState] = handler(context, state, envelope)
+    return transition
+
+
+# State -> (message it waits for, handler).  The handlers' state types differ, hence Any.
+_HANDLERS: Mapping[type[InRound], tuple[type[object], Callable[..., Any]]] = MappingProxyType(
+    {
+        Offered: (KeyRoster, take_roster),
+        Shared: (ShareDelivery, take_shares),
+        Committed: (UploadSet, send_upload),
+        Uploaded: (Cohort, vote_cohort),
+        Voted: (CohortProof, unmask),
+        Unmasked: (Aggregate, take_aggregate),
+    }
+)
+
+
+def _refuse_second(state: InRound, envelope: Envelope) -> None:
+    """Rule 2: the same body again is a resend, another body is proof of two stories."""
+    header, session = envelope.header, state.session
+    taken = session.taken.get(header.type)
+    if taken is None:
+        return
+    if taken == header.body_hash:
+        raise ReplayedMessage(f"{header.type} was taken already")
+    of_this_round = header.context == session.context or (
+        header.type == type_name(KeyRoster)
+        and header.context == context1(session.context0, header.body_hash)
+    )
+    if of_this_round and header.step == session.step:
+        raise EquivocationError(
+            f"the coordinator signed two different {header.type} messages in round "
+            f"{session.identity.round}: {taken.hex()[:16]} and {header.body_hash.hex()[:16]}"
+        )

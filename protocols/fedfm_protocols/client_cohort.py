@@ -1,0 +1,108 @@
+"""Client, steps 8 to 11: one vote for one cohort, and exactly one share per dealer."""
+
+from __future__ import annotations
+
+from fedfm_crypto.envelope import Envelope
+
+from fedfm_protocols.checks import is_sorted_unique, open_signed_set
+from fedfm_protocols.client_session import ClientContext, say, taken
+from fedfm_protocols.client_states import ClientState, Unmasked, Uploaded, Voted
+from fedfm_protocols.effects import Persist, Transition
+from fedfm_protocols.errors import BelowThreshold, EquivocationError
+from fedfm_protocols.messages import (
+    Cohort,
+    CohortProof,
+    CohortVote,
+    RevealedShare,
+    Unmask,
+    body_hash,
+    read_body,
+)
+
+
+def vote_cohort(
+    context: ClientContext, state: Uploaded, envelope: Envelope
+) -> Transition[ClientState]:
+    cohort = read_body(envelope, Cohort)
+    if envelope.header.refers_to != state.upload_set:
+        raise EquivocationError("the cohort refers to another upload set")
+    check_cohort(
+        cohort,
+        dealers=state.dealers,
+        uploaders=state.uploaders,
+        min_accepted=context.site.federation.thresholds.min_accepted,
+    )
+    session = taken(state.session, envelope)
+    digest = body_hash(cohort)
+    persist = Persist(session.identity.round, "voted", digest)
+    session, send = say(context, state.memory, session, CohortVote(digest), digest)
+    voted = Voted(state.memory, session, state.held, state.values, cohort, digest)
+    return Transition(voted, (persist, send))
+
+
+def check_cohort(
+    cohort: Cohort, *, dealers: tuple[str, ...], uploaders: frozenset[str], min_accepted: int
+) -> None:
+    """Refuse a cohort that lists anyone twice, misses a dealer, or isolates a client.
+
+    Raises
+    ------
+    EquivocationError, BelowThreshold
+        naming what is wrong with it.
+    """
+    accepted, removed = set(cohort.accepted), set(cohort.removed)
+    both = sorted(accepted & removed)
+    if both:
+        raise EquivocationError(
+            f"{', '.join(both)} listed as accepted and as removed: both kinds of shares "
+            "together would unmask the update"
+        )
+    if not is_sorted_unique(cohort.accepted) or not is_sorted_unique(cohort.removed):
+        raise EquivocationError("the cohort must be sorted and hold each name once")
+    if accepted | removed != set(dealers):
+        raise EquivocationError("accepted and removed must together be exactly the dealers")
+    if not accepted <= uploaders:
+        strangers = ", ".join(sorted(accepted - uploaders))
+        raise EquivocationError(f"{strangers} accepted without a committed upload")
+    if len(accepted) < min_accepted:
+        raise BelowThreshold(f"{len(accepted)} updates accepted, {min_accepted} are needed")
+
+
+def unmask(context: ClientContext, state: Voted, envelope: Envelope) -> Transition[ClientState]:
+    federation, session = context.site.federation, state.session
+    proof = read_body(envelope, CohortProof)
+    members = open_signed_set(
+        proof.votes,
+        CohortVote,
+        federation=federation,
+        allowed=federation.clients,
+        context=session.context,
+        step=session.step,
+    )
+    for name, (_, vote) in members.items():
+        if vote.cohort_hash != state.cohort_hash:
+            raise EquivocationError(
+                f"{name} voted for cohort {vote.cohort_hash.hex()[:16]}, this site for "
+                f"{state.cohort_hash.hex()[:16]}: two cohorts were shown"
+            )
+    quorum = federation.thresholds.vote_quorum
+    if len(members) < quorum:
+        raise BelowThreshold(f"{len(members)} votes in the proof, {quorum} are needed")
+    session = taken(session, envelope)
+    persist = Persist(session.identity.round, "unmasked", state.cohort_hash)
+    session, send = say(context, state.memory, session, _reveal(state), state.cohort_hash)
+    unmasked = Unmasked(state.memory, session, state.values, state.cohort, state.cohort_hash)
+    return Transition(unmasked, (persist, send))
+
+
+def _reveal(state: Voted) -> Unmask:
+    """Exactly one share per dealer: seed if accepted, mask key if removed."""
+    step = state.session.step
+    seeds, keys = [], []
+    for dealer, contents in sorted(state.held.items()):
+        own = contents.steps[step]
+        if dealer in state.cohort.accepted:
+            seeds.append(RevealedShare(dealer, own.seed, own.seed_salt))
+        else:
+            keys.append(RevealedShare(dealer, own.key, own.key_salt))
+    return Unmask(tuple(seeds), tuple(keys))

@@ -1,0 +1,81 @@
+"""What every client transition does: take a message, say something, end the round."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from fedfm_crypto.codec import encode
+from fedfm_crypto.envelope import Envelope, seal_envelope
+from fedfm_crypto.random_source import RandomSource
+
+from fedfm_protocols.client_states import (
+    ClientMemory,
+    ClientSite,
+    ClientState,
+    Idle,
+    InRound,
+    Session,
+)
+from fedfm_protocols.context import NO_HASH
+from fedfm_protocols.effects import Persist, RoundEnded, Send, Transition
+from fedfm_protocols.messages import Body, type_name
+
+
+@dataclass(frozen=True, slots=True)
+class ClientContext:
+    """What a transition may use besides state and event: the site and its randomness."""
+
+    site: ClientSite
+    random: RandomSource
+
+
+def taken(session: Session, envelope: Envelope) -> Session:
+    header = envelope.header
+    return replace(
+        session,
+        taken={**session.taken, header.type: header.body_hash},
+        received=session.received + 1,
+    )
+
+
+def say(
+    context: ClientContext,
+    memory: ClientMemory,
+    session: Session,
+    body: Body,
+    refers_to: bytes = NO_HASH,
+) -> tuple[Session, Send]:
+    site = context.site
+    envelope = seal_envelope(
+        site.key,
+        context=session.context,
+        type=type_name(type(body)),
+        sender=site.name,
+        step=session.step,
+        sequence=session.sent,
+        refers_to=refers_to,
+        checkpoint=memory.checkpoint,
+        body=encode(body),
+    )
+    return replace(session, sent=session.sent + 1), Send(site.federation.coordinator, envelope)
+
+
+def end_round(
+    state: InRound, outcome: str, reason: str, adapter_hash: bytes
+) -> Transition[ClientState]:
+    number = state.session.identity.round
+    memory = state.memory
+    if outcome == "completed":
+        memory = replace(
+            memory,
+            last_applied=number,
+            completed=memory.completed + 1,
+            adapter_hash=adapter_hash,
+        )
+    return Transition(
+        Idle(memory),
+        (
+            Persist(number, "closed", outcome.encode()),
+            RoundEnded(number, outcome, reason, adapter_hash),
+        ),
+    )

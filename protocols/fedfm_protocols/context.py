@@ -1,0 +1,68 @@
+"""The context string that every signature of a round is bound to.
+
+``context0`` covers everything that is known before keys are exchanged, ``context1`` adds the
+fixed set of ephemeral keys.  A message from another federation, round, roster, adapter or
+configuration has another context and is refused before its body is looked at.
+Source: protocols/README.md, section "Contexts".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from fedfm_crypto.codec import MaxCount, Name, encode
+from fedfm_crypto.hashing import hash_parts
+from fedfm_crypto.labels import Label
+
+NO_HASH = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """A list of participant names, in the order in which it is hashed."""
+
+    names: Annotated[tuple[Name, ...], MaxCount(4096)]
+
+
+@dataclass(frozen=True, slots=True)
+class RoundIdentity:
+    """What identifies a round before any key of it exists (``context0``)."""
+
+    charter_hash: bytes
+    key_epoch: int
+    round: int
+    steps: int
+    kind: str
+    invited: tuple[str, ...]
+    adapter_hash: bytes
+    config_hash: bytes
+
+    def context0(self) -> bytes:
+        """32 bytes that messages 0 and 1 of the round are signed under."""
+        return hash_parts(
+            Label.CONTEXT_ROUND,
+            self.charter_hash,
+            self.key_epoch.to_bytes(4, "big"),
+            self.round.to_bytes(4, "big"),
+            self.steps.to_bytes(2, "big"),
+            self.kind.encode(),
+            encode(Names(self.invited)),
+            self.adapter_hash,
+            self.config_hash,
+        )
+
+
+def context1(context0: bytes, roster_hash: bytes, keygen_hash: bytes = NO_HASH) -> bytes:
+    """32 bytes that everything after the key roster is signed under.
+
+    ``roster_hash`` is the SHA-256 of the KeyRoster body, ``keygen_hash`` that of the collective
+    key's transcript (zeros in suites without encryption).
+    """
+    return hash_parts(Label.CONTEXT_KEYS, context0, roster_hash, keygen_hash)
+
+
+def dealers_hash(context: bytes, dealers: Sequence[str]) -> bytes:
+    """Hash of the set of clients whose masks an upload carries; every UploadHash names it."""
+    return hash_parts(Label.DEALERS, context, encode(Names(tuple(dealers))))

@@ -1,0 +1,128 @@
+"""The coordinator's side of a round, as a pure function of (state, event).
+
+Transition function :func:`coordinator_step`; states in ``coordinator_states``; steps numbered as
+in protocols/README.md.  The coordinator is not trusted with anything but progress: it relays
+signed sets, adds masked words, and removes masks that a quorum agreed to remove.  Every client
+checks all it says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from fedfm_crypto.codec import encode
+from fedfm_crypto.envelope import CheckpointSeen, seal_envelope
+
+from fedfm_protocols.context import RoundIdentity
+from fedfm_protocols.coordinator_inbox import take, transcript_entry
+from fedfm_protocols.coordinator_phases import advance, finish
+from fedfm_protocols.coordinator_states import (
+    PHASES,
+    CoordinatorContext,
+    CoordinatorState,
+    Finished,
+    Offering,
+    Round,
+    RunningRound,
+)
+from fedfm_protocols.effects import Deadline, Event, Left, Received, Send, Transition
+from fedfm_protocols.errors import OutOfOrder
+from fedfm_protocols.messages import RoundOpen, type_name
+
+
+@dataclass(frozen=True, slots=True)
+class RoundOpening:
+    """What the coordinator states when it opens a round (step 0)."""
+
+    round: int
+    kind: str
+    invited: tuple[str, ...]
+    adapter_hash: bytes
+    checkpoint: CheckpointSeen
+    checkpoint_note: bytes
+    consistency: tuple[bytes, ...]
+
+
+def open_round(context: CoordinatorContext, opening: RoundOpening) -> Transition[CoordinatorState]:
+    """Step 0: open a round with everyone in ``opening.invited`` (sorted names)."""
+    federation = context.site.federation
+    identity = RoundIdentity(
+        charter_hash=federation.charter_hash,
+        key_epoch=0,
+        round=opening.round,
+        steps=1,
+        kind=opening.kind,
+        invited=opening.invited,
+        adapter_hash=opening.adapter_hash,
+        config_hash=federation.config_hash,
+    )
+    context0 = identity.context0()
+    body = RoundOpen(
+        round=opening.round,
+        key_epoch=0,
+        steps=1,
+        kind=opening.kind,
+        invited=opening.invited,
+        adapter_hash=opening.adapter_hash,
+        config_hash=federation.config_hash,
+        checkpoint=opening.checkpoint_note,
+        consistency=opening.consistency,
+    )
+    envelope = seal_envelope(
+        context.site.key,
+        context=context0,
+        type=type_name(RoundOpen),
+        sender=context.site.name,
+        step=0,
+        sequence=0,
+        checkpoint=opening.checkpoint,
+        body=encode(body),
+    )
+    state = Offering(
+        Round(
+            identity=identity,
+            context0=context0,
+            context=context0,
+            step=0,
+            sent=1,
+            checkpoint=opening.checkpoint,
+            opened=envelope,
+            taken={},
+            gone=frozenset(),
+            transcript=(transcript_entry(envelope),),
+        ),
+        offers={},
+    )
+    return Transition(state, tuple(Send(name, envelope) for name in opening.invited))
+
+
+def coordinator_step(
+    context: CoordinatorContext, state: CoordinatorState, event: Event
+) -> Transition[CoordinatorState]:
+    """One transition of the coordinator.
+
+    Raises
+    ------
+    MessageRefused
+        the message is dropped, the caller keeps the old state.  Everything else that goes wrong
+        ends the round through :class:`Finished`.
+    """
+    if isinstance(state, Finished):
+        raise OutOfOrder("the round is over")
+    if isinstance(event, Received):
+        return advance(context, take(context, state, event.envelope), forced=False)
+    if isinstance(event, Left):
+        gone = replace(state.round, gone=state.round.gone | {event.name})
+        return advance(context, replace(state, round=gone), forced=False)
+    if isinstance(event, Deadline):
+        if event.phase != PHASES[type(state)]:
+            return Transition(state)
+        return advance(context, state, forced=True)
+    raise OutOfOrder(f"a coordinator has no use for {type(event).__name__}")
+
+
+def abort_round(
+    context: CoordinatorContext, state: RunningRound, reason: str
+) -> Transition[CoordinatorState]:
+    """End a round without a result; everyone keeps the adapter from before."""
+    return finish(context, state, "aborted", reason)

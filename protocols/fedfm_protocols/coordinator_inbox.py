@@ -1,0 +1,214 @@
+"""What the coordinator takes from clients in each phase, and why it refuses the rest.
+
+One handler per phase; each returns the phase with the message added.  Whatever a single client
+sends, the round goes on: a bad message is refused and the client counts as silent.
+Steps are numbered as in protocols/README.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from fedfm_crypto.envelope import Envelope
+
+from fedfm_protocols import summing
+from fedfm_protocols.checks import check_place, verify_signature
+from fedfm_protocols.context import dealers_hash
+from fedfm_protocols.coordinator_states import (
+    PHASES,
+    Acking,
+    Committing,
+    CoordinatorContext,
+    Offering,
+    RunningRound,
+    Sharing,
+    TranscriptEntry,
+    Unmasking,
+    Uploading,
+    Voting,
+)
+from fedfm_protocols.errors import (
+    EquivocationError,
+    MalformedMessage,
+    OutOfOrder,
+    ReplayedMessage,
+    UnknownSender,
+    WrongContext,
+)
+from fedfm_protocols.messages import (
+    Cohort,
+    CohortVote,
+    KeyOffer,
+    RoundAck,
+    RoundClose,
+    RoundOpen,
+    ShareBundle,
+    Unmask,
+    Upload,
+    UploadHash,
+    read_body,
+    type_name,
+)
+from fedfm_protocols.offers import check_offers
+from fedfm_protocols.shares import ShareLedger
+
+# Bodies that a transcript shows; everything else is evidence by its signed header only.
+PUBLIC_BODIES = frozenset(
+    type_name(body)
+    for body in (RoundOpen, KeyOffer, UploadHash, Cohort, CohortVote, RoundAck, RoundClose)
+)
+
+
+def transcript_entry(envelope: Envelope) -> TranscriptEntry:
+    """A message as evidence: its body only where the body is public."""
+    public = envelope.header.type in PUBLIC_BODIES
+    return TranscriptEntry(envelope.signed_header, envelope.body if public else None)
+
+
+def take(context: CoordinatorContext, state: RunningRound, envelope: Envelope) -> RunningRound:
+    """Add one client's message to the phase.
+
+    Raises
+    ------
+    MessageRefused
+        saying why the message is dropped.
+    """
+    federation, current = context.site.federation, state.round
+    header = envelope.header
+    verify_signature(envelope, federation)
+    if header.sender not in current.identity.invited:
+        raise UnknownSender(f"{header.type} from {header.sender}, who was not invited")
+    earlier = current.taken.get((header.sender, header.type))
+    if earlier == header.body_hash:
+        raise ReplayedMessage(f"{header.type} from {header.sender} was taken already")
+    check_place(envelope, context=current.context, step=current.step)
+    if earlier is not None:
+        raise ReplayedMessage(
+            f"{header.sender} signed two different {header.type} messages; the first stands"
+        )
+    expected, handler = _HANDLERS[type(state)]
+    if header.type != type_name(expected):
+        raise OutOfOrder(
+            f"{header.type} from {header.sender} while waiting for {PHASES[type(state)]}"
+        )
+    new_state: RunningRound = handler(context, state, envelope)
+    recorded = replace(
+        new_state.round,
+        taken={**current.taken, (header.sender, header.type): header.body_hash},
+        transcript=(*current.transcript, transcript_entry(envelope)),
+    )
+    return replace(new_state, round=recorded)
+
+
+def _take_offer(context: CoordinatorContext, state: Offering, envelope: Envelope) -> Offering:
+    offer = read_body(envelope, KeyOffer)
+    known = {name: read_body(other, KeyOffer) for name, other in state.offers.items()}
+    sender = envelope.header.sender
+    try:
+        check_offers(
+            {**known, sender: offer},
+            masked=context.site.federation.masked,
+            steps=state.round.identity.steps,
+        )
+    except EquivocationError as error:
+        raise MalformedMessage(str(error)) from error
+    return replace(state, offers={**state.offers, sender: envelope})
+
+
+def _take_bundle(context: CoordinatorContext, state: Sharing, envelope: Envelope) -> Sharing:
+    bundle = read_body(envelope, ShareBundle)
+    sender = envelope.header.sender
+    if sender not in state.offers:
+        raise OutOfOrder(f"shares from {sender}, who offered no keys")
+    recipients = [entry.recipient for entry in bundle.shares]
+    expected = sorted(state.offers) if context.site.federation.masked else []
+    steps = state.round.identity.steps
+    if recipients != expected or any(len(e.commitments) != steps for e in bundle.shares):
+        raise MalformedMessage(f"the shares of {sender} do not cover the key roster, in order")
+    return replace(state, bundles={**state.bundles, sender: bundle})
+
+
+def _take_hash(context: CoordinatorContext, state: Committing, envelope: Envelope) -> Committing:
+    read_body(envelope, UploadHash)
+    sender = envelope.header.sender
+    if sender not in state.bundles:
+        raise OutOfOrder(f"an upload hash from {sender}, who dealt no shares")
+    if envelope.header.refers_to != dealers_hash(state.round.context, sorted(state.bundles)):
+        raise WrongContext(f"{sender} masked for another set of dealers")
+    return replace(state, hashes={**state.hashes, sender: envelope})
+
+
+def _take_upload(context: CoordinatorContext, state: Uploading, envelope: Envelope) -> Uploading:
+    sender, federation = envelope.header.sender, context.site.federation
+    if state.hashes.get(sender) != envelope.header.body_hash:
+        raise MalformedMessage(f"the upload of {sender} is not the one whose hash it committed to")
+    if envelope.header.refers_to != state.upload_set:
+        raise WrongContext(f"the upload of {sender} refers to another upload set")
+    words = summing.read_words(read_body(envelope, Upload), federation, sender)
+    return replace(
+        state,
+        uploaded=state.uploaded | {sender},
+        total=summing.add_upload(state.total, words, federation.lanes.lane_bits),
+    )
+
+
+def _take_vote(context: CoordinatorContext, state: Voting, envelope: Envelope) -> Voting:
+    vote = read_body(envelope, CohortVote)
+    if vote.cohort_hash != state.cohort_hash or envelope.header.refers_to != state.cohort_hash:
+        raise MalformedMessage(f"{envelope.header.sender} voted for another cohort")
+    return replace(state, votes={**state.votes, envelope.header.sender: envelope})
+
+
+def _take_shares(context: CoordinatorContext, state: Unmasking, envelope: Envelope) -> Unmasking:
+    reveal = read_body(envelope, Unmask)
+    sender = envelope.header.sender
+    if envelope.header.refers_to != state.cohort_hash:
+        raise WrongContext(f"the shares of {sender} refer to another cohort")
+    wrong = opening_of(context, state).check_reveal(sender, reveal)
+    if wrong:
+        raise MalformedMessage(
+            f"{sender} reveals false shares of {', '.join(wrong)}: they do not open the "
+            "commitments that the dealers signed"
+        )
+    return replace(state, reveals={**state.reveals, sender: reveal})
+
+
+def _take_ack(context: CoordinatorContext, state: Acking, envelope: Envelope) -> Acking:
+    read_body(envelope, RoundAck)
+    sender = envelope.header.sender
+    if envelope.header.refers_to != state.aggregate_hash:
+        raise WrongContext(f"{sender} acknowledges another aggregate")
+    return replace(state, acks={**state.acks, sender: envelope})
+
+
+def opening_of(context: CoordinatorContext, state: Unmasking) -> summing.Opening:
+    """What it takes to unmask the sum of this round."""
+    commitments = {
+        dealer: {entry.recipient: entry.commitments for entry in bundle.shares}
+        for dealer, bundle in state.bundles.items()
+    }
+    return summing.Opening(
+        federation=context.site.federation,
+        context=state.round.context,
+        step=state.round.step,
+        cohort=state.cohort,
+        offers=state.offers,
+        ledger=ShareLedger(state.round.context0, state.round.context, commitments),
+    )
+
+
+# Phase -> (message it waits for, handler).  The handlers' state types differ, hence Any.
+_HANDLERS: Mapping[type[RunningRound], tuple[type[object], Callable[..., Any]]] = MappingProxyType(
+    {
+        Offering: (KeyOffer, _take_offer),
+        Sharing: (ShareBundle, _take_bundle),
+        Committing: (UploadHash, _take_hash),
+        Uploading: (Upload, _take_upload),
+        Voting: (CohortVote, _take_vote),
+        Unmasking: (Unmask, _take_shares),
+        Acking: (RoundAck, _take_ack),
+    }
+)

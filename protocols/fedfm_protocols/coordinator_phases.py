@@ -1,0 +1,340 @@
+"""How the coordinator moves from phase to phase.
+
+A phase is over when nobody is left to wait for, when a quorum suffices, or, where ``forced`` by
+its deadline, with whoever has answered.  Steps are numbered as in protocols/README.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from typing import TypeVar
+
+from fedfm_crypto.codec import encode
+from fedfm_crypto.envelope import Envelope, seal_envelope
+from fedfm_crypto.lanes import pack_lanes
+
+from fedfm_protocols.context import NO_HASH, context1
+from fedfm_protocols.coordinator_inbox import opening_of, transcript_entry
+from fedfm_protocols.coordinator_states import (
+    Acking,
+    Committing,
+    CompletedRound,
+    CoordinatorContext,
+    CoordinatorState,
+    Finished,
+    Offering,
+    Round,
+    RunningRound,
+    Sharing,
+    Unmasking,
+    Uploading,
+    Voting,
+)
+from fedfm_protocols.effects import Effect, RoundEnded, Send, Transition
+from fedfm_protocols.errors import RoundAborted
+from fedfm_protocols.messages import (
+    Aggregate,
+    Body,
+    Cohort,
+    CohortProof,
+    DeliveredShares,
+    KeyOffer,
+    KeyRoster,
+    RoundAck,
+    RoundClose,
+    ShareDelivery,
+    UploadHash,
+    UploadSet,
+    body_hash,
+    read_body,
+    type_name,
+)
+
+RoundT = TypeVar("RoundT", bound=RunningRound)
+
+
+def advance(
+    context: CoordinatorContext, state: RunningRound, *, forced: bool
+) -> Transition[CoordinatorState]:
+    """Go to the next phase if this one is over; otherwise stay."""
+    match state:
+        case Offering():
+            return _fix_roster(context, state, forced)
+        case Sharing():
+            return _deliver_shares(context, state, forced)
+        case Committing():
+            return _fix_uploads(context, state, forced)
+        case Uploading():
+            return _propose_cohort(context, state, forced)
+        case Voting():
+            return _prove_cohort(context, state, forced)
+        case Unmasking():
+            return _open_sum(context, state, forced)
+        case Acking():
+            return _conclude(context, state, forced)
+
+
+# ---------------------------------------------------------------- saying things
+
+
+def _seal(
+    context: CoordinatorContext, current: Round, body: Body, refers_to: bytes
+) -> tuple[Round, Envelope]:
+    envelope = seal_envelope(
+        context.site.key,
+        context=current.context,
+        type=type_name(type(body)),
+        sender=context.site.name,
+        step=current.step,
+        sequence=current.sent,
+        refers_to=refers_to,
+        checkpoint=current.checkpoint,
+        body=encode(body),
+    )
+    transcript = (*current.transcript, transcript_entry(envelope))
+    return replace(current, sent=current.sent + 1, transcript=transcript), envelope
+
+
+def _tell(
+    context: CoordinatorContext,
+    current: Round,
+    recipients: Iterable[str],
+    body: Body,
+    refers_to: bytes = NO_HASH,
+) -> tuple[Round, tuple[Effect, ...]]:
+    """One envelope, the same for everyone."""
+    after, envelope = _seal(context, current, body, refers_to)
+    return after, tuple(Send(name, envelope) for name in recipients)
+
+
+def _over(current: Round, expected: Collection[str], have: Collection[str], forced: bool) -> bool:
+    return forced or not set(expected) - set(have) - current.gone
+
+
+def finish(
+    context: CoordinatorContext, state: RunningRound, outcome: str, reason: str
+) -> Transition[CoordinatorState]:
+    """End the round without a result: everyone keeps the adapter from before."""
+    before = state.round.identity.adapter_hash
+    acks: tuple[bytes, ...] = ()
+    if isinstance(state, Acking):
+        acks = tuple(state.acks[name].encode() for name in sorted(state.acks))
+    close = RoundClose(outcome, reason[:512], before, acks)
+    current, sends = _tell(context, state.round, state.round.identity.invited, close)
+    cohort = state.cohort if isinstance(state, Voting | Unmasking | Acking) else Cohort((), ())
+    finished = Finished(
+        current, outcome, reason, before, cohort.accepted, cohort.removed, (), record=None
+    )
+    return Transition(
+        finished, (*sends, RoundEnded(current.identity.round, outcome, reason, before))
+    )
+
+
+def _abort(
+    context: CoordinatorContext, state: RunningRound, what: str, found: int, needed: int
+) -> Transition[CoordinatorState]:
+    return finish(context, state, "aborted", f"{found} clients {what}, {needed} are needed")
+
+
+# ---------------------------------------------------------------- steps 2 to 4
+
+
+def _fix_roster(
+    context: CoordinatorContext, state: Offering, forced: bool
+) -> Transition[CoordinatorState]:
+    current, needed = state.round, context.site.federation.thresholds.share_threshold
+    if not _over(current, current.identity.invited, state.offers, forced):
+        return Transition(state)
+    if len(state.offers) < needed:
+        return _abort(context, state, "offered keys", len(state.offers), needed)
+    names = sorted(state.offers)
+    roster = KeyRoster(tuple(state.offers[name].encode() for name in names))
+    digest = body_hash(roster)
+    current = replace(current, context=context1(current.context0, digest), sent=0)
+    current, sends = _tell(context, current, names, roster)
+    offers = {name: read_body(state.offers[name], KeyOffer) for name in names}
+    return Transition(Sharing(current, digest, offers, bundles={}), sends)
+
+
+def _deliver_shares(
+    context: CoordinatorContext, state: Sharing, forced: bool
+) -> Transition[CoordinatorState]:
+    current, needed = state.round, context.site.federation.thresholds.share_threshold
+    if not _over(current, state.offers, state.bundles, forced):
+        return Transition(state)
+    if len(state.bundles) < needed:
+        return _abort(context, state, "dealt shares", len(state.bundles), needed)
+    dealers = tuple(sorted(state.bundles))
+    sealed = {
+        (dealer, entry.recipient): entry.sealed
+        for dealer, bundle in state.bundles.items()
+        for entry in bundle.shares
+    }
+    sends: list[Effect] = []
+    for name in dealers:
+        entries = tuple(
+            DeliveredShares(dealer, sealed[dealer, name])
+            for dealer in dealers
+            if (dealer, name) in sealed
+        )
+        current, send = _tell(context, current, (name,), ShareDelivery(dealers, entries))
+        sends += send
+    committing = Committing(current, state.roster_hash, state.offers, state.bundles, hashes={})
+    return Transition(committing, tuple(sends))
+
+
+def _fix_uploads(
+    context: CoordinatorContext, state: Committing, forced: bool
+) -> Transition[CoordinatorState]:
+    current, needed = state.round, context.site.federation.thresholds.min_accepted
+    if not _over(current, state.bundles, state.hashes, forced):
+        return Transition(state)
+    if len(state.hashes) < needed:
+        return _abort(context, state, "committed an update", len(state.hashes), needed)
+    names = sorted(state.hashes)
+    upload_set = UploadSet(tuple(state.hashes[name].encode() for name in names))
+    current, sends = _tell(context, current, sorted(state.bundles), upload_set)
+    committed = {n: read_body(state.hashes[n], UploadHash).upload_hash for n in names}
+    uploading = Uploading(
+        current,
+        state.roster_hash,
+        state.offers,
+        state.bundles,
+        upload_set=body_hash(upload_set),
+        hashes=committed,
+        uploaded=frozenset(),
+        total=None,
+    )
+    return Transition(uploading, sends)
+
+
+# ---------------------------------------------------------------- steps 8 to 12
+
+
+def _propose_cohort(
+    context: CoordinatorContext, state: Uploading, forced: bool
+) -> Transition[CoordinatorState]:
+    current, needed = state.round, context.site.federation.thresholds.min_accepted
+    if not _over(current, state.hashes, state.uploaded, forced):
+        return Transition(state)
+    if state.total is None or len(state.uploaded) < needed:
+        return _abort(context, state, "uploaded an update", len(state.uploaded), needed)
+    dealers = set(state.bundles)
+    cohort = Cohort(tuple(sorted(state.uploaded)), tuple(sorted(dealers - state.uploaded)))
+    current, sends = _tell(context, current, sorted(dealers), cohort, state.upload_set)
+    voting = Voting(
+        current,
+        state.roster_hash,
+        state.offers,
+        state.bundles,
+        cohort,
+        body_hash(cohort),
+        votes={},
+        total=state.total,
+    )
+    return Transition(voting, sends)
+
+
+def _prove_cohort(
+    context: CoordinatorContext, state: Voting, forced: bool
+) -> Transition[CoordinatorState]:
+    current, needed = state.round, context.site.federation.thresholds.vote_quorum
+    if len(state.votes) < needed:
+        if _over(current, state.bundles, state.votes, forced):
+            return _abort(context, state, "voted", len(state.votes), needed)
+        return Transition(state)
+    proof = CohortProof(tuple(state.votes[name].encode() for name in sorted(state.votes)))
+    current, sends = _tell(context, current, sorted(state.bundles), proof, state.cohort_hash)
+    unmasking = Unmasking(
+        current,
+        state.roster_hash,
+        state.offers,
+        state.bundles,
+        state.cohort,
+        state.cohort_hash,
+        reveals={},
+        total=state.total,
+    )
+    return Transition(unmasking, sends)
+
+
+def _open_sum(
+    context: CoordinatorContext, state: Unmasking, forced: bool
+) -> Transition[CoordinatorState]:
+    current, federation = state.round, context.site.federation
+    opening = opening_of(context, state)
+    if not opening.complete(state.reveals):
+        if _over(current, state.bundles, state.reveals, forced):
+            needed = federation.thresholds.share_threshold
+            return _abort(context, state, "revealed usable shares", len(state.reveals), needed)
+        return Transition(state)
+    try:
+        total = opening.open_sum(state.total, state.reveals)
+    except RoundAborted as error:
+        return finish(context, state, "aborted", str(error))
+    aggregate = Aggregate(
+        salt=context.random(32),
+        accepted=len(state.cohort.accepted),
+        words=pack_lanes(total, federation.lanes.lane_bits),
+    )
+    current, sends = _tell(context, current, sorted(state.bundles), aggregate, state.cohort_hash)
+    acking = Acking(
+        current,
+        state.roster_hash,
+        state.cohort,
+        aggregate=encode(aggregate),
+        aggregate_hash=body_hash(aggregate),
+        acks={},
+    )
+    return Transition(acking, sends)
+
+
+# ---------------------------------------------------------------- step 14
+
+
+def _conclude(
+    context: CoordinatorContext, state: Acking, forced: bool
+) -> Transition[CoordinatorState]:
+    current, needed = state.round, context.site.federation.thresholds.vote_quorum
+    dealers = set(state.cohort.accepted) | set(state.cohort.removed)
+    if not _over(current, dealers, state.acks, forced):
+        return Transition(state)
+    by_hash: dict[bytes, list[str]] = {}
+    for name, envelope in sorted(state.acks.items()):
+        by_hash.setdefault(read_body(envelope, RoundAck).adapter_hash, []).append(name)
+    adapter, agreeing = max(
+        by_hash.items(), key=lambda item: len(item[1]), default=(NO_HASH, list[str]())
+    )
+    dissenters = tuple(sorted(set(state.acks) - set(agreeing)))
+    if len(agreeing) < needed:
+        said = f" ({', '.join(dissenters)} disagree)" if dissenters else ""
+        return finish(
+            context,
+            state,
+            "void",
+            f"{len(agreeing)} clients acknowledge one adapter, {needed} are needed{said}",
+        )
+    acks = tuple(state.acks[name].encode() for name in sorted(state.acks))
+    reason = f"{', '.join(dissenters)} computed another adapter" if dissenters else ""
+    close = RoundClose("completed", reason[:512], adapter, acks)
+    current, sends = _tell(context, current, current.identity.invited, close)
+    record = CompletedRound(
+        opened=current.opened.encode(),
+        roster_hash=state.roster_hash,
+        aggregate=state.aggregate,
+        acks=acks,
+    )
+    finished = Finished(
+        current,
+        "completed",
+        reason,
+        adapter,
+        state.cohort.accepted,
+        state.cohort.removed,
+        dissenters,
+        record,
+    )
+    return Transition(
+        finished, (*sends, RoundEnded(current.identity.round, "completed", reason, adapter))
+    )

@@ -1,0 +1,134 @@
+"""What a state machine is told (events) and what it asks for (effects).
+
+A transition is a pure function of (state, event); it returns the new state and an ordered tuple of
+effects.  The caller carries them out **in order**: a :class:`Persist` before a :class:`Send`
+means that the record is on disk before the message leaves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import numpy as np
+from fedfm_crypto.envelope import Envelope
+from numpy.typing import NDArray
+
+StateT_co = TypeVar("StateT_co", covariant=True)
+
+
+# ---- events
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message has arrived; nothing about it is trusted yet."""
+
+    envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateReady:
+    """Local training has finished: ``update`` is a flat float array of the charter's layout."""
+
+    update: NDArray[np.floating] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterComputed:
+    """The opened sum was applied to the adapter; ``adapter_hash`` is the result's hash."""
+
+    adapter_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """Time is up for the phase named; late deadlines of earlier phases are ignored."""
+
+    phase: str
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The transport has lost this participant; waiting for it in this round is pointless."""
+
+    name: str
+
+
+# ---- effects
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Write this journal record durably before any later effect.
+
+    ``record`` names what happened (``opened``, ``voted``, ``closed``), ``value`` is what must be
+    remembered about it (never a secret).
+    """
+
+    round: int
+    record: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a signed envelope to one participant by name."""
+
+    recipient: str
+    envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Train locally for this round and step, then answer with :class:`UpdateReady`."""
+
+    round: int
+    step: int
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApplySum:
+    """Apply the opened sum, then answer with :class:`AdapterComputed`.
+
+    ``total`` is the sum of the accepted updates in units of the update (float64, shape
+    ``[values]``), ``accepted`` how many there are.
+    """
+
+    round: int
+    accepted: int
+    total: NDArray[np.float64] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RoundEnded:
+    """The round is over for this site.
+
+    ``outcome`` is ``completed`` (adopt the computed adapter), ``void`` or ``aborted`` (keep the
+    one from before).
+    """
+
+    round: int
+    outcome: str
+    reason: str
+    adapter_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something an operator should read: a peer that misbehaves, a clip that bites."""
+
+    text: str
+
+
+Event = Received | UpdateReady | AdapterComputed | Deadline | Left
+Effect = Persist | Send | Train | ApplySum | RoundEnded | Note
+
+
+@dataclass(frozen=True, slots=True)
+class Transition(Generic[StateT_co]):
+    """New state, and the effects to carry out in order."""
+
+    state: StateT_co
+    effects: tuple[Effect, ...] = ()

@@ -1,0 +1,94 @@
+"""What can go wrong in the protocol, as one tree.
+
+::
+
+    FedFMError                      (fedfm_crypto.errors, root of the whole project)
+    └── ProtocolError
+        ├── CharterError            a charter that cannot be read, or is not signed as it must be
+        ├── EnrolmentError          an enrolment request that cannot be accepted
+        ├── PolicyViolation         charter or round falls short of this site's own policy
+        ├── MessageRefused          this one message is dropped, the round goes on
+        │   ├── MalformedMessage        body does not decode, or breaks a bound
+        │   ├── UnknownSender           not on the roster, or not the one who may send this
+        │   ├── WrongContext            signed for another federation, round or roster
+        │   ├── ReplayedMessage         same sender and sequence, other bytes
+        │   └── OutOfOrder              not expected in this state
+        ├── RoundViolation          signed proof of misbehaviour: this site leaves the round
+        │   ├── RoundRefused            the opening of a round that must not be joined
+        │   ├── EquivocationError       the other side contradicts itself or a signed fact
+        │   └── BelowThreshold          too few participants for the promises of the charter
+        ├── RoundAborted            the coordinator cannot finish the round (names why)
+        └── DivergenceError         this site's adapter is not the one the quorum agreed on
+
+A :class:`MessageRefused` leaves the state as it was: the caller reports it and keeps the old
+state.  A :class:`RoundViolation` ends the round for the site that raised it: nothing more is sent
+and the round's keys are dropped.
+"""
+
+from __future__ import annotations
+
+from fedfm_crypto.errors import FedFMError
+
+
+class ProtocolError(FedFMError):
+    """Root of everything the protocol layer raises."""
+
+
+class CharterError(ProtocolError):
+    """The charter is malformed, inconsistent or not signed by its founders' quorum."""
+
+
+class EnrolmentError(ProtocolError):
+    """An enrolment request is malformed, expired, wrongly signed or a duplicate."""
+
+
+class PolicyViolation(ProtocolError):
+    """A charter or a round falls short of this site's own policy; names the policy line."""
+
+
+class MessageRefused(ProtocolError):
+    """One message is dropped; the state is unchanged."""
+
+
+class MalformedMessage(MessageRefused):
+    """The body does not decode or breaks a bound."""
+
+
+class UnknownSender(MessageRefused):
+    """The sender is not enrolled, or not the role that may send this message."""
+
+
+class WrongContext(MessageRefused):
+    """The envelope was signed for another federation, round, roster or step."""
+
+
+class ReplayedMessage(MessageRefused):
+    """The sender and sequence number were used before, for other bytes."""
+
+
+class OutOfOrder(MessageRefused):
+    """The message is not one that this state waits for."""
+
+
+class RoundViolation(ProtocolError):
+    """A signed message proves that the round cannot be trusted; this site leaves it."""
+
+
+class RoundRefused(RoundViolation):
+    """A round was opened that this site must not join."""
+
+
+class EquivocationError(RoundViolation):
+    """The other side contradicts itself, or a fact that this site signed."""
+
+
+class BelowThreshold(RoundViolation):
+    """Fewer participants than the charter's thresholds demand."""
+
+
+class RoundAborted(ProtocolError):
+    """The coordinator cannot finish the round; the message says why."""
+
+
+class DivergenceError(ProtocolError):
+    """This site's adapter differs from the one that the quorum acknowledged."""

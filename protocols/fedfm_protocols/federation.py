@@ -1,0 +1,65 @@
+"""The charter as both state machines use it: derived values computed once, never again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from fedfm_crypto.hashing import hash_parts
+from fedfm_crypto.identity import IdentityPublicKey
+from fedfm_crypto.labels import Label
+from fedfm_crypto.quantise import Quantiser
+
+from fedfm_protocols.charter import Charter
+from fedfm_protocols.thresholds import Thresholds
+
+
+@dataclass(frozen=True, slots=True)
+class Federation:
+    """A verified charter with everything that follows from it.
+
+    Build it with :meth:`of`; ``identities`` holds the identity key of every party by name,
+    ``share_index`` the Shamir x-coordinate of every client (1 .. n in roster order).
+    """
+
+    charter: Charter
+    charter_hash: bytes
+    config_hash: bytes
+    thresholds: Thresholds
+    lanes: Quantiser
+    identities: Mapping[str, IdentityPublicKey] = field(repr=False)
+    share_index: Mapping[str, int] = field(repr=False)
+
+    @classmethod
+    def of(cls, charter: Charter) -> Federation:
+        """Derive thresholds, keys and hashes from a charter."""
+        return cls(
+            charter=charter,
+            charter_hash=charter.hash,
+            config_hash=charter.config_hash,
+            thresholds=charter.thresholds,
+            lanes=charter.lanes,
+            identities=MappingProxyType(charter.identities()),
+            share_index=MappingProxyType({name: i + 1 for i, name in enumerate(charter.clients)}),
+        )
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        """The roster, sorted by name."""
+        return tuple(self.share_index)
+
+    @property
+    def coordinator(self) -> str:
+        """The coordinator's name."""
+        return self.charter.coordinator.name
+
+    @property
+    def masked(self) -> bool:
+        """Whether uploads carry masks; only suite ``clear`` does without."""
+        return self.charter.suite != "clear"
+
+    @property
+    def link_context(self) -> bytes:
+        """Context of messages that belong to no round (Hello, CatchUp)."""
+        return hash_parts(Label.CONTEXT_LINK, self.charter_hash)

@@ -1,0 +1,367 @@
+"""The bodies of all messages, in the order of the round.
+
+Every body is a frozen dataclass with one canonical encoding (``fedfm_crypto.codec``) and travels
+in one signed envelope, whose header names the type, the step, the context and the message it
+answers (``refers_to``).  Numbers in the docstrings are the steps of protocols/README.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
+
+from fedfm_crypto.codec import (
+    U16,
+    U32,
+    Bytes32,
+    MaxCount,
+    MaxLength,
+    Name,
+    Pattern,
+    decode,
+    encode,
+)
+from fedfm_crypto.envelope import Envelope
+from fedfm_crypto.errors import CodecError
+
+from fedfm_protocols.errors import MalformedMessage
+
+MAX_PARTICIPANTS = 4096
+MAX_STEPS = 1024
+MAX_NOTE_BYTES = 65536
+MAX_ENVELOPE_BYTES = 131_072
+MAX_SEALED_BYTES = 262_144
+MAX_WORDS_BYTES = 1 << 30
+SHARE_VALUE_BYTES = 33
+
+Names = Annotated[tuple[Name, ...], MaxCount(MAX_PARTICIPANTS)]
+Note = Annotated[bytes, MaxLength(MAX_NOTE_BYTES)]
+EncodedEnvelope = Annotated[bytes, MaxLength(MAX_ENVELOPE_BYTES)]
+EncodedEnvelopes = Annotated[tuple[EncodedEnvelope, ...], MaxCount(MAX_PARTICIPANTS)]
+Proof = Annotated[tuple[Bytes32, ...], MaxCount(64)]
+Words = Annotated[bytes, MaxLength(MAX_WORDS_BYTES)]
+ShareValue = Annotated[bytes, MaxLength(SHARE_VALUE_BYTES)]
+Kind = Annotated[str, MaxLength(16)]
+Reason = Annotated[str, MaxLength(512)]
+
+
+@dataclass(frozen=True, slots=True)
+class RoundOpen:
+    """Step 0, coordinator to all: a round begins.
+
+    ``checkpoint`` is the log's latest signed note and ``consistency`` its proof from the
+    checkpoint that this federation last published to everyone (see ``witness``).
+    """
+
+    round: U32
+    key_epoch: U32
+    steps: U16
+    kind: Kind
+    invited: Names
+    adapter_hash: Bytes32
+    config_hash: Bytes32
+    checkpoint: Note
+    consistency: Proof
+
+
+@dataclass(frozen=True, slots=True)
+class StepOffer:
+    """One step's public half of the mask key, and the commitment to its self-mask seed."""
+
+    mask_key: Bytes32
+    seed_commitment: Bytes32
+
+
+@dataclass(frozen=True, slots=True)
+class KeyOffer:
+    """Step 1, client: ephemeral X25519 keys for this round.
+
+    ``share_key`` seals shares between clients; ``steps`` holds one mask key and one seed
+    commitment per step, never shared between steps; ``nonce_commitment`` fixes the client's part
+    of the beacon before anybody's keys are known.
+    """
+
+    share_key: Bytes32
+    steps: Annotated[tuple[StepOffer, ...], MaxCount(MAX_STEPS)]
+    nonce_commitment: Bytes32
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRoster:
+    """Step 2, coordinator to all: every signed KeyOffer, sorted by sender."""
+
+    offers: EncodedEnvelopes
+
+
+@dataclass(frozen=True, slots=True)
+class ShareCommitments:
+    """Salted hashes of one step's two shares, so that a false share can be pinned on someone."""
+
+    seed: Bytes32
+    key: Bytes32
+
+
+@dataclass(frozen=True, slots=True)
+class SealedShares:
+    """All shares of one dealer for one recipient, sealed so that only the recipient can open."""
+
+    recipient: Name
+    sealed: Annotated[bytes, MaxLength(MAX_SEALED_BYTES)]
+    commitments: Annotated[tuple[ShareCommitments, ...], MaxCount(MAX_STEPS)]
+
+
+@dataclass(frozen=True, slots=True)
+class ShareBundle:
+    """Step 3, client: sealed shares of its mask secrets, one entry per client of the roster
+    (itself included), sorted by recipient."""
+
+    shares: Annotated[tuple[SealedShares, ...], MaxCount(MAX_PARTICIPANTS)]
+
+
+@dataclass(frozen=True, slots=True)
+class StepShares:
+    """What a SealedShares entry holds in clear, per step: two shares and their salts."""
+
+    seed: ShareValue
+    seed_salt: Bytes32
+    key: ShareValue
+    key_salt: Bytes32
+
+
+@dataclass(frozen=True, slots=True)
+class ShareContents:
+    """The plaintext inside one sealed entry; never travels in clear."""
+
+    steps: Annotated[tuple[StepShares, ...], MaxCount(MAX_STEPS)]
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveredShares:
+    """One dealer's sealed entry for the receiving client."""
+
+    dealer: Name
+    sealed: Annotated[bytes, MaxLength(MAX_SEALED_BYTES)]
+
+
+@dataclass(frozen=True, slots=True)
+class ShareDelivery:
+    """Step 3, coordinator to one client: who dealt, and what they sealed for it.  The dealers are
+    the clients whose pairwise masks every upload of the round must carry."""
+
+    dealers: Names
+    shares: Annotated[tuple[DeliveredShares, ...], MaxCount(MAX_PARTICIPANTS)]
+
+
+@dataclass(frozen=True, slots=True)
+class UploadHash:
+    """Step 4a, client: SHA-256 of the Upload body it will send; refers to the dealers' hash."""
+
+    upload_hash: Bytes32
+
+
+@dataclass(frozen=True, slots=True)
+class UploadSet:
+    """Step 4b, coordinator to all: every signed UploadHash, sorted by sender; fixed from here."""
+
+    hashes: EncodedEnvelopes
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Step 4c, client: the protected update as packed lanes; refers to the UploadSet."""
+
+    words: Words
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """Step 8, coordinator to all: whose uploads are summed, whose are not (both sorted)."""
+
+    accepted: Names
+    removed: Names
+
+
+@dataclass(frozen=True, slots=True)
+class CohortVote:
+    """Step 9, client: its one vote of this step; refers to the cohort."""
+
+    cohort_hash: Bytes32
+
+
+@dataclass(frozen=True, slots=True)
+class CohortProof:
+    """Step 10, coordinator to all: at least ``vote_quorum`` signed votes on one cohort."""
+
+    votes: EncodedEnvelopes
+
+
+@dataclass(frozen=True, slots=True)
+class RevealedShare:
+    """One share given out for unmasking, with the salt that opens the dealer's commitment."""
+
+    dealer: Name
+    value: ShareValue
+    salt: Bytes32
+
+
+@dataclass(frozen=True, slots=True)
+class Unmask:
+    """Step 11, client: for each dealer exactly one share.
+
+    ``seed_shares`` for the accepted, ``key_shares`` for the removed; refers to the cohort.
+    """
+
+    seed_shares: Annotated[tuple[RevealedShare, ...], MaxCount(MAX_PARTICIPANTS)]
+    key_shares: Annotated[tuple[RevealedShare, ...], MaxCount(MAX_PARTICIPANTS)]
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """Step 12, coordinator to all: the opened sum as packed lanes.
+
+    The salt keeps the body's hash, which is signed and logged, from confirming a guess at the
+    sum.  ``accepted`` is the number of updates in it.
+    """
+
+    salt: Bytes32
+    accepted: U32
+    words: Words
+
+
+@dataclass(frozen=True, slots=True)
+class RoundAck:
+    """Step 14, client: hash of the adapter after this round; refers to the Aggregate body."""
+
+    adapter_hash: Bytes32
+
+
+Outcome = Annotated[str, Pattern(r"completed|void|aborted"), MaxLength(16)]
+
+
+@dataclass(frozen=True, slots=True)
+class RoundClose:
+    """Step 14, coordinator to all: how the round ended.
+
+    ``acks`` are the signed acknowledgements (a quorum on ``adapter_hash`` when completed);
+    otherwise ``adapter_hash`` is the one from before the round.
+    """
+
+    outcome: Outcome
+    reason: Reason
+    adapter_hash: Bytes32
+    acks: EncodedEnvelopes
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointOffer:
+    """Step 15, coordinator to one client: the log has grown by this round's statement.
+
+    ``consistency`` leads from the size the client named last to the offered checkpoint,
+    ``inclusion`` proves that ``leaf`` is in it at ``leaf_index``.
+    """
+
+    checkpoint: Note
+    consistency: Proof
+    leaf_index: U32
+    leaf: Annotated[bytes, MaxLength(65535)]
+    inclusion: Proof
+
+
+@dataclass(frozen=True, slots=True)
+class Cosignature:
+    """Step 15, client: its cosignature/v1 line over the offered checkpoint."""
+
+    line: Annotated[bytes, MaxLength(1024)]
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Client after every (re)connection: where it stands, so that the coordinator can resend.
+
+    ``last_round`` is the last round whose outcome it has applied; ``round`` and ``received`` say
+    how many coordinator envelopes of which round it holds.
+    """
+
+    last_round: U32
+    adapter_hash: Bytes32
+    round: U32
+    received: U32
+    log_size: U32
+
+
+@dataclass(frozen=True, slots=True)
+class CatchUpRound:
+    """One completed round that a client missed, with everything needed to check and repeat it.
+
+    ``opened`` is the signed RoundOpen, ``roster_hash`` the SHA-256 of its KeyRoster body,
+    ``aggregate`` the Aggregate body and ``acks`` a quorum's acknowledgements of it.
+    """
+
+    opened: EncodedEnvelope
+    roster_hash: Bytes32
+    aggregate: Words
+    acks: EncodedEnvelopes
+
+
+@dataclass(frozen=True, slots=True)
+class CatchUp:
+    """Coordinator to one client: the completed rounds after the client's ``last_round``."""
+
+    rounds: Annotated[tuple[CatchUpRound, ...], MaxCount(4096)]
+
+
+Body = (
+    RoundOpen
+    | KeyOffer
+    | KeyRoster
+    | ShareBundle
+    | ShareDelivery
+    | UploadHash
+    | UploadSet
+    | Upload
+    | Cohort
+    | CohortVote
+    | CohortProof
+    | Unmask
+    | Aggregate
+    | RoundAck
+    | RoundClose
+    | CheckpointOffer
+    | Cosignature
+    | Hello
+    | CatchUp
+)
+
+B = TypeVar("B")
+
+
+def type_name(body_class: type[object]) -> str:
+    """The name under which an envelope header announces this body."""
+    return body_class.__name__
+
+
+def body_hash(body: Body) -> bytes:
+    """SHA-256 of a body's canonical encoding, as envelope headers carry it."""
+    return hashlib.sha256(encode(body)).digest()
+
+
+def read_body(envelope: Envelope, expected: type[B]) -> B:
+    """Decode an envelope's body as ``expected``.
+
+    Raises
+    ------
+    MalformedMessage
+        if the header announces another type or the body breaks the encoding or a bound.
+    """
+    announced = envelope.header.type
+    if announced != type_name(expected):
+        raise MalformedMessage(
+            f"expected a {type_name(expected)} from {envelope.header.sender}, found {announced}"
+        )
+    try:
+        return decode(expected, envelope.body)
+    except CodecError as error:
+        raise MalformedMessage(
+            f"{announced} from {envelope.header.sender} does not decode: {error}"
+        ) from error

@@ -1,0 +1,220 @@
+"""A whole federation in one process: the real state machines on a network made of a queue.
+
+For scripted tests and benchmarks.  Time is virtual: when nothing is under way any more, the
+coordinator's current deadline passes.  An ``intercept`` function sees every message and may drop,
+change, delay (keep and return later) or add messages, which is all that a network or a malicious
+party can do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from fedfm_crypto.envelope import CheckpointSeen, Envelope
+from fedfm_crypto.hashing import hash_tensors
+from fedfm_crypto.identity import IdentityKey
+from fedfm_crypto.random_source import RandomSource
+from numpy.typing import NDArray
+
+from fedfm_protocols.client import client_step, leave_round
+from fedfm_protocols.client_session import ClientContext
+from fedfm_protocols.client_states import ClientMemory, ClientSite, ClientState, Idle
+from fedfm_protocols.coordinator import RoundOpening, coordinator_step, open_round
+from fedfm_protocols.coordinator_states import (
+    PHASES,
+    CoordinatorContext,
+    CoordinatorSite,
+    CoordinatorState,
+    Finished,
+)
+from fedfm_protocols.effects import (
+    AdapterComputed,
+    ApplySum,
+    Deadline,
+    Effect,
+    Event,
+    Note,
+    Persist,
+    Received,
+    RoundEnded,
+    Send,
+    Train,
+    UpdateReady,
+)
+from fedfm_protocols.errors import DivergenceError, MessageRefused, ProtocolError, RoundViolation
+from fedfm_protocols.federation import Federation
+from fedfm_protocols.witness import NOTHING_SEEN
+
+Delivery = tuple[str, Envelope]
+Intercept = Callable[[str, str, Envelope], Sequence[Delivery]]
+
+
+def deliver(sender: str, recipient: str, envelope: Envelope) -> Sequence[Delivery]:
+    """The honest network: everything arrives once, unchanged, in order."""
+    del sender
+    return ((recipient, envelope),)
+
+
+@dataclass
+class SimulatedClient:
+    """One client with everything that happened to it.
+
+    ``refused`` are messages it dropped, ``violations`` why it left a round, ``journal`` what it
+    persisted, ``totals`` the sums it was given to apply, ``cpu_s`` its processor seconds.
+    """
+
+    context: ClientContext
+    state: ClientState
+    refused: list[ProtocolError] = field(default_factory=list)
+    violations: list[ProtocolError] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    journal: list[Persist] = field(default_factory=list)
+    totals: list[NDArray[np.float64]] = field(default_factory=list)
+    outcomes: list[RoundEnded] = field(default_factory=list)
+    sent: list[Envelope] = field(default_factory=list)
+    cpu_s: float = 0.0
+
+
+class Simulation:
+    """Clients and coordinator of one federation.
+
+    ``updates`` gives every client's update (flat float array of the charter's number of values);
+    ``intercept`` is the network.  The new adapter's hash is the hash of old hash and sum, so that
+    clients agree on it exactly if they were given the same sum.
+    """
+
+    def __init__(
+        self,
+        federation: Federation,
+        client_keys: Mapping[str, IdentityKey],
+        coordinator_key: IdentityKey,
+        random: RandomSource,
+        updates: Callable[[str, int], NDArray[np.floating]],
+        intercept: Intercept = deliver,
+    ) -> None:
+        self.federation = federation
+        self.updates = updates
+        self.intercept = intercept
+        self.coordinator = CoordinatorContext(CoordinatorSite(coordinator_key, federation), random)
+        adapter = bytes.fromhex(federation.charter.initial_adapter)
+        memory = ClientMemory(0, 0, 0, adapter, NOTHING_SEEN)
+        self.clients = {
+            name: SimulatedClient(
+                ClientContext(ClientSite(name, key, federation), random), Idle(memory)
+            )
+            for name, key in client_keys.items()
+        }
+        self.adapter_hash = adapter
+        self.refused: list[ProtocolError] = []
+        self.coordinator_cpu_s = 0.0
+        self.coordinator_received: list[Envelope] = []
+        self.state: CoordinatorState | None = None
+        self._queue: deque[Delivery] = deque()
+
+    def run_round(
+        self,
+        number: int,
+        *,
+        invited: tuple[str, ...] | None = None,
+        checkpoint: CheckpointSeen = NOTHING_SEEN,
+        note: bytes = b"",
+    ) -> Finished:
+        """Run one round to its end and return how it ended."""
+        opening = RoundOpening(
+            round=number,
+            kind="train",
+            invited=invited or self.federation.clients,
+            adapter_hash=self.adapter_hash,
+            checkpoint=checkpoint,
+            checkpoint_note=note,
+            consistency=(),
+        )
+        opened = open_round(self.coordinator, opening)
+        self.state = opened.state
+        self._carry_out_coordinator(opened.effects)
+        while True:
+            self._drain()
+            if isinstance(self.state, Finished):
+                self.adapter_hash = self.state.adapter_hash
+                return self.state
+            self._tell_coordinator(Deadline(PHASES[type(self.state)]))
+
+    def _drain(self) -> None:
+        while self._queue:
+            recipient, envelope = self._queue.popleft()
+            if recipient in self.clients:
+                self.tell_client(recipient, Received(envelope))
+            else:
+                self.coordinator_received.append(envelope)
+                self._tell_coordinator(Received(envelope))
+
+    def _send(self, sender: str, send: Send) -> None:
+        self._queue.extend(self.intercept(sender, send.recipient, send.envelope))
+
+    def _tell_coordinator(self, event: Event) -> None:
+        if self.state is None:
+            raise RuntimeError("no round is open")
+        started = time.process_time()
+        try:
+            transition = coordinator_step(self.coordinator, self.state, event)
+        except MessageRefused as error:
+            self.refused.append(error)
+            return
+        finally:
+            self.coordinator_cpu_s += time.process_time() - started
+        self.state = transition.state
+        self._carry_out_coordinator(transition.effects)
+
+    def _carry_out_coordinator(self, effects: tuple[Effect, ...]) -> None:
+        for effect in effects:
+            if isinstance(effect, Send):
+                self._send(self.federation.coordinator, effect)
+
+    def tell_client(self, name: str, event: Event) -> None:
+        """Hand one event to a client and carry out what it asks for."""
+        client = self.clients[name]
+        started = time.process_time()
+        try:
+            transition = client_step(client.context, client.state, event)
+        except MessageRefused as error:
+            client.refused.append(error)
+            return
+        except (RoundViolation, DivergenceError) as error:
+            client.violations.append(error)
+            transition = leave_round(client.state, str(error))
+        finally:
+            client.cpu_s += time.process_time() - started
+        client.state = transition.state
+        for effect in transition.effects:
+            self._carry_out_client(name, client, effect)
+
+    def _carry_out_client(self, name: str, client: SimulatedClient, effect: Effect) -> None:
+        match effect:
+            case Persist():
+                client.journal.append(effect)
+            case Send():
+                client.sent.append(effect.envelope)
+                self._send(name, effect)
+            case Note(text):
+                client.notes.append(text)
+            case RoundEnded():
+                client.outcomes.append(effect)
+            case Train(number):
+                self.tell_client(name, UpdateReady(self.updates(name, number)))
+            case ApplySum(_, _, total):
+                client.totals.append(total)
+                self.tell_client(name, AdapterComputed(self._apply(client, total)))
+
+    def _apply(self, client: SimulatedClient, total: NDArray[np.float64]) -> bytes:
+        before = np.frombuffer(client.state.memory.adapter_hash, np.uint8)
+        return hash_tensors({"before": before, "total": total})
+
+    def restart_client(self, name: str) -> None:
+        """What a crash leaves: the durable memory, and nothing of the round."""
+        client = self.clients[name]
+        memory = client.state.memory
+        client.state = Idle(replace(memory))

@@ -1,0 +1,82 @@
+"""Thresholds of a federation, all functions of the roster size and two tolerated numbers.
+
+Source: protocols/README.md, section "Thresholds".  The quorum keeps two different cohorts from
+both being voted: two quorums of size v overlap in 2v - n clients, of whom at most ``colluding``
+sign twice, so 2v - n > colluding is what is needed.  Never pass a bare "t" around: each
+threshold has a name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedfm_protocols.errors import CharterError
+
+MAX_COMPLETE_GRAPH = 64  # beyond, every pair sharing a mask costs more than a sparse graph
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Thresholds for ``clients`` institutions, of whom ``colluding`` may conspire and
+    ``dropouts`` may vanish in a round.
+
+    Raises
+    ------
+    CharterError
+        if the numbers leave no room for a round that keeps its promises.
+    """
+
+    clients: int
+    colluding: int
+    dropouts: int
+
+    def __post_init__(self) -> None:
+        n, c, d = self.clients, self.colluding, self.dropouts
+        if c < 1 or d < 0:
+            raise CharterError(
+                f"limits: colluding is {c} and dropouts is {d}; colluding must be at least 1 "
+                "(a client is always one) and dropouts at least 0"
+            )
+        if not 3 <= n <= MAX_COMPLETE_GRAPH:
+            raise CharterError(
+                f"the roster has {n} clients; this version runs federations of 3 to "
+                f"{MAX_COMPLETE_GRAPH}"
+            )
+        if self.share_threshold > n or self.min_accepted > n:
+            raise CharterError(
+                f"{n} clients cannot tolerate {c} colluding: that needs a quorum of "
+                f"{self.share_threshold} and {self.min_accepted} accepted updates; "
+                "enlarge the roster or lower limits.colluding"
+            )
+        if d > n - self.share_threshold:
+            raise CharterError(
+                f"limits.dropouts is {d}, but with {n} clients and {c} colluding at most "
+                f"{n - self.share_threshold} may vanish (quorum {self.share_threshold})"
+            )
+
+    @property
+    def share_threshold(self) -> int:
+        """How many shares rebuild a mask secret."""
+        n, c = self.clients, self.colluding
+        return max(2 * n // 3 + 1, (n + c) // 2 + 1)
+
+    @property
+    def vote_quorum(self) -> int:
+        """How many identical votes fix a cohort; also acknowledgements and witnesses."""
+        return self.share_threshold
+
+    @property
+    def key_threshold(self) -> int:
+        """How many decryptors open a key sum (suites with encryption)."""
+        return self.colluding + 1
+
+    @property
+    def min_honest(self) -> int:
+        """Honest survivors that noise may be calibrated to: n - c_max - d_max."""
+        return self.clients - self.colluding - self.dropouts
+
+    @property
+    def min_accepted(self) -> int:
+        """Fewest updates in a sum: never one honest update among the colluders' own, and never
+        fewer than the noise was calibrated for (min_honest + colluding)."""
+        return max(self.colluding + 2, self.min_honest + self.colluding)
