@@ -3,8 +3,8 @@
 It exists so that the first command works offline on text that may be shown to anyone. Each ticket
 has one of twelve intents. Tickets are templates with slots, between small talk that says nothing;
 many also mention the topic of ANOTHER intent as already settled, so that single words do not give
-the answer away, and test tickets use wordings that training tickets do not. Accuracy here says
-that the machinery works and nothing about real tickets.
+the answer away, and two of seven test tickets use wordings that no training ticket does. Accuracy
+here says that the machinery works and nothing about real tickets.
 """
 
 from __future__ import annotations
@@ -143,8 +143,8 @@ _INTENTS: dict[str, tuple[tuple[str, ...], str]] = {
     ), "I have the receipt"),
 }  # fmt: skip
 
-_OPENINGS = ("Hello, ", "Hi there, ", "Good morning, ", "", "", "", "Dear team, ", "Sorry to bother "
-             "you, ", "Second message: ", "Quick question, ")  # fmt: skip
+_OPENINGS = ("Hello, ", "Hi there, ", "Good morning, ", "", "", "", "Dear team, ",
+             "Sorry to bother you, ", "Second message: ", "Quick question, ")  # fmt: skip
 _CLOSINGS = (".", "?", ". Thanks", ". Please help", "!!", ", can you check?", ". Kind regards",
              ". I am rather annoyed", "", ". What can be done?")  # fmt: skip
 _JOINS = ("{request}, by the way {aside}", "{aside}, but {request}", "{aside}. Now {request}")
@@ -159,8 +159,7 @@ def demo_corpus(seed: int = 1, train_rows: int = 1200, test_rows: int = 300) -> 
     random = generator("demo corpus", seed)
     seen: set[str] = set()
     train = _part(random, train_rows, slice(None, -_HELD_OUT), seen)
-    # Half the test wordings are new, half are those of training with other slots.
-    test = _part(random, test_rows, slice(-2 * _HELD_OUT, None), seen)
+    test = _part(random, test_rows, slice(None), seen)
     return TrainTest(train, test, DESCRIPTION)
 
 

@@ -229,7 +229,8 @@ def _hub_split(table: Any, columns: _Columns, where: str) -> Dataset:
     names = list(table.column_names)
     _, label_name = columns.find(names, where)
     feature = table.features.get(label_name) if label_name is not None else None
-    if hasattr(feature, "int2str"):  # ClassLabel stores numbers; people know the names
+    if label_name is not None and feature is not None and hasattr(feature, "int2str"):
+        # ClassLabel stores numbers; people know the names.
         rows: Iterable[Row] = (
             {**row, label_name: feature.int2str(row[label_name])} for row in table
         )

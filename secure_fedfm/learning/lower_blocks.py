@@ -78,7 +78,7 @@ def compute_hidden_states(
     return HiddenStates(values, rows.lengths)
 
 
-class _Captured(Exception):  # noqa: N818  (control flow: the rest of the model need not run)
+class _Captured(Exception):
     def __init__(self, hidden: torch.Tensor) -> None:
         super().__init__()
         self.hidden = hidden

@@ -3,9 +3,9 @@
 Adaptive federated optimisation (Reddi et al. 2021, arXiv 2003.00295, algorithm 2): the mean of the
 clients' deltas is a pseudo-gradient d, and with x the trained tensors
 
-    fedavg    x <- x + eta d                                      (eta = 1: McMahan et al. 2017)
-    fedavgm   m <- b1 m + d;            x <- x + eta m            (Hsu et al. 2019, arXiv 1909.06335)
-    fedadam   m <- b1 m + (1 - b1) d;   v <- b2 v + (1 - b2) d^2;   x <- x + eta m / (sqrt(v) + tau)
+    fedavg    x <- x + eta d                        (eta = 1: McMahan et al. 2017)
+    fedavgm   m <- b1 m + d,  x <- x + eta m        (Hsu et al. 2019, arXiv 1909.06335)
+    fedadam   m <- b1 m + (1 - b1) d,  v <- b2 v + (1 - b2) d^2,  x <- x + eta m / (sqrt(v) + tau)
 
 (no bias correction, as in the paper). All clients must arrive at the same bits, so each formula is
 a sequence of single float32 additions, multiplications, divisions and square roots, which IEEE 754
@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from fedfm_crypto.hashing import hash_tensors
 from safetensors.numpy import save
 
-from fedfm_crypto.hashing import hash_tensors
 from secure_fedfm.errors import ConfigurationError, ModelError
 from secure_fedfm.learning.adapter_state import Adapter, read_tensors
 from secure_fedfm.learning.payload import FloatArray, TensorLayout
@@ -149,5 +149,6 @@ def _step(
         return eta * momentum, OptimiserState(momentum, state.variance)
     momentum = beta1 * state.momentum + (one - beta1) * delta
     variance = beta2 * state.variance + (one - beta2) * (delta * delta)
-    step = eta * (momentum / (np.sqrt(variance) + np.float32(spec.tau)))
+    spread: FloatArray = np.sqrt(variance) + np.float32(spec.tau)
+    step: FloatArray = eta * (momentum / spread)
     return step, OptimiserState(momentum, variance)

@@ -43,7 +43,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """What is learned. `labels` fixes the order of the classes for everyone; empty for causal-lm."""
+    """What is learned. `labels` is the order of the classes for everyone; empty for causal-lm."""
 
     kind: Literal["classification", "causal-lm"]
     labels: tuple[str, ...]

@@ -11,8 +11,17 @@ import dataclasses
 import math
 import types
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, Union, get_args, get_origin
-from typing import get_type_hints
+from typing import (
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from secure_fedfm.errors import ConfigurationError
 

@@ -136,7 +136,8 @@ def ready(model: AdaptedModel, rows: PreparedRows) -> Iterator[Callable[[RowIndi
 
 def new_optimiser(model: AdaptedModel, plan: TrainingPlan) -> torch.optim.AdamW:
     """AdamW with the head in a group of its own (see `TrainingPlan`)."""
-    adapter, head = [], []
+    adapter: list[torch.nn.Parameter] = []
+    head: list[torch.nn.Parameter] = []
     for name, parameter in model.trained().items():
         (adapter if ".lora_" in name else head).append(parameter)
     groups = [

@@ -1,0 +1,201 @@
+"""Step 3, second half: every envelope of every round.
+
+For each message: it is signed by the enrolled key of its sender; its context is the one computed
+from charter and round; its sequence number follows the sender's last; the checkpoint it echoes is
+a prefix of this log; and it occurs in one round only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fedfm_crypto.codec import encode
+from fedfm_crypto.errors import FedFMError, NoteError
+from fedfm_crypto.note import open_note
+
+from fedfm_audit.messages import RoundOpen, context0, context1
+from fedfm_audit.statements import RoundPredicate, transcript_path
+from fedfm_audit.steps.findings import Findings
+from fedfm_audit.steps.leaves import Leaf
+from fedfm_audit.steps.roots import Roots
+from fedfm_audit.steps.tree import Tree
+from fedfm_audit.transcript import Entry, Transcript, read_body, rebuild_roster
+
+
+@dataclass(frozen=True, slots=True)
+class RoundEvidence:
+    """A round's statement (by leaf index), its transcript, and the contexts recomputed from it.
+
+    ``context1`` is ``None`` where the round ended before its key roster was fixed;
+    ``roster_hash`` is the SHA-256 of the KeyRoster body that the offers make.
+    """
+
+    index: int
+    predicate: RoundPredicate
+    path: str
+    transcript: Transcript
+    opened: RoundOpen
+    context0: bytes
+    context1: bytes | None
+    roster_hash: bytes
+
+    @property
+    def place(self) -> str:
+        """How reports name it."""
+        return f"leaf {self.index} ({self.path})"
+
+
+def check_envelopes(
+    files: Mapping[str, bytes],
+    roots: Roots,
+    tree: Tree,
+    leaves: Sequence[Leaf],
+    findings: Findings,
+) -> tuple[RoundEvidence, ...]:
+    """Read every transcript and check its envelopes; unreadable rounds are left out."""
+    rounds: list[RoundEvidence] = []
+    named: set[str] = set()
+    checker = _Checker(roots, tree, findings)
+    for leaf in leaves:
+        predicate = leaf.statement.predicate
+        if not isinstance(predicate, RoundPredicate):
+            continue
+        path = transcript_path(predicate.round)
+        if path in named:
+            findings.fail(leaf.place, f"a second statement about {path}")
+            continue
+        named.add(path)
+        evidence = _read_round(files, roots, leaf, predicate, path, findings)
+        if evidence is not None:
+            checker.check_round(evidence)
+            rounds.append(evidence)
+    for path in sorted(name for name in files if name.startswith("transcripts/")):
+        if path not in named:
+            findings.fail(path, "no leaf of the log covers this transcript")
+    return tuple(rounds)
+
+
+def _read_round(
+    files: Mapping[str, bytes],
+    roots: Roots,
+    leaf: Leaf,
+    predicate: RoundPredicate,
+    path: str,
+    findings: Findings,
+) -> RoundEvidence | None:
+    if path not in files:
+        findings.fail(path, f"missing; {leaf.place} covers it")
+        return None
+    if hashlib.sha256(files[path]).hexdigest() != leaf.statement.digest:
+        findings.fail(path, f"is not the file that {leaf.place} covers: its SHA-256 differs")
+    try:
+        transcript = Transcript.decode(files[path])
+        openings = transcript.of("RoundOpen")
+        if transcript.round != predicate.round or len(openings) != 1:
+            findings.fail(
+                path, f"is of round {transcript.round} with {len(openings)} RoundOpen messages"
+            )
+            return None
+        opened = read_body(openings[0], RoundOpen)
+        first = context0(roots.charter.digest, opened)
+        roster_hash = hashlib.sha256(rebuild_roster(transcript.of("KeyOffer"))).digest()
+    except FedFMError as error:
+        findings.fail(path, error)
+        return None
+    second = context1(first, roster_hash) if transcript.of("KeyRoster") else None
+    return RoundEvidence(
+        leaf.index, predicate, path, transcript, opened, first, second, roster_hash
+    )
+
+
+class _Checker:
+    """Carries what must hold across rounds: no envelope twice, no echoed head that shrinks."""
+
+    def __init__(self, roots: Roots, tree: Tree, findings: Findings) -> None:
+        self._roots = roots
+        self._tree = tree
+        self._findings = findings
+        self._seen: dict[bytes, str] = {}
+        self._heads: dict[str, int] = {}
+
+    def check_round(self, evidence: RoundEvidence) -> None:
+        last: dict[tuple[str, bytes], int] = {}
+        for position, entry in enumerate(evidence.transcript.entries):
+            header = entry.header
+            place = f"{evidence.path} message {position} ({header.type} of {header.sender})"
+            self._check_signature(entry, place)
+            self._check_context(evidence, entry, place)
+            if header.sequence <= last.get((header.sender, header.context), -1):
+                self._findings.fail(place, f"sequence {header.sequence} does not follow the last")
+            last[header.sender, header.context] = header.sequence
+            self._check_echo(evidence, entry, place)
+            self._check_fresh(evidence, entry, place)
+        self._check_opening_note(evidence)
+
+    def _check_signature(self, entry: Entry, place: str) -> None:
+        party = self._roots.charter.parties.get(entry.header.sender)
+        if party is None:
+            self._findings.fail(place, "the sender is not enrolled")
+            return
+        try:
+            entry.signed.verify(party.identity)
+            if entry.body is not None:
+                entry.signed.check_body(entry.body)
+        except FedFMError as error:
+            self._findings.fail(place, error)
+
+    def _check_context(self, evidence: RoundEvidence, entry: Entry, place: str) -> None:
+        kind = entry.header.type
+        early = kind in ("RoundOpen", "KeyOffer") or (
+            kind == "RoundClose" and evidence.context1 is None
+        )
+        expected = evidence.context0 if early else evidence.context1
+        if entry.header.context != expected:
+            self._findings.fail(
+                place,
+                f"signed under context {entry.header.context.hex()}, this round has "
+                f"{expected.hex() if expected else 'none, as no key roster was fixed'}",
+            )
+
+    def _check_echo(self, evidence: RoundEvidence, entry: Entry, place: str) -> None:
+        """The echoed head must be one of this log, no newer than the round's own statement, and
+        no older than what the same sender echoed before."""
+        header = entry.header
+        size = header.checkpoint_size
+        if size > evidence.index:
+            self._findings.fail(place, f"echoes a head of size {size}, beyond the round's own leaf")
+        elif header.checkpoint_root != self._tree.root(size):
+            self._findings.fail(
+                place,
+                f"echoes root {header.checkpoint_root.hex()} at size {size}; this log has "
+                f"{self._tree.root(size).hex()}: a split view",
+            )
+        if size < self._heads.get(header.sender, 0):
+            self._findings.fail(place, f"echoes a head of size {size}, older than its last one")
+        self._heads[header.sender] = size
+
+    def _check_fresh(self, evidence: RoundEvidence, entry: Entry, place: str) -> None:
+        digest = hashlib.sha256(encode(entry.signed)).digest()
+        first = self._seen.setdefault(digest, evidence.path)
+        if first != evidence.path:
+            self._findings.fail(place, f"the same envelope is part of {first} too")
+
+    def _check_opening_note(self, evidence: RoundEvidence) -> None:
+        """The checkpoint note inside RoundOpen is the log's, and the one its header echoes."""
+        note = evidence.opened.checkpoint
+        (opening,) = evidence.transcript.of("RoundOpen")
+        place = f"{evidence.path} (checkpoint in RoundOpen)"
+        echoed = (opening.header.checkpoint_size, opening.header.checkpoint_root)
+        if not note:
+            if echoed[0] != 0:
+                self._findings.fail(place, "missing, though the header echoes a checkpoint")
+            return
+        try:
+            checkpoint = open_note(note, self._roots.vkeys).checkpoint
+        except NoteError as error:
+            self._findings.fail(place, error)
+            return
+        if (checkpoint.size, checkpoint.root) != echoed:
+            self._findings.fail(place, "is not the checkpoint that the header echoes")

@@ -1,0 +1,67 @@
+"""Step 4, first half: the statements come in the one order that a federation can have.
+
+Enrolments, the federation, rounds 1, 2, 3, ... (aborted and void ones included), and the
+conclusion, which is missing while the federation runs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from fedfm_audit.charter_view import CharterView
+from fedfm_audit.statements import (
+    ConclusionPredicate,
+    EnrolmentPredicate,
+    FederationPredicate,
+    RoundPredicate,
+)
+from fedfm_audit.steps.findings import Findings
+from fedfm_audit.steps.leaves import Leaf
+
+_ORDER = (EnrolmentPredicate, FederationPredicate, RoundPredicate, ConclusionPredicate)
+
+
+def check_history(leaves: Sequence[Leaf], charter: CharterView, findings: Findings) -> None:
+    """Check order, numbering and what statements say about each other."""
+    reached = 0
+    number = 0
+    outcomes: Counter[str] = Counter()
+    federations = 0
+    for leaf in leaves:
+        predicate = leaf.statement.predicate
+        rank = _ORDER.index(type(predicate))
+        if rank < reached or (rank == reached == len(_ORDER) - 1):
+            findings.fail(leaf.place, f"{predicate.TYPE} after {_ORDER[reached].TYPE}")
+        reached = max(reached, rank)
+        match predicate:
+            case EnrolmentPredicate():
+                continue
+            case FederationPredicate():
+                federations += 1
+                if predicate.base_model != charter.base_model:
+                    findings.fail(leaf.place, "names another base model than the charter")
+            case RoundPredicate():
+                if predicate.round != number + 1:
+                    findings.fail(
+                        leaf.place, f"round {predicate.round}, expected round {number + 1}"
+                    )
+                number = predicate.round
+                outcomes[predicate.outcome] += 1
+            case ConclusionPredicate():
+                said = (predicate.completed, predicate.void, predicate.aborted)
+                found = (outcomes["completed"], outcomes["void"], outcomes["aborted"])
+                if said != found:
+                    findings.fail(
+                        leaf.place,
+                        f"says {said} rounds completed, void, aborted; the log has {found}",
+                    )
+        if predicate.charter != charter.digest.hex():
+            findings.fail(leaf.place, f"names charter {predicate.charter}, not this one")
+    if federations != 1:
+        findings.fail("the log", f"{federations} federation statements, expected one")
+    if outcomes["completed"] > charter.rounds:
+        findings.fail(
+            "the log",
+            f"{outcomes['completed']} rounds completed, the charter allows {charter.rounds}",
+        )

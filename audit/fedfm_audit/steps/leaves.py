@@ -1,0 +1,119 @@
+"""Step 3, first half: every leaf is a known statement, signed by the party that may make it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from fedfm_crypto.errors import FedFMError
+
+from fedfm_audit.charter_view import CharterView, Party
+from fedfm_audit.log import CHECKPOINT
+from fedfm_audit.statements import (
+    EnrolmentPredicate,
+    RoundPredicate,
+    Statement,
+    open_leaf,
+)
+from fedfm_audit.steps.findings import Findings
+from fedfm_audit.steps.head import Head
+from fedfm_audit.steps.roots import Roots
+from fedfm_audit.steps.tree import Tree
+
+_LAST_DAY = 253402300799  # 9999-12-31T23:59:59Z, the last second that a date can express
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A leaf whose signature verified."""
+
+    index: int
+    statement: Statement
+
+    @property
+    def place(self) -> str:
+        """How reports name it."""
+        return f"leaf {self.index}"
+
+
+def check_leaves(roots: Roots, head: Head, tree: Tree, findings: Findings) -> tuple[Leaf, ...]:
+    """Open every leaf; those that fail are left out of the result."""
+    charter = roots.charter
+    leaves: list[Leaf] = []
+    enrolled: dict[str, EnrolmentPredicate] = {}
+    for index, data in enumerate(tree.leaves):
+        place = f"leaf {index}"
+        try:
+            signed = open_leaf(data, charter.keys)
+        except FedFMError as error:
+            findings.fail(place, error)
+            continue
+        predicate = signed.statement.predicate
+        leaves.append(Leaf(index, signed.statement))
+        if isinstance(predicate, EnrolmentPredicate):
+            _check_enrolment(charter, predicate, signed.signer, data, place, findings)
+            if enrolled.setdefault(predicate.name, predicate) is not predicate:
+                findings.fail(place, f"{predicate.name} is enrolled a second time")
+        elif signed.signer != charter.coordinator.identity.hex:
+            findings.fail(place, "a statement that only the coordinator makes, by another key")
+        if isinstance(predicate, RoundPredicate):
+            _check_previous(predicate, index, tree, findings)
+    for name in sorted(charter.parties.keys() - enrolled.keys()):
+        findings.fail("the log", f"{name} is in the charter, but no leaf enrols it")
+    _check_expiry(charter, head, list(enrolled.values()), findings)
+    return tuple(leaves)
+
+
+def _check_enrolment(
+    charter: CharterView,
+    predicate: EnrolmentPredicate,
+    signer: str,
+    leaf: bytes,
+    place: str,
+    findings: Findings,
+) -> None:
+    party: Party | None = charter.parties.get(predicate.name)
+    if party is None:
+        findings.fail(place, f"enrols {predicate.name!r}, who is not in the charter")
+        return
+    role = "coordinator" if party.name == charter.coordinator.name else "client"
+    if signer != predicate.identity or (
+        predicate.role,
+        predicate.identity,
+        predicate.transport,
+    ) != (
+        role,
+        party.identity.hex,
+        party.transport,
+    ):
+        findings.fail(place, f"enrols {party.name} with another role or key than the charter")
+    if party.enrolment is not None and hashlib.sha256(leaf).hexdigest() != party.enrolment:
+        findings.fail(place, f"is not the enrolment of {party.name} that the charter names")
+
+
+def _check_previous(predicate: RoundPredicate, index: int, tree: Tree, findings: Findings) -> None:
+    previous = predicate.previous
+    if previous.size > index:
+        findings.fail(
+            f"leaf {index}", f"claims to follow a head of size {previous.size}, beyond itself"
+        )
+    elif tree.root(previous.size).hex() != previous.root:
+        findings.fail(f"leaf {index}", f"follows a head of size {previous.size} of another history")
+
+
+def _check_expiry(
+    charter: CharterView,
+    head: Head,
+    enrolled: Sequence[EnrolmentPredicate],
+    findings: Findings,
+) -> None:
+    """A witness's cosignature is worth nothing after the day its keys expire."""
+    last_days = {f"{charter.federation}/{entry.name}": entry.not_after for entry in enrolled}
+    for name, moment in head.cosigned.items():
+        day = datetime.fromtimestamp(min(moment, _LAST_DAY), UTC).date().isoformat()
+        if name in last_days and day > last_days[name]:
+            findings.fail(
+                CHECKPOINT, f"cosigned by {name} on {day}, whose keys expired {last_days[name]}"
+            )

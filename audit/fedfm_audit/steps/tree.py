@@ -1,0 +1,77 @@
+"""Step 2: the tree is rebuilt from the leaves, with every stored tile, and has the signed root."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from fedfm_crypto.merkle import leaf_hash, tree_root
+
+from fedfm_audit.errors import LogCorruptError
+from fedfm_audit.log import CHECKPOINT
+from fedfm_audit.steps.findings import Findings
+from fedfm_audit.steps.head import Head
+from fedfm_audit.tiles import (
+    TILE_WIDTH,
+    read_entries,
+    render_tiles,
+    split_hashes,
+    tile_path,
+    tiles_of_level,
+)
+
+
+class Tree:
+    """The leaves of the log and the roots of all its prefixes."""
+
+    def __init__(self, leaves: Sequence[bytes]) -> None:
+        self.leaves = tuple(leaves)
+        self.hashes = [leaf_hash(leaf) for leaf in leaves]
+        self._roots: dict[int, bytes] = {}
+
+    @property
+    def size(self) -> int:
+        """Number of leaves."""
+        return len(self.leaves)
+
+    def root(self, size: int) -> bytes:
+        """Root of the first ``size`` leaves; every message echoes one, so they are kept."""
+        if size not in self._roots:
+            self._roots[size] = tree_root(self.hashes[:size])
+        return self._roots[size]
+
+
+def check_tree(files: Mapping[str, bytes], head: Head, findings: Findings) -> Tree | None:
+    """Compare every file below ``tile/`` with what the leaves give; ``None`` if the entry bundles
+    cannot be read."""
+    size = head.checkpoint.size
+    try:
+        tree = Tree(read_entries(files, size))
+    except LogCorruptError as error:
+        findings.fail(str(error).partition(":")[0].partition(" ")[0], error)
+        return None
+    expected = render_tiles(tree.leaves)
+    stored = {name: data for name, data in files.items() if name.startswith("tile/")}
+    for name in sorted(expected.keys() | stored.keys()):
+        if name not in stored:
+            findings.fail(name, f"missing; a tree of size {size} has it")
+        elif name not in expected:
+            findings.fail(name, f"is no tile of a tree of size {size}")
+        elif stored[name] != expected[name]:
+            findings.fail(name, "does not hold what the leaves give")
+    _name_leaves(tree, stored, findings)
+    if tree.root(size) != head.checkpoint.root:
+        findings.fail(
+            CHECKPOINT,
+            f"has root {head.checkpoint.root.hex()}, the leaves give {tree.root(size).hex()}",
+        )
+    return tree
+
+
+def _name_leaves(tree: Tree, stored: Mapping[str, bytes], findings: Findings) -> None:
+    """Point at each leaf that differs from the stored level-0 hashes."""
+    for index, width in tiles_of_level(tree.size):
+        hashes = split_hashes(stored.get(tile_path(0, index, width), b""))
+        for offset, digest in enumerate(hashes[:width]):
+            leaf = index * TILE_WIDTH + offset
+            if digest != tree.hashes[leaf]:
+                findings.fail(f"leaf {leaf}", "its hash is not the one stored in the tile")
