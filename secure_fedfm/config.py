@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fedfm_protocols.policy import SitePolicy
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fedfm_protocols.policy import SitePolicy
 from secure_fedfm.errors import ConfigurationError
 
 PREFIX = "SECURE_FEDFM_"

@@ -25,14 +25,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from fedfm_crypto.note import parse_checkpoint, split_note
-
 from fedfm_audit.charter_view import open_charter
 from fedfm_audit.errors import BundleError
 from fedfm_audit.log import CHECKPOINT, Log
 from fedfm_audit.policy import render_policy
 from fedfm_audit.statements import transcript_path
 from fedfm_audit.tiles import render_tiles
+from fedfm_crypto.note import parse_checkpoint, split_note
 
 CHARTER = "charter.json"
 POLICY = "policy"

@@ -11,15 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fedfm_audit.errors import CharterViewError, SchemaError
+from fedfm_audit.schema import check_schema
+from fedfm_audit.thresholds import Thresholds
 from fedfm_crypto.canonical_json import canonical_decode, canonical_encode
 from fedfm_crypto.dsse import dsse_open, dsse_read_unverified
 from fedfm_crypto.errors import CanonicalJSONError, DSSEError, InvalidKeyError, NoteError
 from fedfm_crypto.identity import IdentityPublicKey
 from fedfm_crypto.note import NoteAlgorithm, VerifierKey, parse_vkey
-
-from fedfm_audit.errors import CharterViewError, SchemaError
-from fedfm_audit.schema import check_schema
-from fedfm_audit.thresholds import Thresholds
 
 CHARTER_PAYLOAD_TYPE = "application/vnd.secure-fedfm.charter+json"
 

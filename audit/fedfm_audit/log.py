@@ -23,19 +23,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from fedfm_crypto.errors import NoteError
-from fedfm_crypto.identity import IdentityKey
-from fedfm_crypto.merkle import consistency_proof, inclusion_proof, leaf_hash, tree_root
-from fedfm_crypto.note import (
-    Checkpoint,
-    VerifierKey,
-    add_signature,
-    open_note,
-    parse_checkpoint,
-    sign_checkpoint,
-    split_note,
-)
-
 from fedfm_audit.errors import LogCorruptError, LogError, LogForkError
 from fedfm_audit.recovery import lock_folder, plan_repair, stored_leaves
 from fedfm_audit.storage import remove_leftovers, write_durably
@@ -47,6 +34,18 @@ from fedfm_audit.tiles import (
     hash_tiles,
     tile_path,
     tiles_of_level,
+)
+from fedfm_crypto.errors import NoteError
+from fedfm_crypto.identity import IdentityKey
+from fedfm_crypto.merkle import consistency_proof, inclusion_proof, leaf_hash, tree_root
+from fedfm_crypto.note import (
+    Checkpoint,
+    VerifierKey,
+    add_signature,
+    open_note,
+    parse_checkpoint,
+    sign_checkpoint,
+    split_note,
 )
 
 CHECKPOINT = "checkpoint"

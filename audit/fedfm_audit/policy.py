@@ -11,11 +11,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from fedfm_crypto.errors import NoteError
-from fedfm_crypto.note import NoteAlgorithm, VerifierKey, format_vkey, parse_vkey
-
 from fedfm_audit.charter_view import CharterView
 from fedfm_audit.errors import PolicyError
+from fedfm_crypto.errors import NoteError
+from fedfm_crypto.note import NoteAlgorithm, VerifierKey, format_vkey, parse_vkey
 
 MAX_POLICY_BYTES = 1 << 20
 MAX_LINES = 10_000

@@ -14,13 +14,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from fedfm_crypto.canonical_json import canonical_decode, canonical_encode
-from fedfm_crypto.dsse import dsse_open, dsse_sign
-from fedfm_crypto.identity import IdentityKey, IdentityPublicKey
-
 from fedfm_audit.errors import StatementError
 from fedfm_audit.schema import check_schema
 from fedfm_audit.tiles import MAX_LEAF_BYTES
+from fedfm_crypto.canonical_json import canonical_decode, canonical_encode
+from fedfm_crypto.dsse import dsse_open, dsse_sign
+from fedfm_crypto.identity import IdentityKey, IdentityPublicKey
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"

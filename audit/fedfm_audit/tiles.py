@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from fedfm_crypto.merkle import leaf_hash, node_hash
-
 from fedfm_audit.errors import LogCorruptError
+from fedfm_crypto.merkle import leaf_hash, node_hash
 
 TILE_WIDTH = 256
 MAX_LEAF_BYTES = 65535

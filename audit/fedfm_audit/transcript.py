@@ -15,11 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from fedfm_crypto.canonical_json import canonical_decode, canonical_encode
-from fedfm_crypto.codec import decode, encode
-from fedfm_crypto.envelope import Envelope, Header, SignedHeader
-from fedfm_crypto.errors import CodecError
-
 from fedfm_audit.errors import TranscriptError
 from fedfm_audit.messages import (
     Cohort,
@@ -29,6 +24,10 @@ from fedfm_audit.messages import (
     UploadSet,
 )
 from fedfm_audit.statements import RoundCounts
+from fedfm_crypto.canonical_json import canonical_decode, canonical_encode
+from fedfm_crypto.codec import decode, encode
+from fedfm_crypto.envelope import Envelope, Header, SignedHeader
+from fedfm_crypto.errors import CodecError
 
 TRANSCRIPT_VERSION = 1
 MAX_ENTRIES = 65536

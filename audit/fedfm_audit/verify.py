@@ -139,7 +139,8 @@ class _Run:
 
     def step1(self, files: Mapping[str, bytes], roots: Roots | None) -> Head | None:
         if roots is None:
-            return self._skip(1, 0)
+            self._skip(1, 0)
+            return None
         return self._record(
             1,
             lambda findings: check_head(files, roots, findings),
@@ -151,7 +152,8 @@ class _Run:
 
     def step2(self, files: Mapping[str, bytes], head: Head | None) -> Tree | None:
         if head is None:
-            return self._skip(2, 1)
+            self._skip(2, 1)
+            return None
         return self._record(
             2,
             lambda findings: check_tree(files, head, findings),
@@ -190,9 +192,9 @@ class _Run:
             check_history(leaves, roots.charter, findings)
             replayed = {evidence.index for evidence in rounds}
             for leaf in leaves:
-                if isinstance(leaf.statement.predicate, RoundPredicate):
-                    if leaf.index not in replayed:
-                        findings.fail(leaf.place, "no readable transcript to replay")
+                is_round = isinstance(leaf.statement.predicate, RoundPredicate)
+                if is_round and leaf.index not in replayed:
+                    findings.fail(leaf.place, "no readable transcript to replay")
             for evidence in rounds:
                 replay_round(evidence, roots.charter, findings)
             return len(rounds)

@@ -169,6 +169,7 @@ def seal_envelope(
     body: bytes,
     refers_to: bytes = NO_REFERENCE,
     checkpoint: CheckpointSeen = NO_CHECKPOINT,
+    body_hash: bytes | None = None,
 ) -> Envelope:
     """Return the signed envelope of a message.
 
@@ -182,6 +183,8 @@ def seal_envelope(
         body: the encoded message.
         refers_to: hash of what the message answers, or :data:`NO_REFERENCE`.
         checkpoint: the latest checkpoint that the sender verified.
+        body_hash: SHA-256 of ``body`` where the caller has it already, so that megabytes are not
+            hashed twice; with a wrong one nobody accepts the envelope.
 
     Raises:
         CodecError: a field is outside its bounds.
@@ -194,7 +197,7 @@ def seal_envelope(
         step=step,
         sequence=sequence,
         refers_to=refers_to,
-        body_hash=hashlib.sha256(body).digest(),
+        body_hash=hashlib.sha256(body).digest() if body_hash is None else body_hash,
         checkpoint_size=checkpoint.size,
         checkpoint_root=checkpoint.root,
     )

@@ -1,8 +1,9 @@
 """Floats to lane words: clip, scale, round without bias, and a sum that cannot overflow.
 
 A value x is clipped to [-c, c] and becomes floor(x s + u) with u uniform in [0, 1), so that its
-expectation is x s. The fraction x s - floor(x s) is compared with u = (k + 1/2) / 2^32, where k are
-32 bits of an AES-256-CTR keystream under a fresh key. Hence the bias of one rounded value is at
+expectation is x s. Here 1 - u = (k + 1/2) / 2^32, where k are 32 bits of an AES-256-CTR keystream
+under a fresh key, and the value goes up where 1 - u <= x s - floor(x s), which is the same without
+the rounding error of x s + u. Hence the bias of one rounded value is at
 most 2^-33 of a quantisation step (plus the rounding of x s to a double, relative 2^-53; none when
 s is a power of two), exact integers stay exact, and |q| <= ceil(s c) < s c + 1.
 
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from fedfm_crypto.errors import CapacityError, CryptoError, NonFiniteError
 from fedfm_crypto.kdf import derive_key
 from fedfm_crypto.labels import Label
-from fedfm_crypto.lanes import check_lane_bits, from_lanes, to_lanes
+from fedfm_crypto.lanes import check_lane_bits, from_lanes
 from fedfm_crypto.mask import Keystream
 from fedfm_crypto.random_source import RandomSource, draw
 from fedfm_crypto.secret import Secret
@@ -99,8 +100,11 @@ class Quantiser:
         if Fraction(bound) > self.scale * Fraction(self.clip):
             bound = math.nextafter(bound, 0.0)
         words = np.empty(values.size, dtype=np.uint32)
+        lane = np.uint32((1 << self.lane_bits) - 1)
         for start, rounded in _rounded_chunks(values, self.scale, random, self.clip, bound):
-            words[start : start + rounded.size] = to_lanes(rounded, self.lane_bits)
+            # Within int32, since the capacity rule holds for one client; reduced to the lane.
+            signed = rounded.astype(np.int32)
+            np.bitwise_and(signed.view(np.uint32), lane, out=words[start : start + rounded.size])
         return words
 
     def count_clipped(self, values: NDArray[Any]) -> int:
@@ -108,6 +112,10 @@ class Quantiser:
         _check_floats(values)
         clipped = 0
         for start in range(0, values.size, _CHUNK):
+            chunk = values[start : start + _CHUNK]
+            # The usual chunk has nothing to count; a NaN makes the comparison fail as well.
+            if float(chunk.max()) <= self.clip and float(chunk.min()) >= -self.clip:
+                continue
             chunk = _finite(values, start)
             clipped += int(np.count_nonzero(np.abs(chunk).astype(np.float64) > self.clip))
         return clipped
@@ -119,7 +127,13 @@ class Quantiser:
             words: 1-D uint32, each below 2^lane_bits; a sum modulo 2^lane_bits of a cohort within
                 :meth:`largest_cohort`.
         """
-        return from_lanes(words, self.lane_bits) / np.float64(self.scale)
+        values = np.empty(words.size, dtype=np.float64)
+        # By chunks: whole-array integers in between would cost more memory traffic than the sum.
+        for start in range(0, words.size, _CHUNK):
+            stop = start + _CHUNK
+            signed = from_lanes(words[start:stop], self.lane_bits)
+            np.divide(signed, float(self.scale), out=values[start:stop])
+        return values
 
 
 def stochastic_round(values: NDArray[Any], scale: int, random: RandomSource) -> NDArray[np.int64]:
@@ -148,31 +162,36 @@ def stochastic_round(values: NDArray[Any], scale: int, random: RandomSource) -> 
 
 def _rounded_chunks(
     values: NDArray[Any], scale: int, random: RandomSource, clip: float, bound: float
-) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Yield (start, rounded chunk): values clipped to +-clip, scaled, limited to +-bound."""
+) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Yield (start, rounded chunk): values clipped to +-clip, scaled, limited to +-bound.
+
+    A chunk holds integers, as doubles, and is overwritten by the next one.
+    """
     key = derive_key(Label.ROUNDING, Secret(draw(random, 32)))
     size = min(_CHUNK, values.size)
     stream = Keystream(key, 4 * size)
     bits = stream.buffer[: 4 * size].view("<u4")
     scaled, whole, uniform = (np.empty(size, dtype=np.float64) for _ in range(3))
     up = np.empty(size, dtype=np.bool_)
+    # Rounding is monotone, so clipped values times the scale cannot pass clip times the scale.
+    limited = bound < clip * scale
     for start in range(0, values.size, _CHUNK):
         chunk = _finite(values, start)
         n = chunk.size
-        x, floor, u = scaled[:n], whole[:n], uniform[:n]
+        x, floor, complement = scaled[:n], whole[:n], uniform[:n]
         np.copyto(x, chunk)
         np.clip(x, -clip, clip, out=x)
         np.multiply(x, float(scale), out=x)
-        np.clip(x, -bound, bound, out=x)
+        if limited:
+            np.clip(x, -bound, bound, out=x)
         np.floor(x, out=floor)
         np.subtract(x, floor, out=x)  # the fraction, exact below 2^52
         stream.fill(4 * n)
-        np.add(bits[:n], 0.5, out=u)
-        np.multiply(u, 2.0**-32, out=u)
-        np.less(u, x, out=up[:n])
-        rounded = floor.astype(np.int64)
-        rounded += up[:n]
-        yield start, rounded
+        np.add(bits[:n], 0.5, out=complement)
+        np.multiply(complement, 2.0**-32, out=complement)  # 1 - u
+        np.less_equal(complement, x, out=up[:n])
+        np.add(floor, up[:n], out=floor)
+        yield start, floor
 
 
 def _finite(values: NDArray[Any], start: int) -> NDArray[Any]:

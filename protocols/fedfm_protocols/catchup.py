@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
+
 from fedfm_crypto.codec import decode
 from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import CodecError
-from numpy.typing import NDArray
-
 from fedfm_protocols.checks import check_place, open_signed_set, verify_signature
 from fedfm_protocols.client_result import open_total
 from fedfm_protocols.context import RoundIdentity, context1

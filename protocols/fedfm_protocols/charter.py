@@ -12,14 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from fedfm_crypto.agreement import check_agreement_public
 from fedfm_crypto.canonical_json import canonical_decode, canonical_encode
 from fedfm_crypto.dsse import dsse_add_signature, dsse_open, dsse_read_unverified, dsse_sign
 from fedfm_crypto.errors import CanonicalJSONError, DSSEError, FedFMError
 from fedfm_crypto.identity import IdentityKey, IdentityPublicKey
-from fedfm_crypto.note import parse_vkey
+from fedfm_crypto.note import NoteAlgorithm, parse_vkey
 from fedfm_crypto.quantise import Quantiser
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
-
 from fedfm_protocols.errors import CharterError
 from fedfm_protocols.thresholds import Thresholds
 
@@ -151,10 +152,21 @@ class Charter(_Section):
         try:
             self.thresholds  # noqa: B018 - raises where the numbers leave no valid round
             self.lanes.check_capacity(len(self.roster))
-            self.identities()
-            parse_vkey(self.log.key)
+            identities = self.identities()
+            for party in parties:
+                check_agreement_public(bytes.fromhex(party.transport))
+            log_key = parse_vkey(self.log.key)
+            self.payload()
         except FedFMError as error:
             raise ValueError(str(error)) from error
+        if log_key.algorithm is not NoteAlgorithm.ED25519 or log_key.name != self.log.origin:
+            raise ValueError(
+                f"log.key must be an Ed25519 key named after log.origin {self.log.origin!r}, "
+                f"found {log_key.algorithm.name} key {log_key.name!r}"
+            )
+        for name, identity in identities.items():
+            if identity == log_key.public:
+                raise ValueError(f"log.key is the identity key of {name}; the log needs its own")
         return self
 
     @property

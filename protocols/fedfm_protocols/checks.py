@@ -12,7 +12,6 @@ from typing import TypeVar
 
 from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import CodecError, SignatureError
-
 from fedfm_protocols.errors import MalformedMessage, UnknownSender, WrongContext
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.messages import read_body

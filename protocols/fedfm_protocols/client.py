@@ -16,7 +16,6 @@ from types import MappingProxyType
 from typing import Any
 
 from fedfm_crypto.envelope import Envelope
-
 from fedfm_protocols.checks import check_place, verify_signature
 from fedfm_protocols.client_cohort import unmask, vote_cohort
 from fedfm_protocols.client_keys import take_roster, take_shares

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fedfm_crypto.envelope import Envelope
-
 from fedfm_protocols.checks import is_sorted_unique, open_signed_set
 from fedfm_protocols.client_session import ClientContext, say, taken
 from fedfm_protocols.client_states import ClientState, Unmasked, Uploaded, Voted
@@ -71,6 +70,8 @@ def check_cohort(
 def unmask(context: ClientContext, state: Voted, envelope: Envelope) -> Transition[ClientState]:
     federation, session = context.site.federation, state.session
     proof = read_body(envelope, CohortProof)
+    if envelope.header.refers_to != state.cohort_hash:
+        raise EquivocationError("the proof refers to another cohort than this site voted for")
     members = open_signed_set(
         proof.votes,
         CohortVote,

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import ShareError
-
 from fedfm_protocols import shares
 from fedfm_protocols.checks import check_place, is_sorted_unique, open_signed_set
 from fedfm_protocols.client_session import ClientContext, say, taken
@@ -34,7 +33,9 @@ def take_roster(
         context=session.context0,
         step=0,
     )
-    if site.name not in members or members[site.name][0].encode() != state.offer:
+    if site.name not in members:
+        raise RoundRefused("this site's key offer came too late or was left out")
+    if members[site.name][0].encode() != state.offer:
         raise EquivocationError("the key roster does not hold this site's own offer unchanged")
     offers = {name: body for name, (_, body) in members.items()}
     check_offers(offers, masked=federation.masked, steps=session.identity.steps)
@@ -84,6 +85,7 @@ def take_shares(
                     own_key=state.secrets.share_key,
                     dealer_public=state.offers[entry.dealer].share_key,
                     steps=session.identity.steps,
+                    commitments=entry.commitments,
                 )
             except ShareError as error:
                 # One bad dealer must not stop an honest site: it goes on without that share.

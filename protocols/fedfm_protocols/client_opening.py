@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NoReturn
 
 from fedfm_crypto.envelope import Envelope
-
 from fedfm_protocols.checks import check_place, is_sorted_unique
 from fedfm_protocols.client_session import ClientContext, end_round, say, taken
 from fedfm_protocols.client_states import ClientMemory, ClientState, Idle, Offered, Session
 from fedfm_protocols.context import RoundIdentity
 from fedfm_protocols.effects import Effect, Persist, Transition
-from fedfm_protocols.errors import ReplayedMessage, RoundRefused
+from fedfm_protocols.errors import EquivocationError, ReplayedMessage, RoundRefused
 from fedfm_protocols.masking import RoundSecrets
 from fedfm_protocols.messages import RoundOpen, read_body
 from fedfm_protocols.offers import make_offer
@@ -42,10 +42,7 @@ def open_round(
     if not isinstance(state, Idle) and state.session.context0 == context0:
         raise ReplayedMessage(f"RoundOpen of round {opened.round} was taken already")
     if opened.round <= memory.last_opened:
-        raise RoundRefused(
-            f"round {opened.round} was opened before (last was {memory.last_opened}); "
-            "a repeated round must have a new number"
-        )
+        _refuse_repeated(state, opened.round)
     _check_opening(context, memory, opened)
     checkpoint = memory.checkpoint
     if opened.checkpoint:
@@ -65,6 +62,18 @@ def open_round(
         effects += end_round(state, "aborted", reason, memory.adapter_hash).effects
     effects += [Persist(opened.round, "opened", context0), send]
     return Transition(Offered(memory, session, secrets, send.envelope.encode()), tuple(effects))
+
+
+def _refuse_repeated(state: ClientState, number: int) -> NoReturn:
+    if isinstance(state, Idle):
+        raise RoundRefused(
+            f"round {number} was opened before (last was {state.memory.last_opened}); "
+            "a repeated round must have a new number"
+        )
+    if number == state.session.identity.round:
+        raise EquivocationError(f"the coordinator signed two different openings of round {number}")
+    # A late copy from the past must not end the round that this site is in.
+    raise ReplayedMessage(f"round {number} was opened before")
 
 
 def _check_opening(context: ClientContext, memory: ClientMemory, opened: RoundOpen) -> None:
@@ -89,6 +98,10 @@ def _check_opening(context: ClientContext, memory: ClientMemory, opened: RoundOp
         (
             lambda: opened.config_hash == federation.config_hash,
             "names a training configuration that is not the charter's",
+        ),
+        (
+            lambda: bool(opened.checkpoint) or memory.checkpoint.size == 0,
+            "carries no checkpoint of the log, although one was published before",
         ),
         (
             lambda: memory.completed < federation.charter.rounds,

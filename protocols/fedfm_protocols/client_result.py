@@ -5,7 +5,6 @@ from __future__ import annotations
 from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import CodecError, CryptoError
 from fedfm_crypto.lanes import unpack_lanes
-
 from fedfm_protocols.checks import check_place, open_signed_set
 from fedfm_protocols.client_session import ClientContext, end_round, say, taken
 from fedfm_protocols.client_states import Acked, Applying, ClientState, InRound, Unmasked
@@ -15,6 +14,7 @@ from fedfm_protocols.errors import (
     DivergenceError,
     EquivocationError,
     OutOfOrder,
+    RoundRefused,
 )
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.masking import Words
@@ -59,6 +59,10 @@ def open_total(aggregate: Aggregate, lane_bits: int, values: int) -> Words:
 def acknowledge(
     context: ClientContext, state: Applying, event: AdapterComputed
 ) -> Transition[ClientState]:
+    if event.round != state.session.identity.round:
+        raise OutOfOrder(
+            f"an adapter of round {event.round} in round {state.session.identity.round}"
+        )
     session, send = say(
         context,
         state.memory,
@@ -83,8 +87,11 @@ def close_round(
                 "adapter than the one it started from"
             )
         return end_round(state, closed.outcome, closed.reason, state.memory.adapter_hash)
-    if not isinstance(state, Acked):
+    if isinstance(state, Applying):
         raise OutOfOrder("the round is closed as completed before this site acknowledged it")
+    if not isinstance(state, Acked):
+        # Nothing that this site waits for can still come: drop the round's secrets now.
+        raise RoundRefused("the round was completed without this site; catch up")
     acked = state
     check_acks(
         closed.acks,

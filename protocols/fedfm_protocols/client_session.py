@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 
 from fedfm_crypto.codec import encode
 from fedfm_crypto.envelope import Envelope, seal_envelope
 from fedfm_crypto.random_source import RandomSource
-
 from fedfm_protocols.client_states import (
     ClientMemory,
     ClientSite,
@@ -45,17 +45,33 @@ def say(
     body: Body,
     refers_to: bytes = NO_HASH,
 ) -> tuple[Session, Send]:
+    data = encode(body)
+    digest = hashlib.sha256(data).digest()
+    return say_encoded(context, memory, session, type(body), data, digest, refers_to)
+
+
+def say_encoded(
+    context: ClientContext,
+    memory: ClientMemory,
+    session: Session,
+    kind: type[Body],
+    body: bytes,
+    digest: bytes,
+    refers_to: bytes = NO_HASH,
+) -> tuple[Session, Send]:
+    """As :func:`say`, of a body of type ``kind`` that was encoded and hashed (SHA-256) before."""
     site = context.site
     envelope = seal_envelope(
         site.key,
         context=session.context,
-        type=type_name(type(body)),
+        type=type_name(kind),
         sender=site.name,
         step=session.step,
         sequence=session.sent,
         refers_to=refers_to,
         checkpoint=memory.checkpoint,
-        body=encode(body),
+        body=body,
+        body_hash=digest,
     )
     return replace(session, sent=session.sent + 1), Send(site.federation.coordinator, envelope)
 
@@ -75,7 +91,8 @@ def end_round(
     return Transition(
         Idle(memory),
         (
-            Persist(number, "closed", outcome.encode()),
+            # The adapter is on disk before the journal says that it is in force.
             RoundEnded(number, outcome, reason, adapter_hash),
+            Persist(number, "closed", outcome.encode()),
         ),
     )

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 
 from fedfm_crypto.envelope import CheckpointSeen
 from fedfm_crypto.identity import IdentityKey
-
 from fedfm_protocols.context import RoundIdentity
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.masking import RoundSecrets

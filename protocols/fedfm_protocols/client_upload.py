@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 
-from fedfm_crypto.codec import decode, encode
+from fedfm_crypto.codec import encode
 from fedfm_crypto.envelope import Envelope
+from fedfm_crypto.errors import CryptoError
 from fedfm_crypto.lanes import pack_lanes
-
 from fedfm_protocols import masking
 from fedfm_protocols.checks import open_signed_set
-from fedfm_protocols.client_session import ClientContext, say, taken
+from fedfm_protocols.client_session import ClientContext, say, say_encoded, taken
 from fedfm_protocols.client_states import ClientState, Committed, Training, Uploaded
 from fedfm_protocols.context import dealers_hash
 from fedfm_protocols.effects import Effect, Note, Transition, UpdateReady
-from fedfm_protocols.errors import BelowThreshold, EquivocationError, RoundRefused
+from fedfm_protocols.errors import (
+    BelowThreshold,
+    EquivocationError,
+    OutOfOrder,
+    RoundRefused,
+)
 from fedfm_protocols.messages import Upload, UploadHash, UploadSet, read_body
 
 
@@ -25,8 +30,21 @@ def commit_upload(
     site, session = context.site, state.session
     federation = site.federation
     lanes = federation.lanes
-    words = lanes.quantise(event.update, context.random)
-    clipped = lanes.count_clipped(event.update)
+    if (event.round, event.step) != (session.identity.round, session.step):
+        raise OutOfOrder(
+            f"an update for round {event.round} step {event.step} in round "
+            f"{session.identity.round} step {session.step}; an update is never sent twice"
+        )
+    expected = federation.charter.quantiser.values
+    if event.update.size != expected:
+        raise RoundRefused(
+            f"this site's update has {event.update.size} values, the charter says {expected}"
+        )
+    try:
+        words = lanes.quantise(event.update, context.random)
+        clipped = lanes.count_clipped(event.update)
+    except CryptoError as error:
+        raise RoundRefused(f"this site's update cannot be quantised: {error}") from error
     if federation.masked:
         masking.mask(
             words,
@@ -86,7 +104,8 @@ def send_upload(
                 "told different sets"
             )
     hashes = [body.upload_hash for _, body in members.values()]
-    if len(set(hashes)) != len(hashes):
+    # Without masks two honest clients may well have the same update.
+    if federation.masked and len(set(hashes)) != len(hashes):
         raise EquivocationError("two clients committed to the same upload")
     needed = federation.thresholds.min_accepted
     if len(members) < needed:
@@ -94,15 +113,15 @@ def send_upload(
     session = taken(session, envelope)
     fixed = envelope.header.body_hash
     # The bytes that were hashed are the bytes that are sent.
-    upload = decode(Upload, state.upload)
-    session, send = say(context, state.memory, session, upload, fixed)
-    width = federation.lanes.lane_bits // 8
+    session, send = say_encoded(
+        context, state.memory, session, Upload, state.upload, state.upload_hash, fixed
+    )
     uploaded = Uploaded(
         state.memory,
         session,
         state.dealers,
         state.held,
-        values=len(upload.words) // width,
+        values=federation.charter.quantiser.values,
         upload_set=fixed,
         uploaders=frozenset(members),
     )

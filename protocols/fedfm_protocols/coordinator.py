@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 from fedfm_crypto.codec import encode
 from fedfm_crypto.envelope import CheckpointSeen, seal_envelope
-
 from fedfm_protocols.context import RoundIdentity
 from fedfm_protocols.coordinator_inbox import take, transcript_entry
 from fedfm_protocols.coordinator_phases import advance, finish

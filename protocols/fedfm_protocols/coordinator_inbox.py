@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import Any
 
 from fedfm_crypto.envelope import Envelope
-
 from fedfm_protocols import summing
 from fedfm_protocols.checks import check_place, verify_signature
 from fedfm_protocols.context import dealers_hash
@@ -132,12 +131,16 @@ def _take_bundle(context: CoordinatorContext, state: Sharing, envelope: Envelope
 
 
 def _take_hash(context: CoordinatorContext, state: Committing, envelope: Envelope) -> Committing:
-    read_body(envelope, UploadHash)
+    digest = read_body(envelope, UploadHash).upload_hash
     sender = envelope.header.sender
     if sender not in state.bundles:
         raise OutOfOrder(f"an upload hash from {sender}, who dealt no shares")
     if envelope.header.refers_to != dealers_hash(state.round.context, sorted(state.bundles)):
         raise WrongContext(f"{sender} masked for another set of dealers")
+    if context.site.federation.masked:
+        for name, other in state.hashes.items():
+            if read_body(other, UploadHash).upload_hash == digest:
+                raise MalformedMessage(f"{sender} committed to the same upload as {name}")
     return replace(state, hashes={**state.hashes, sender: envelope})
 
 

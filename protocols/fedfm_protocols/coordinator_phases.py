@@ -13,7 +13,6 @@ from typing import TypeVar
 from fedfm_crypto.codec import encode
 from fedfm_crypto.envelope import Envelope, seal_envelope
 from fedfm_crypto.lanes import pack_lanes
-
 from fedfm_protocols.context import NO_HASH, context1
 from fedfm_protocols.coordinator_inbox import opening_of, transcript_entry
 from fedfm_protocols.coordinator_states import (
@@ -34,6 +33,7 @@ from fedfm_protocols.coordinator_states import (
 from fedfm_protocols.effects import Effect, RoundEnded, Send, Transition
 from fedfm_protocols.errors import RoundAborted
 from fedfm_protocols.messages import (
+    MAX_REASON_BYTES,
     Aggregate,
     Body,
     Cohort,
@@ -112,6 +112,11 @@ def _over(current: Round, expected: Collection[str], have: Collection[str], forc
     return forced or not set(expected) - set(have) - current.gone
 
 
+def _shortened(reason: str) -> str:
+    """As much of ``reason`` as RoundClose holds, whose bound counts bytes."""
+    return reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
+
+
 def finish(
     context: CoordinatorContext, state: RunningRound, outcome: str, reason: str
 ) -> Transition[CoordinatorState]:
@@ -120,7 +125,7 @@ def finish(
     acks: tuple[bytes, ...] = ()
     if isinstance(state, Acking):
         acks = tuple(state.acks[name].encode() for name in sorted(state.acks))
-    close = RoundClose(outcome, reason[:512], before, acks)
+    close = RoundClose(outcome, _shortened(reason), before, acks)
     current, sends = _tell(context, state.round, state.round.identity.invited, close)
     cohort = state.cohort if isinstance(state, Voting | Unmasking | Acking) else Cohort((), ())
     finished = Finished(
@@ -152,7 +157,8 @@ def _fix_roster(
     roster = KeyRoster(tuple(state.offers[name].encode() for name in names))
     digest = body_hash(roster)
     current = replace(current, context=context1(current.context0, digest), sent=0)
-    current, sends = _tell(context, current, names, roster)
+    # To all invited: whoever is left out leaves the round and drops its keys, instead of waiting.
+    current, sends = _tell(context, current, current.identity.invited, roster)
     offers = {name: read_body(state.offers[name], KeyOffer) for name in names}
     return Transition(Sharing(current, digest, offers, bundles={}), sends)
 
@@ -167,14 +173,14 @@ def _deliver_shares(
         return _abort(context, state, "dealt shares", len(state.bundles), needed)
     dealers = tuple(sorted(state.bundles))
     sealed = {
-        (dealer, entry.recipient): entry.sealed
+        (dealer, entry.recipient): entry
         for dealer, bundle in state.bundles.items()
         for entry in bundle.shares
     }
     sends: list[Effect] = []
     for name in dealers:
         entries = tuple(
-            DeliveredShares(dealer, sealed[dealer, name])
+            DeliveredShares(dealer, sealed[dealer, name].sealed, sealed[dealer, name].commitments)
             for dealer in dealers
             if (dealer, name) in sealed
         )
@@ -266,8 +272,7 @@ def _open_sum(
     opening = opening_of(context, state)
     if not opening.complete(state.reveals):
         if _over(current, state.bundles, state.reveals, forced):
-            needed = federation.thresholds.share_threshold
-            return _abort(context, state, "revealed usable shares", len(state.reveals), needed)
+            return finish(context, state, "aborted", opening.shortage(state.reveals))
         return Transition(state)
     try:
         total = opening.open_sum(state.total, state.reveals)
@@ -317,7 +322,7 @@ def _conclude(
         )
     acks = tuple(state.acks[name].encode() for name in sorted(state.acks))
     reason = f"{', '.join(dissenters)} computed another adapter" if dissenters else ""
-    close = RoundClose("completed", reason[:512], adapter, acks)
+    close = RoundClose("completed", _shortened(reason), adapter, acks)
     current, sends = _tell(context, current, current.identity.invited, close)
     record = CompletedRound(
         opened=current.opened.encode(),

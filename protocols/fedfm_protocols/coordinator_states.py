@@ -17,7 +17,6 @@ from types import MappingProxyType
 from fedfm_crypto.envelope import CheckpointSeen, Envelope, SignedHeader
 from fedfm_crypto.identity import IdentityKey
 from fedfm_crypto.random_source import RandomSource
-
 from fedfm_protocols.context import RoundIdentity
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.masking import Words

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import numpy as np
-from fedfm_crypto.envelope import Envelope
 from numpy.typing import NDArray
+
+from fedfm_crypto.envelope import Envelope
 
 StateT_co = TypeVar("StateT_co", covariant=True)
 
@@ -29,15 +30,24 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class UpdateReady:
-    """Local training has finished: ``update`` is a flat float array of the charter's layout."""
+    """Local training for ``round`` and ``step`` has finished.
 
+    ``update`` is a flat float array of the charter's layout.  The numbers are those of the
+    :class:`Train` that asked for it, so that training which outlives its round is not sent in
+    the next one.
+    """
+
+    round: int
+    step: int
     update: NDArray[np.floating] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterComputed:
-    """The opened sum was applied to the adapter; ``adapter_hash`` is the result's hash."""
+    """The sum opened in ``round`` was applied to the adapter; ``adapter_hash`` is the result's
+    hash."""
 
+    round: int
     adapter_hash: bytes
 
 

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from datetime import date
 from typing import Annotated, Literal
 
-from fedfm_crypto.canonical_json import canonical_decode, canonical_encode
-from fedfm_crypto.dsse import dsse_open, dsse_read_unverified, dsse_sign
-from fedfm_crypto.errors import CanonicalJSONError, CryptoError, DSSEError
-from fedfm_crypto.identity import IdentityKey, IdentityPublicKey
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fedfm_crypto.agreement import check_agreement_public
+from fedfm_crypto.canonical_json import canonical_decode, canonical_encode
+from fedfm_crypto.dsse import dsse_open, dsse_read_unverified, dsse_sign
+from fedfm_crypto.errors import (
+    CanonicalJSONError,
+    CryptoError,
+    DSSEError,
+    InvalidKeyError,
+)
+from fedfm_crypto.identity import IdentityKey, IdentityPublicKey
 from fedfm_protocols.charter import Hex32, NameText
 from fedfm_protocols.errors import EnrolmentError
 
@@ -25,7 +32,7 @@ ENROLMENT_PREDICATE_TYPE = "urn:secure-fedfm:enrolment:v1"
 
 Role = Literal["client", "coordinator"]
 # Days are enough precision for an expiry, and tell nothing else about the site.
-Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+Day = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
 
 
 class _Predicate(BaseModel):
@@ -66,26 +73,37 @@ def request_enrolment(
         "transport": transport_public.hex(),
         "not_after": not_after,
     }
-    _read_predicate(predicate)
-    digest = hashlib.sha256(key.public.raw + transport_public).hexdigest()
-    statement = {
-        "_type": STATEMENT_TYPE,
-        "subject": [{"name": f"keys/{name}", "digest": {"sha256": digest}}],
-        "predicateType": ENROLMENT_PREDICATE_TYPE,
-        "predicate": predicate,
-    }
+    statement = _statement(_read_predicate(predicate))
     return dsse_sign(canonical_encode(statement), STATEMENT_PAYLOAD_TYPE, [(key.public.hex, key)])
+
+
+def _statement(predicate: _Predicate) -> dict[str, object]:
+    """The one statement that says what ``predicate`` says."""
+    keys = bytes.fromhex(predicate.identity) + bytes.fromhex(predicate.transport)
+    digest = hashlib.sha256(keys).hexdigest()
+    return {
+        "_type": STATEMENT_TYPE,
+        "subject": [{"name": f"keys/{predicate.name}", "digest": {"sha256": digest}}],
+        "predicateType": ENROLMENT_PREDICATE_TYPE,
+        "predicate": predicate.model_dump(mode="json"),
+    }
 
 
 def _read_predicate(predicate: object) -> _Predicate:
     try:
-        return _Predicate.model_validate(predicate)
+        read = _Predicate.model_validate(predicate)
     except ValidationError as error:
         fields = "; ".join(
             f"{'.'.join(map(str, item['loc'])) or 'request'}: {item['msg']}"
             for item in error.errors(include_url=False, include_input=False)
         )
         raise EnrolmentError(f"invalid enrolment request: {fields}") from error
+    try:
+        date.fromisoformat(read.not_after)
+        check_agreement_public(bytes.fromhex(read.transport))
+    except (ValueError, InvalidKeyError) as error:
+        raise EnrolmentError(f"invalid enrolment request: {error}") from error
+    return read
 
 
 def open_enrolment(statement: bytes, *, today: str | None = None) -> Enrolment:
@@ -111,6 +129,11 @@ def open_enrolment(statement: bytes, *, today: str | None = None) -> Enrolment:
             f"expected {ENROLMENT_PREDICATE_TYPE}"
         )
     predicate = _read_predicate(fields.get("predicate"))
+    if fields != _statement(predicate):
+        raise EnrolmentError(
+            f"the enrolment statement of {predicate.name} names other keys than its predicate, or "
+            "holds more than an enrolment does"
+        )
     try:
         identity = IdentityPublicKey(bytes.fromhex(predicate.identity))
         dsse_open(

@@ -10,7 +10,6 @@ from fedfm_crypto.hashing import hash_parts
 from fedfm_crypto.identity import IdentityPublicKey
 from fedfm_crypto.labels import Label
 from fedfm_crypto.quantise import Quantiser
-
 from fedfm_protocols.charter import Charter
 from fedfm_protocols.thresholds import Thresholds
 

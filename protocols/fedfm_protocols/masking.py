@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
+
 from fedfm_crypto.agreement import AgreementKey
 from fedfm_crypto.hashing import hash_parts
 from fedfm_crypto.kdf import derive_key
@@ -23,7 +25,6 @@ from fedfm_crypto.labels import Label
 from fedfm_crypto.mask import add_mask
 from fedfm_crypto.random_source import RandomSource
 from fedfm_crypto.secret import Secret
-from numpy.typing import NDArray
 
 Words = NDArray[np.uint32]
 

@@ -8,7 +8,7 @@ answers (``refers_to``).  Numbers in the docstrings are the steps of protocols/R
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, TypeVar
 
 from fedfm_crypto.codec import (
@@ -24,7 +24,6 @@ from fedfm_crypto.codec import (
 )
 from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import CodecError
-
 from fedfm_protocols.errors import MalformedMessage
 
 MAX_PARTICIPANTS = 4096
@@ -33,6 +32,7 @@ MAX_NOTE_BYTES = 65536
 MAX_ENVELOPE_BYTES = 131_072
 MAX_SEALED_BYTES = 262_144
 MAX_WORDS_BYTES = 1 << 30
+MAX_REASON_BYTES = 512
 SHARE_VALUE_BYTES = 33
 
 Names = Annotated[tuple[Name, ...], MaxCount(MAX_PARTICIPANTS)]
@@ -43,7 +43,7 @@ Proof = Annotated[tuple[Bytes32, ...], MaxCount(64)]
 Words = Annotated[bytes, MaxLength(MAX_WORDS_BYTES)]
 ShareValue = Annotated[bytes, MaxLength(SHARE_VALUE_BYTES)]
 Kind = Annotated[str, MaxLength(16)]
-Reason = Annotated[str, MaxLength(512)]
+Reason = Annotated[str, MaxLength(MAX_REASON_BYTES)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,8 @@ class KeyOffer:
 
 @dataclass(frozen=True, slots=True)
 class KeyRoster:
-    """Step 2, coordinator to all: every signed KeyOffer, sorted by sender."""
+    """Step 2, coordinator to all invited: every signed KeyOffer, sorted by sender.  Whoever is
+    not on it learns at once that the round goes on without it."""
 
     offers: EncodedEnvelopes
 
@@ -123,10 +124,10 @@ class ShareBundle:
 class StepShares:
     """What a SealedShares entry holds in clear, per step: two shares and their salts."""
 
-    seed: ShareValue
-    seed_salt: Bytes32
-    key: ShareValue
-    key_salt: Bytes32
+    seed: ShareValue = field(repr=False)
+    seed_salt: Bytes32 = field(repr=False)
+    key: ShareValue = field(repr=False)
+    key_salt: Bytes32 = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +139,12 @@ class ShareContents:
 
 @dataclass(frozen=True, slots=True)
 class DeliveredShares:
-    """One dealer's sealed entry for the receiving client."""
+    """One dealer's sealed entry for the receiving client, with the commitments that the dealer
+    signed: whoever holds shares that do not open them would be blamed for revealing them."""
 
     dealer: Name
     sealed: Annotated[bytes, MaxLength(MAX_SEALED_BYTES)]
+    commitments: Annotated[tuple[ShareCommitments, ...], MaxCount(MAX_STEPS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +174,7 @@ class UploadSet:
 class Upload:
     """Step 4c, client: the protected update as packed lanes; refers to the UploadSet."""
 
-    words: Words
+    words: Words = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +204,8 @@ class RevealedShare:
     """One share given out for unmasking, with the salt that opens the dealer's commitment."""
 
     dealer: Name
-    value: ShareValue
-    salt: Bytes32
+    value: ShareValue = field(repr=False)
+    salt: Bytes32 = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,9 +227,9 @@ class Aggregate:
     sum.  ``accepted`` is the number of updates in it.
     """
 
-    salt: Bytes32
+    salt: Bytes32 = field(repr=False)
     accepted: U32
-    words: Words
+    words: Words = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

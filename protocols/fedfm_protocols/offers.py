@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 from fedfm_crypto.agreement import check_agreement_public
 from fedfm_crypto.errors import InvalidKeyError
-
 from fedfm_protocols.context import NO_HASH
 from fedfm_protocols.errors import EquivocationError
 from fedfm_protocols.masking import RoundSecrets, nonce_commitment, seed_commitment

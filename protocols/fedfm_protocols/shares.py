@@ -21,7 +21,6 @@ from fedfm_crypto.labels import Label
 from fedfm_crypto.random_source import RandomSource
 from fedfm_crypto.secret import Secret
 from fedfm_crypto.shamir import Share, reconstruct, split
-
 from fedfm_protocols.masking import RoundSecrets
 from fedfm_protocols.messages import (
     RevealedShare,
@@ -118,13 +117,17 @@ def open_shares(
     own_key: AgreementKey,
     dealer_public: bytes,
     steps: int,
+    commitments: tuple[ShareCommitments, ...],
 ) -> ShareContents:
     """Open the entry that ``dealer`` sealed for ``recipient``.
+
+    ``commitments`` are what the dealer signed about this entry, as the coordinator passes it on.
 
     Raises
     ------
     ShareError
-        if it does not open, decode, or hold one well-formed pair of shares per step.
+        if it does not open, decode, hold one well-formed pair of shares per step, or open the
+        dealer's commitments: revealed later, such a share would be taken for the holder's lie.
     """
     key = _sealing_key(context, own_key, dealer_public, dealer, recipient)
     try:
@@ -142,6 +145,11 @@ def open_shares(
         raise ShareError(
             f"{dealer} sealed shares of {len(contents.steps)} steps for {recipient}, "
             f"expected {steps}"
+        )
+    if commit(context, dealer, recipient, contents) != commitments:
+        raise ShareError(
+            f"the shares that {dealer} sealed for {recipient} do not open the commitments that "
+            f"came with them: {dealer} or the coordinator is lying"
         )
     return contents
 

@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
+
 from fedfm_crypto.envelope import CheckpointSeen, Envelope
 from fedfm_crypto.hashing import hash_tensors
 from fedfm_crypto.identity import IdentityKey
 from fedfm_crypto.random_source import RandomSource
-from numpy.typing import NDArray
-
 from fedfm_protocols.client import client_step, leave_round
 from fedfm_protocols.client_session import ClientContext
 from fedfm_protocols.client_states import ClientMemory, ClientSite, ClientState, Idle
@@ -133,7 +133,9 @@ class Simulation:
             checkpoint_note=note,
             consistency=(),
         )
+        started = time.process_time()
         opened = open_round(self.coordinator, opening)
+        self.coordinator_cpu_s += time.process_time() - started
         self.state = opened.state
         self._carry_out_coordinator(opened.effects)
         while True:
@@ -203,11 +205,11 @@ class Simulation:
                 client.notes.append(text)
             case RoundEnded():
                 client.outcomes.append(effect)
-            case Train(number):
-                self.tell_client(name, UpdateReady(self.updates(name, number)))
-            case ApplySum(_, _, total):
+            case Train(number, step):
+                self.tell_client(name, UpdateReady(number, step, self.updates(name, number)))
+            case ApplySum(number, _, total):
                 client.totals.append(total)
-                self.tell_client(name, AdapterComputed(self._apply(client, total)))
+                self.tell_client(name, AdapterComputed(number, self._apply(client, total)))
 
     def _apply(self, client: SimulatedClient, total: NDArray[np.float64]) -> bytes:
         before = np.frombuffer(client.state.memory.adapter_hash, np.uint8)

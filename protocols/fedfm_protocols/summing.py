@@ -12,7 +12,6 @@ from fedfm_crypto.agreement import AgreementKey
 from fedfm_crypto.errors import CodecError, CryptoError
 from fedfm_crypto.lanes import add_lanes, unpack_lanes
 from fedfm_crypto.secret import Secret
-
 from fedfm_protocols import masking, shares
 from fedfm_protocols.errors import MalformedMessage, RoundAborted
 from fedfm_protocols.federation import Federation
@@ -69,15 +68,20 @@ class Opening:
         return seeds + keys
 
     def check_reveal(self, holder: str, reveal: Unmask) -> tuple[str, ...]:
-        """Dealers whose share ``holder`` reveals falsely, or that it must not reveal at all."""
+        """Dealers whose share ``holder`` reveals falsely, twice, or must not reveal at all."""
         wrong = []
         for which, entries, allowed in (
             (shares.SEED, reveal.seed_shares, self.cohort.accepted),
             (shares.KEY, reveal.key_shares, self.cohort.removed),
         ):
+            last = ""
             for entry in entries:
-                if entry.dealer not in allowed or not self.ledger.matches(
-                    holder, self.step, which, entry
+                # A share counted twice would stand for one that is missing.
+                repeated, last = entry.dealer <= last, entry.dealer
+                if (
+                    repeated
+                    or entry.dealer not in allowed
+                    or not self.ledger.matches(holder, self.step, which, entry)
                 ):
                     wrong.append(entry.dealer)
         return tuple(wrong)
@@ -106,6 +110,20 @@ class Opening:
         if len(reveals) < threshold:
             return False
         return all(len(found) >= threshold for found in self.collect(reveals).values())
+
+    def shortage(self, reveals: Mapping[str, Unmask]) -> str:
+        """Why :meth:`complete` does not hold: too few clients, or whose shares are missing."""
+        threshold = self.federation.thresholds.share_threshold
+        if len(reveals) < threshold:
+            return f"{len(reveals)} clients revealed usable shares, {threshold} are needed"
+        short = sorted(
+            {
+                dealer
+                for (dealer, _), found in self.collect(reveals).items()
+                if len(found) < threshold
+            }
+        )
+        return f"fewer than {threshold} clients hold usable shares dealt by {', '.join(short)}"
 
     def open_sum(self, total: Words, reveals: Mapping[str, Unmask]) -> Words:
         """The plain sum: a copy of ``total`` with every mask taken off.

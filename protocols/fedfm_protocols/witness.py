@@ -12,7 +12,6 @@ from fedfm_crypto.envelope import CheckpointSeen
 from fedfm_crypto.errors import MerkleError, NoteError
 from fedfm_crypto.merkle import EMPTY_ROOT, leaf_hash, verify_consistency, verify_inclusion
 from fedfm_crypto.note import open_note
-
 from fedfm_protocols.charter import LogSection
 from fedfm_protocols.errors import EquivocationError
 from fedfm_protocols.messages import CheckpointOffer
@@ -37,6 +36,8 @@ def extend_checkpoint(
             raise EquivocationError(
                 f"the checkpoint is of log {checkpoint.origin!r}, the charter names {log.origin!r}"
             )
+        if seen == CheckpointSeen(checkpoint.size, checkpoint.root):
+            return seen  # a round's opening proves growth from what others saw last
         if seen.size:
             verify_consistency(
                 seen.size, checkpoint.size, seen.root, checkpoint.root, list(consistency)

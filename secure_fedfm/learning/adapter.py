@@ -8,6 +8,7 @@ its machine and thread count, and the charter can pin their hash.
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +68,9 @@ class AdaptedModel:
         first = max(0, count - spec.last_layers) if spec.last_layers else 0
         targets = _target_names(base.module, spec, path, first)
         self.config = _peft_config(base, spec, targets)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            # peft asks transformers under a name that the latter renames; nothing for a user.
+            warnings.simplefilter("ignore", FutureWarning)
             self.peft: Any = peft.get_peft_model(base.module, self.config)
         self.peft.eval()
         self.head: nn.Linear | None = None

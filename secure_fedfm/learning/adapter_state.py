@@ -13,10 +13,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-from fedfm_crypto.hashing import hash_tensors
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from fedfm_crypto.hashing import hash_tensors
 from secure_fedfm.errors import ModelError
 from secure_fedfm.learning.payload import FloatArray, TensorLayout
 

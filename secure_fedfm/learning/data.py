@@ -61,6 +61,25 @@ def load_data(
     return _from_hub(str(source), wanted)
 
 
+def load_training_rows(
+    source: str | Path,
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    labelled: bool = True,
+) -> Dataset:
+    """All training rows of a client: a single file is used whole, nothing is held out for tests.
+
+    Arguments and errors as for `load_data`.
+    """
+    path = Path(source)
+    if path.is_file():
+        return read_file(path, _Columns(text_column, label_column, labelled))
+    return load_data(
+        source, text_column=text_column, label_column=label_column, labelled=labelled
+    ).train
+
+
 class _Columns:
     """Finds the text and the label column among the names of a table."""
 

@@ -9,6 +9,7 @@ README.md              the model card
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +103,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _write_config(folder: Path, model: AdaptedModel, name: str) -> None:
-    config = model.config.__class__(**model.config.to_dict())
+    config = copy.deepcopy(model.config)
     config.base_model_name_or_path = name
     config.inference_mode = True
     config.save_pretrained(folder)

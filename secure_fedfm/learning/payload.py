@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from fedfm_crypto.canonical_json import canonical_encode
 
+from fedfm_crypto.canonical_json import canonical_encode
 from secure_fedfm.errors import ModelError
 
 FloatArray = npt.NDArray[np.float32]

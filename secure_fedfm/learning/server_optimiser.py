@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from fedfm_crypto.hashing import hash_tensors
 from safetensors.numpy import save
 
+from fedfm_crypto.hashing import hash_tensors
 from secure_fedfm.errors import ConfigurationError, ModelError
 from secure_fedfm.learning.adapter_state import Adapter, read_tensors
 from secure_fedfm.learning.payload import FloatArray, TensorLayout

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, x25519
+
 from fedfm_crypto.identity import IdentityKey
 from fedfm_crypto.secret import Secret
-
 from secure_fedfm.errors import StorageError
 
 PASSPHRASE_VARIABLE = "SECURE_FEDFM_KEY_PASSPHRASE"  # noqa: S105 - a name, not a secret

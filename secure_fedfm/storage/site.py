@@ -26,7 +26,6 @@ from fedfm_audit.storage import write_durably
 from fedfm_crypto.identity import IdentityKey
 from fedfm_crypto.secret import Secret
 from fedfm_protocols.charter import SignedCharter, open_charter
-
 from secure_fedfm.errors import StorageError
 from secure_fedfm.storage.database import Database
 from secure_fedfm.storage.keys import load_identity, load_transport

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 import zmq
@@ -48,9 +49,10 @@ def public_from_z85(text: str) -> bytes:
         raise CurveKeyError(f"a Z85 key has {Z85_CHARACTERS} characters, found {len(text)}")
     try:
         raw = bytes(z85.decode(text))
-    except (KeyError, ValueError, OverflowError, UnicodeError) as error:
-        raise CurveKeyError("a key in Z85 holds characters outside its alphabet") from error
-    # The decoder also accepts groups above 2**32 - 1; one key must have one spelling.
+    except (KeyError, ValueError, struct.error) as error:
+        raise CurveKeyError(
+            "a key in Z85 holds characters outside its alphabet or a group above 2**32 - 1"
+        ) from error
     if len(raw) != KEY_BYTES or public_to_z85(raw) != text:
         raise CurveKeyError("a key in Z85 does not encode back to itself")
     return check_curve_public(raw)

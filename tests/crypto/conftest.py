@@ -1,4 +1,4 @@
-"""Readers of independent test vectors, seeded randomness, and hypothesis settings for this folder."""
+"""Readers of independent test vectors, seeded randomness, and hypothesis settings."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ def wycheproof(shared_vectors: Path) -> Wycheproof:
     def read(name: str) -> list[dict[str, Any]]:
         document = json.loads((shared_vectors / "wycheproof" / f"{name}_test.json").read_text())
         cases = [
-            {**case, "group": group}
-            for group in document["testGroups"]
-            for case in group["tests"]
+            {**case, "group": group} for group in document["testGroups"] for case in group["tests"]
         ]
         assert len(cases) == document["numberOfTests"]
         return cases

@@ -77,9 +77,7 @@ def test_memory_layout_and_byte_order_do_not_matter() -> None:
 def test_any_other_name_dtype_shape_or_value_changes_the_hash(
     changed: dict[str, np.ndarray],
 ) -> None:
-    assert hash_tensors(changed) != hash_tensors(
-        {"a": np.arange(12, dtype=np.int32).reshape(3, 4)}
-    )
+    assert hash_tensors(changed) != hash_tensors({"a": np.arange(12, dtype=np.int32).reshape(3, 4)})
 
 
 @pytest.mark.parametrize("dtype", ["O", "U3", "c16", "g", "M8[s]"])

@@ -50,7 +50,7 @@ class Holder:
 
 def logged(value: object) -> str:
     stream = io.StringIO()
-    logger = logging.Logger("test")  # noqa: LOG001
+    logger = logging.Logger("test")
     logger.addHandler(logging.StreamHandler(stream))
     logger.error("found %s and %r", value, value, extra={"value": value})
     return stream.getvalue()
@@ -68,9 +68,8 @@ PRINTERS: dict[str, Callable[[object], str]] = {
     "repr": repr,
     "str": str,
     "format": format,
-    "format with a width": lambda value: format(value, ">80"),
     "f-string": lambda value: f"{value} {value!r} {value!s:>99} {value!a}",
-    "str.format": lambda value: "{0} {0!r}".format(value),  # noqa: UP032
+    "str.format": "{0} {0!r}".format,
     "percent": lambda value: "%s %r" % (value, value),  # noqa: UP031
     "pprint": pprint.pformat,
     "in containers": lambda value: repr([value, {"k": value}, (value,)]),
@@ -90,13 +89,13 @@ def secret_holders() -> dict[str, object]:
         "IdentityKey": IdentityKey.from_secret(secret),
         "AgreementKey": AgreementKey.from_secret(secret),
         "Share": Share(1, int.from_bytes(VALUE, "big")),
-        "split": split(secret, 2, [1, 2], lambda count: bytes(count)),
+        "split": split(secret, 2, [1, 2], bytes),
     }
 
 
 def test_the_detector_detects() -> None:
     for spelling in (VALUE, VALUE.hex(), list(VALUE), int.from_bytes(VALUE, "big"), VALUE[:16]):
-        assert shows_the_secret(f"<{spelling}>")
+        assert shows_the_secret(f"<{spelling!r}>")
     assert shows_the_secret(base64.b64encode(VALUE).decode())
 
 
@@ -114,6 +113,11 @@ def test_nothing_that_holds_a_secret_pickles(protocol: int, holder: str) -> None
     with pytest.raises(TypeError) as caught:
         pickle.dumps(secret_holders()[holder], protocol)
     assert not shows_the_secret(str(caught.value))
+
+
+def test_format_specifications_do_not_open_a_secret() -> None:
+    for spec in (">80", "s", "x", "!", "\0"):
+        assert format(Secret(VALUE), spec) == "<Secret of 32 bytes, redacted>"
 
 
 def test_a_secret_refuses_copies_json_and_inspection() -> None:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from fedfm_crypto.identity import IdentityKey
 from fedfm_crypto.note import NoteAlgorithm, format_vkey
 from fedfm_crypto.random_source import SeededRandom
 from fedfm_protocols.charter import Charter, make_charter
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.simulation import Intercept, Simulation, deliver
-from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedfm_crypto.errors import CryptoError
-from fedfm_crypto.hashing import hash_tensors
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load
@@ -17,6 +15,8 @@ from fedfm_audit.statements import ConclusionPredicate, RoundPredicate
 from fedfm_audit.steps.envelopes import RoundEvidence
 from fedfm_audit.steps.findings import Findings
 from fedfm_audit.steps.leaves import Leaf
+from fedfm_crypto.errors import CryptoError
+from fedfm_crypto.hashing import hash_tensors
 
 ADAPTER_FILE = "adapter_model.safetensors"
 HEAD_FILE = "head.safetensors"

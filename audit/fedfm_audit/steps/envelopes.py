@@ -11,10 +11,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fedfm_crypto.codec import encode
-from fedfm_crypto.errors import FedFMError, NoteError
-from fedfm_crypto.note import open_note
-
 from fedfm_audit.messages import RoundOpen, context0, context1
 from fedfm_audit.statements import RoundPredicate, transcript_path
 from fedfm_audit.steps.findings import Findings
@@ -22,6 +18,9 @@ from fedfm_audit.steps.leaves import Leaf
 from fedfm_audit.steps.roots import Roots
 from fedfm_audit.steps.tree import Tree
 from fedfm_audit.transcript import Entry, Transcript, read_body, rebuild_roster
+from fedfm_crypto.codec import encode
+from fedfm_crypto.errors import FedFMError, NoteError
+from fedfm_crypto.note import open_note
 
 
 @dataclass(frozen=True, slots=True)

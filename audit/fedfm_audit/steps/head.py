@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fedfm_crypto.errors import NoteError
-from fedfm_crypto.note import Checkpoint, open_note
-
 from fedfm_audit.log import CHECKPOINT
 from fedfm_audit.steps.findings import Findings
 from fedfm_audit.steps.roots import Roots
 from fedfm_audit.tiles import MAX_LEAVES
+from fedfm_crypto.errors import NoteError
+from fedfm_crypto.note import Checkpoint, open_note
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from fedfm_crypto.errors import FedFMError
-
 from fedfm_audit.charter_view import CharterView, Party
 from fedfm_audit.log import CHECKPOINT
 from fedfm_audit.statements import (
@@ -21,6 +19,7 @@ from fedfm_audit.steps.findings import Findings
 from fedfm_audit.steps.head import Head
 from fedfm_audit.steps.roots import Roots
 from fedfm_audit.steps.tree import Tree
+from fedfm_crypto.errors import FedFMError
 
 _LAST_DAY = 253402300799  # 9999-12-31T23:59:59Z, the last second that a date can express
 
@@ -79,15 +78,8 @@ def _check_enrolment(
         findings.fail(place, f"enrols {predicate.name!r}, who is not in the charter")
         return
     role = "coordinator" if party.name == charter.coordinator.name else "client"
-    if signer != predicate.identity or (
-        predicate.role,
-        predicate.identity,
-        predicate.transport,
-    ) != (
-        role,
-        party.identity.hex,
-        party.transport,
-    ):
+    said = (signer, predicate.role, predicate.identity, predicate.transport)
+    if said != (party.identity.hex, role, party.identity.hex, party.transport):
         findings.fail(place, f"enrols {party.name} with another role or key than the charter")
     if party.enrolment is not None and hashlib.sha256(leaf).hexdigest() != party.enrolment:
         findings.fail(place, f"is not the enrolment of {party.name} that the charter names")

@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Sequence
 
-from fedfm_crypto.errors import CodecError
-
 from fedfm_audit.charter_view import CharterView
 from fedfm_audit.errors import TranscriptError
 from fedfm_audit.messages import (
@@ -33,6 +31,7 @@ from fedfm_audit.transcript import (
     rebuild_cohort_proof,
     rebuild_upload_set,
 )
+from fedfm_crypto.errors import CodecError
 
 KINDS = ("train",)
 
@@ -140,7 +139,6 @@ class _Replay:
             invited == sorted(set(invited)) and set(invited) <= set(self._charter.clients),
             "invites names that are unsorted, repeated or not on the roster",
         )
-        self._at_least(len(invited), self._thresholds.share_threshold, "clients invited")
         self._expect(
             opened.config_hash == self._charter.config_hash,
             "RoundOpen names a training configuration that is not the charter's",

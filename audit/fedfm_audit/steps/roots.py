@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fedfm_crypto.note import VerifierKey
-
 from fedfm_audit.bundle import CHARTER, POLICY, known_name
 from fedfm_audit.charter_view import CharterView, open_charter
 from fedfm_audit.errors import CharterViewError, PolicyError
 from fedfm_audit.policy import Policy, parse_policy, render_policy
 from fedfm_audit.report import TrustRoots
 from fedfm_audit.steps.findings import Findings
+from fedfm_crypto.note import VerifierKey
 
 GIVEN_POLICY = "the policy given by the auditor"
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fedfm_crypto.merkle import leaf_hash, tree_root
-
 from fedfm_audit.errors import LogCorruptError
 from fedfm_audit.log import CHECKPOINT
 from fedfm_audit.steps.findings import Findings
@@ -18,6 +16,7 @@ from fedfm_audit.tiles import (
     tile_path,
     tiles_of_level,
 )
+from fedfm_crypto.merkle import leaf_hash, tree_root
 
 
 class Tree:
@@ -58,20 +57,22 @@ def check_tree(files: Mapping[str, bytes], head: Head, findings: Findings) -> Tr
             findings.fail(name, f"is no tile of a tree of size {size}")
         elif stored[name] != expected[name]:
             findings.fail(name, "does not hold what the leaves give")
-    _name_leaves(tree, stored, findings)
     if tree.root(size) != head.checkpoint.root:
         findings.fail(
             CHECKPOINT,
             f"has root {head.checkpoint.root.hex()}, the leaves give {tree.root(size).hex()}",
         )
+        _name_leaves(tree, stored, findings)
     return tree
 
 
 def _name_leaves(tree: Tree, stored: Mapping[str, bytes], findings: Findings) -> None:
-    """Point at each leaf that differs from the stored level-0 hashes."""
+    """The leaves do not give the signed root: point at those that differ from the stored hashes
+    (with the right root, the stored hashes are what is wrong, and named already)."""
     for index, width in tiles_of_level(tree.size):
         hashes = split_hashes(stored.get(tile_path(0, index, width), b""))
         for offset, digest in enumerate(hashes[:width]):
             leaf = index * TILE_WIDTH + offset
             if digest != tree.hashes[leaf]:
-                findings.fail(f"leaf {leaf}", "its hash is not the one stored in the tile")
+                bundle = tile_path("entries", index, width)
+                findings.fail(f"leaf {leaf} ({bundle})", "its hash is not the one in the tile")

@@ -143,7 +143,6 @@ def test_reconnect_after_server_restart_on_the_same_port(loopback: Loopback, run
 
 
 def test_a_connection_lost_in_mid_message_fails_the_send(loopback: Loopback, run: Run) -> None:
-    # A quota of one message in flight keeps the receiver from swallowing it all at once.
     async def scenario() -> None:
         server = loopback.new_server(QUICK)
         await server.start()

@@ -209,7 +209,6 @@ def test_a_peer_that_never_reads_holds_up_only_itself(loopback: Loopback, run: R
 
     async def scenario() -> None:
         async with scene(loopback, limits) as here:
-            here.bob.setsockopt(zmq.RCVHWM, 1)
 
             async def fill() -> None:
                 while True:

@@ -1,0 +1,1 @@
+"""Other projects' secure aggregation, driven through their own code, for comparison."""

@@ -1,0 +1,70 @@
+"""`audit verify`: the offline verifier, on the base install (no torch, no transport)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from fedfm_audit.verify import verify_bundle
+
+from secure_fedfm.cli.options import JsonOption
+from secure_fedfm.cli.outcome import EPILOG, Exit
+from secure_fedfm.cli.output import emit, say
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def group() -> None:
+    """Verify the evidence of a federation, offline."""
+
+
+@app.command("verify", epilog=EPILOG)
+def verify(
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="Bundle folder or zip.", exists=True)
+    ],
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            "--policy",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="Your own tlog-policy: the log and witness keys that you trust.",
+        ),
+    ] = None,
+    charter_hash: Annotated[
+        str | None,
+        typer.Option(
+            "--charter-hash", metavar="HEX", help="SHA-256 of the charter that you expect."
+        ),
+    ] = None,
+    adapter: Annotated[
+        Path | None,
+        typer.Option(
+            "--adapter",
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            help="Adapter folder that must be the one the log ends with.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Verify an evidence bundle: signatures, log, every round replayed, the adapter's hash chain.
+
+    Nothing is fetched and nothing in the bundle is executed. Without --policy or --charter-hash
+    the keys come from the bundle itself, and the report says so. Ends with 1 if a step failed.
+    """
+    report = verify_bundle(
+        bundle,
+        policy=None if policy is None else policy.read_bytes(),
+        charter_sha256=None if charter_hash is None else charter_hash.lower(),
+        adapter=adapter,
+    )
+    say(report.to_text().rstrip("\n"))
+    if as_json:
+        emit(report.to_json())
+    raise typer.Exit(Exit.OK if report.ok else Exit.CHECK_FAILED)

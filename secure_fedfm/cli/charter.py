@@ -1,0 +1,232 @@
+"""`charter new`, `charter sign` and `charter show`: what the founders agree on."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from secure_fedfm.cli.charter_files import CharterFile, read_charter_file, sign_file, write_draft
+from secure_fedfm.cli.charter_view import charter_document, charter_text
+from secure_fedfm.cli.options import JsonOption, LabelColumnOption, SiteOption, TextColumnOption
+from secure_fedfm.cli.outcome import EPILOG, require
+from secure_fedfm.cli.output import emit, say
+from secure_fedfm.cli.settings import load_config, require_role
+from secure_fedfm.enrolling import log_public_file, read_enrolment, read_log_public
+from secure_fedfm.storage.site import Site
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+CharterArgument = Annotated[Path, typer.Argument(metavar="FILE", help="Charter, draft or signed.")]
+
+
+class TaskKind(str, Enum):
+    """What is learned."""
+
+    classification = "classification"
+    causal_lm = "causal-lm"
+
+
+class SuiteName(str, Enum):
+    """Protection suites of this version."""
+
+    masked = "masked"
+    clear = "clear"
+
+
+@app.command("new", epilog=EPILOG)
+def new(
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", dir_okay=False, help="The draft to write.")
+    ],
+    federation: Annotated[
+        str, typer.Option("--federation", metavar="NAME", help="Name of the federation.")
+    ],
+    coordinator_enrolment: Annotated[
+        Path,
+        typer.Option(
+            "--coordinator-enrolment",
+            metavar="FILE",
+            help="The coordinator's enrolment.json.",
+        ),
+    ],
+    client_enrolment: Annotated[
+        list[Path],
+        typer.Option(
+            "--client-enrolment",
+            metavar="FILE",
+            help="A client's enrolment.json; repeat for each client.",
+        ),
+    ],
+    log_key: Annotated[
+        str | None,
+        typer.Option(
+            "--log-key",
+            metavar="FILE|HEX",
+            help="Public key of the log: the coordinator's log.pub or its 64 hex digits "
+            "[default: log.pub beside the coordinator's enrolment].",
+        ),
+    ] = None,
+    founders: Annotated[
+        str | None,
+        typer.Option("--founders", metavar="A,B,C", help="Who signs [default: all clients]."),
+    ] = None,
+    quorum: Annotated[
+        int | None,
+        typer.Option(
+            "--quorum",
+            metavar="K",
+            help="So many founders make the charter valid [default: a majority].",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="NAME|PATH",
+            help="Base model by hub name or folder [default: the packaged MiniLM encoder].",
+        ),
+    ] = None,
+    model_folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--model-folder",
+            metavar="DIR",
+            file_okay=False,
+            help="Where a model given by name lies on this machine.",
+        ),
+    ] = None,
+    task: Annotated[TaskKind, typer.Option("--task", help="What is learned.")] = (
+        TaskKind.classification
+    ),
+    labels: Annotated[
+        str | None, typer.Option("--labels", metavar="A,B,C", help="Labels in class order.")
+    ] = None,
+    labels_from: Annotated[
+        str | None,
+        typer.Option(
+            "--labels-from", metavar="DATA", help="Take all labels of this data set, sorted."
+        ),
+    ] = None,
+    text_column: TextColumnOption = None,
+    label_column: LabelColumnOption = None,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of training.")] = 3,
+    suite: Annotated[SuiteName, typer.Option("--suite", help="Protection of updates.")] = (
+        SuiteName.masked
+    ),
+    colluding: Annotated[
+        int, typer.Option("--colluding", help="Clients that may conspire with the coordinator.")
+    ] = 1,
+    dropouts: Annotated[
+        int | None,
+        typer.Option(
+            "--dropouts", help="Clients that may vanish in a round [default: 1, 0 of three]."
+        ),
+    ] = None,
+    clip: Annotated[
+        float, typer.Option("--clip", help="Largest magnitude of an update's value.")
+    ] = 4.0,
+    scale: Annotated[
+        int | None,
+        typer.Option(
+            "--scale",
+            help="Quantisation steps per unit [default: the largest power of two for which no "
+            "sum overflows, at most 2**24].",
+        ),
+    ] = None,
+    lane_bits: Annotated[
+        int, typer.Option("--lane-bits", metavar="24|32", help="Bits per value on the wire.")
+    ] = 32,
+    training: Annotated[
+        Path | None,
+        typer.Option(
+            "--training",
+            metavar="FILE.toml",
+            dir_okay=False,
+            help="Tables [training], [adapter] and [server_optimiser] over the defaults.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draft a charter from the parties' enrolments; signs nothing.
+
+    Loads the base model to compute the length of an update and the hash of the initial adapter
+    (needs the federation extra). The founders read the draft with `charter show` and sign it one
+    after the other with `charter sign`.
+    """
+    # Cheap refusals first: a wrong file should not cost the seconds that torch takes to load.
+    coordinator = read_enrolment(coordinator_enrolment)
+    clients = [read_enrolment(path) for path in client_enrolment]
+    public = read_log_public(log_key or log_public_file(coordinator_enrolment.parent))
+    require("torch", "transformers", "peft")
+    from secure_fedfm.cli.charter_terms import (  # noqa: PLC0415
+        choose_model,
+        choose_task,
+        read_training_file,
+        split_names,
+    )
+    from secure_fedfm.founding import draft_charter  # noqa: PLC0415
+    from secure_fedfm.learning.weights import DEFAULT_MODEL  # noqa: PLC0415
+
+    plan, adapter, optimiser = read_training_file(
+        training, rounds, causal=task is TaskKind.causal_lm
+    )
+    chosen_task = choose_task(task.value, labels, labels_from, text_column, label_column)
+    spec, location = choose_model(model or DEFAULT_MODEL.name, model_folder)
+    charter = draft_charter(
+        federation=federation,
+        coordinator=coordinator,
+        clients=clients,
+        log_public=public,
+        model=spec,
+        adapter=adapter,
+        task=chosen_task,
+        plan=plan,
+        server_optimiser=optimiser,
+        rounds=rounds,
+        suite=suite.value,
+        colluding=colluding,
+        dropouts=dropouts,
+        clip=clip,
+        scale=scale,
+        lane_bits=lane_bits,
+        founders=None if founders is None else split_names(founders),
+        quorum=quorum,
+        location=location,
+    )
+    write_draft(out, charter)
+    say(f"wrote {out}, a draft that nobody has signed yet")
+    _print(CharterFile(charter, b"", ()), out, as_json)
+
+
+@app.command("sign", epilog=EPILOG)
+def sign(site: SiteOption, file: CharterArgument, as_json: JsonOption = False) -> None:
+    """Sign a charter as this founder; the first signature or a further one.
+
+    FILE is rewritten with the signature added. A charter below this site's own [policy], or one
+    that names other keys for this site than it has, is refused. Read it first: `charter show`.
+    Once a quorum has signed, every party copies FILE to its SITE/charter.json.
+    """
+    folder = Site(site)
+    config = load_config(folder)
+    require_role(config, "client", folder)
+    config.policy.site_policy().check_charter(read_charter_file(file).charter)
+    signed = sign_file(file, folder, config.name)
+    say(f"signed {file} as {config.name}")
+    if signed.in_force:
+        say("the quorum has signed: every party copies the file to its SITE/charter.json")
+    _print(signed, file, as_json)
+
+
+@app.command("show", epilog=EPILOG)
+def show(file: CharterArgument, as_json: JsonOption = False) -> None:
+    """Summarise a charter: parties, thresholds, training, its hash, and who has signed."""
+    _print(read_charter_file(file), file, as_json)
+
+
+def _print(found: CharterFile, path: Path, as_json: bool) -> None:
+    say(charter_text(found))
+    if as_json:
+        emit(charter_document(found, path))

@@ -1,0 +1,117 @@
+"""What `charter new` reads besides enrolments: the model, the task and the training file."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from secure_fedfm.errors import ConfigurationError
+from secure_fedfm.learning.data import load_training_rows
+from secure_fedfm.learning.plan import TrainingPlan
+from secure_fedfm.learning.server_optimiser import ServerOptimiserSpec
+from secure_fedfm.learning.specs import AdapterSpec, ModelSpec, TaskSpec
+from secure_fedfm.learning.weights import pin_model
+
+TABLES = ("training", "adapter", "server_optimiser")
+
+
+def read_training_file(
+    path: Path | None, rounds: int, *, causal: bool = False
+) -> tuple[TrainingPlan, AdapterSpec, ServerOptimiserSpec]:
+    """Defaults, overridden by the tables [training], [adapter] and [server_optimiser] of a file.
+
+    The learning-rate schedule spans the federation's ``rounds`` unless the file says otherwise.
+
+    Raises
+    ------
+    ConfigurationError
+        unreadable, an unknown table or key, or a value out of range.
+    """
+    tables = {} if path is None else _read_toml(path)
+    unknown = sorted(set(tables) - set(TABLES))
+    if unknown:
+        raise ConfigurationError(
+            f"{path} has unknown tables {', '.join(unknown)}; known are {', '.join(TABLES)}"
+        )
+    adapter = AdapterSpec(pooling="native" if causal else "mean")
+    plan = replace(TrainingPlan(), schedule_rounds=max(1, rounds))
+    try:
+        return (
+            TrainingPlan.from_json(plan.to_json() | _table(tables, "training")),
+            AdapterSpec.from_json(adapter.to_json() | _table(tables, "adapter")),
+            ServerOptimiserSpec.from_json(
+                ServerOptimiserSpec().to_json() | _table(tables, "server_optimiser")
+            ),
+        )
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}" if path else str(error)) from error
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not valid TOML: {error}") from error
+
+
+def _table(tables: dict[str, Any], name: str) -> dict[str, Any]:
+    table = tables.get(name, {})
+    if not isinstance(table, dict):
+        raise ConfigurationError(f"{name} must be a table: write [{name}] above its keys")
+    return table
+
+
+def choose_model(model: str, folder: Path | None) -> tuple[ModelSpec, Path | None]:
+    """Pin a base model; a path becomes the name of its last folder, since paths differ by site.
+
+    Raises
+    ------
+    ModelError
+        nowhere to be found, or no safetensors weights.
+    """
+    location = folder
+    if location is None and Path(model).is_dir():
+        location = Path(model)
+        model = location.resolve().name
+    return pin_model(model, location), location
+
+
+def choose_task(
+    kind: str,
+    labels: str | None,
+    labels_from: str | None,
+    text_column: str | None,
+    label_column: str | None,
+) -> TaskSpec:
+    """The task; labels in the order given, or all labels of a data set, sorted.
+
+    Raises
+    ------
+    ConfigurationError
+        both or neither way of naming labels, or labels for a causal-lm task.
+    DataError
+        the data set cannot be read.
+    """
+    if kind == "causal-lm":
+        if labels or labels_from:
+            raise ConfigurationError("a causal-lm task has no labels; leave --labels out")
+        return TaskSpec("causal-lm", ())
+    if (labels is None) == (labels_from is None):
+        raise ConfigurationError(
+            "name the labels of the task in one way: --labels a,b,c or --labels-from DATA"
+        )
+    if labels is not None:
+        return TaskSpec("classification", split_names(labels))
+    rows = load_training_rows(
+        str(labels_from), text_column=text_column, label_column=label_column
+    )
+    return TaskSpec("classification", rows.label_names())
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """`a, b,c` -> ("a", "b", "c")"""
+    return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -1,0 +1,90 @@
+"""What a demo measures once the federation is over: accuracies, and a central baseline.
+
+The baseline trains on the pooled rows, which no institution could do: it is there to show what
+federation costs, from the same initial adapter and with the same number of example passes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from fedfm_protocols.catchup import verify_catch_up
+from fedfm_protocols.federation import Federation
+from fedfm_protocols.messages import CatchUp
+from secure_fedfm.demo.workspace import Workspace
+from secure_fedfm.learning.adapter_state import Adapter
+from secure_fedfm.learning.central import train_centrally
+from secure_fedfm.learning.evaluate import AdapterEvaluator, evaluate_folder
+from secure_fedfm.learning.learner import load_adapted
+from secure_fedfm.learning.server_optimiser import AdapterUpdater
+from secure_fedfm.learning.training import TrainingProgress
+from secure_fedfm.services.evidence import catch_up_records
+from secure_fedfm.services.learning_specs import LearningSpecs
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Test accuracies in [0, 1]; ``federated`` is of the exported folder, through PEFT's API."""
+
+    federated: float
+    central: float | None
+    untrained: float
+    per_round: list[float]
+
+
+def measure(workspace: Workspace, *, central: bool, say: Callable[[str], None]) -> Measured:
+    """Evaluate the exported adapter, the adapter after every round, and the baseline."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    federation = Federation.of(workspace.charter)
+    specs = LearningSpecs.of(federation)
+    evaluator = AdapterEvaluator(
+        specs.model, specs.adapter, specs.task, workspace.data.test,
+        max_tokens=specs.plan.max_tokens,
+    )  # fmt: skip
+    adapters = _adapters(workspace, federation, specs)
+    accuracies = [evaluator.evaluate(adapter).accuracy for adapter in adapters]
+    exported = evaluate_folder(workspace.root / "adapter", workspace.data.test)
+    baseline = None
+    if central:
+        trained = train_centrally(
+            specs.model,
+            specs.adapter,
+            specs.task,
+            specs.plan,
+            workspace.data.train,
+            workspace.charter.rounds,
+            progress=_every_round(say),
+        )
+        baseline = evaluator.evaluate(trained).accuracy
+    return Measured(exported.accuracy, baseline, accuracies[0], accuracies[1:])
+
+
+def _every_round(say: Callable[[str], None]) -> Callable[[int, TrainingProgress], None]:
+    def progress(number: int, done: TrainingProgress) -> None:
+        if done.step == done.steps:
+            say(f"central baseline: round {number} of training done")
+
+    return progress
+
+
+def _adapters(workspace: Workspace, federation: Federation, specs: LearningSpecs) -> list[Adapter]:
+    """The adapter before round 1 and after every completed round, repeated from the opened sums
+    exactly as a client that catches up repeats them."""
+    model = load_adapted(specs.model, specs.adapter, specs.task)
+    updater = AdapterUpdater(model.layout, specs.optimiser)
+    adapters = [model.state()]
+    optimiser = updater.initial_state()
+    for missed in verify_catch_up(
+        federation,
+        CatchUp(tuple(catch_up_records(workspace.coordinator))),
+        last_applied=0,
+        adapter_hash=adapters[0].hash(),
+    ):
+        mean = (missed.total / missed.accepted).astype("float32")
+        adapter, optimiser = updater.apply(adapters[-1], optimiser, mean)
+        adapters.append(adapter)
+    return adapters

@@ -1,0 +1,63 @@
+"""What the demo can be asked for (no torch: the command line reads this)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from secure_fedfm.errors import ConfigurationError
+
+DEFAULT_OUT = Path("runs/demo")
+# More processes than this on one machine would only wait for each other.
+MOST_CLIENTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """One run of the demo.
+
+    Fields:
+        clients: size of the federation.
+        rounds: rounds of training; None takes what the recipe was measured with for so many rows.
+        suite, privacy: protection of updates; "none" is the only privacy mode so far.
+        data: file, folder or hub data set; None takes the generated support tickets.
+        text_column, label_column: columns of `data`; None takes the first usual name.
+        out: folder that gets adapter/, bundle/ and metrics.json.
+        seed: seed of the split, of the batches and of the initial adapter.
+        split, alpha: how rows are dealt to clients; alpha is Dirichlet's concentration.
+        central: whether the centrally trained baseline is measured too.
+        json: whether metrics are printed as one JSON document on stdout at the end.
+    """
+
+    clients: int = 5
+    rounds: int | None = None
+    suite: Literal["masked", "clear"] = "masked"
+    privacy: Literal["none"] = "none"
+    data: str | None = None
+    text_column: str | None = None
+    label_column: str | None = None
+    out: Path = DEFAULT_OUT
+    seed: int = 1
+    split: Literal["iid", "dirichlet"] = "iid"
+    alpha: float = 0.5
+    central: bool = True
+    json: bool = False
+
+    def __post_init__(self) -> None:
+        checks: tuple[tuple[str, object, bool, str], ...] = (
+            (
+                "clients",
+                self.clients,
+                3 <= self.clients <= MOST_CLIENTS,
+                f"3 to {MOST_CLIENTS}: the sum of two updates shows each of them to the other",
+            ),
+            ("rounds", self.rounds, self.rounds is None or self.rounds >= 1, "at least 1"),
+            ("seed", self.seed, 0 <= self.seed < 1 << 32, "from 0 to 2**32 - 1"),
+            ("alpha", self.alpha, 0 < self.alpha < float("inf"), "a positive number"),
+        )
+        for name, value, good, expected in checks:
+            if not good:
+                raise ConfigurationError(f"--{name} is {value}; expected {expected}")
+        if self.out.exists() and not self.out.is_dir():
+            raise ConfigurationError(f"--out is {self.out}, a file; expected a folder")

@@ -1,0 +1,79 @@
+"""What a person watching the demo sees: one line per institution, updated as they work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import TimeElapsedColumn as Elapsed
+
+
+class DemoProgress:
+    """Progress bars on a terminal, plain lines elsewhere (a log file, CI)."""
+
+    def __init__(self, console: Console, clients: tuple[str, ...], rounds: int) -> None:
+        self._console = console
+        self._rounds = rounds
+        self._live = console.is_terminal
+        self._progress = Progress(
+            TextColumn("{task.fields[party]:<16}"),
+            TextColumn("{task.description:<34}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            Elapsed(),
+            console=console,
+            disable=not self._live,
+        )
+        self._tasks: dict[str, TaskID] = {
+            party: self._progress.add_task("starting", party=party, total=None)
+            for party in ("coordinator", *clients)
+        }
+
+    def __enter__(self) -> DemoProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, party: str, fields: Mapping[str, Any]) -> None:
+        """Show one log line of a party, if it is about progress."""
+        kind, number = fields.get("kind"), fields.get("round", 0)
+        match kind:
+            case "preparing":
+                self._bar(party, "computing lower layers", fields["done"], fields["of"])
+            case "training":
+                self._bar(party, f"round {number}: training", fields["done"], fields["of"])
+            case "ready":
+                self._say("coordinator", f"{fields.get('peer')} connected")
+            case "round-opened":
+                self._bar("coordinator", f"round {number} of {self._rounds}", 0, 7)
+                self._say("coordinator", f"round {number} of {self._rounds} opened")
+            case "phase":
+                self._advance("coordinator")
+            case "round-ended":
+                self._bar(party, f"round {number} {fields['outcome']}", 1, 1)
+                if party == "coordinator":
+                    self._say(party, f"round {number} {fields['outcome']}")
+            case "exported":
+                self._bar(party, "done, adapter exported", 1, 1)
+            case "concluded":
+                self._bar(party, "federation concluded", 1, 1)
+
+    def _bar(self, party: str, text: str, done: int, of: int) -> None:
+        self._progress.update(self._tasks[party], description=text, completed=done, total=of)
+
+    def _advance(self, party: str) -> None:
+        self._progress.advance(self._tasks[party])
+
+    def _say(self, party: str, text: str) -> None:
+        if not self._live:
+            self._console.print(f"{party}: {text}", highlight=False, soft_wrap=True)

@@ -1,0 +1,177 @@
+"""`secure-fedfm demo`: prepare, run every party as a process, verify, measure, report.
+
+Nothing here does what an institution's own process would not do: the demo makes site folders,
+starts the same verbs that a person would start, and reads what they leave behind.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fedfm_audit.report import Report
+from fedfm_audit.verify import verify_bundle
+from secure_fedfm.demo.measure import Measured, measure
+from secure_fedfm.demo.options import DemoOptions
+from secure_fedfm.demo.processes import Exited, Fleet
+from secure_fedfm.demo.progress import DemoProgress
+from secure_fedfm.demo.workspace import COORDINATOR, Workspace, prepare
+from secure_fedfm.errors import ServiceError
+
+# Longest silence of all processes together before the demo gives up.
+SILENCE_SECONDS = 900.0
+
+
+def run_demo(options: DemoOptions) -> int:
+    """Run a demo; returns 0 if the federation finished and its evidence verifies, else 1.
+
+    Raises
+    ------
+    FedFMError
+        if it cannot be prepared or a process fails; the message names the party and its log.
+    """
+    console = Console(stderr=True)
+    started = time.monotonic()
+    console.print(f"Preparing {options.clients} institutions under {options.out}", soft_wrap=True)
+    workspace = prepare(options)
+    _introduce(console, workspace)
+    with DemoProgress(console, workspace.clients, workspace.charter.rounds) as progress:
+        _run_federation(workspace, progress)
+    federated = time.monotonic()
+    _collect(workspace)
+    console.print("Verifying the evidence bundle")
+    report = verify_bundle(workspace.root / "bundle", adapter=workspace.root / "adapter")
+    console.print(report.to_text(), highlight=False, markup=False, soft_wrap=True)
+    console.print("Measuring the adapter" + (" and the central baseline" * options.central))
+    measured = measure(workspace, central=options.central, say=_sayer(console))
+    seconds = {
+        "federation": round(federated - started, 1),
+        "measuring": round(time.monotonic() - federated, 1),
+    }
+    metrics = _metrics(workspace, options, measured, seconds, report)
+    text = json.dumps(metrics, indent=1) + "\n"
+    (workspace.root / "metrics.json").write_text(text, encoding="utf-8")
+    _conclude(console, workspace, metrics)
+    if options.json:
+        sys.stdout.write(text)
+    return 0 if report.ok else 1
+
+
+def _introduce(console: Console, workspace: Workspace) -> None:
+    charter, thresholds = workspace.charter, workspace.charter.thresholds
+    console.print(
+        f"{workspace.data.description}: {len(workspace.data.train)} training rows, "
+        f"{len(workspace.data.test)} test rows, {len(charter.task.labels)} labels\n"
+        f"charter {charter.hash.hex()[:16]}, suite {charter.suite}, {charter.rounds} rounds, "
+        f"{charter.quantiser.values} values an update; quorum {thresholds.vote_quorum} of "
+        f"{thresholds.clients}, at least {thresholds.min_accepted} updates in a sum",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _sayer(console: Console) -> Callable[[str], None]:
+    def say(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
+    return say
+
+
+def _run_federation(workspace: Workspace, progress: DemoProgress) -> None:
+    with Fleet() as fleet:
+        fleet.start(COORDINATOR, "coordinator", workspace.coordinator)
+        failed: dict[str, int] = {}
+        last: dict[str, str] = {}
+        try:
+            for happening in fleet.happenings(SILENCE_SECONDS):
+                if isinstance(happening, Exited):
+                    if happening.code:
+                        failed[happening.party] = happening.code
+                        break
+                    continue
+                last[happening.party] = happening.line
+                progress.show(happening.party, happening.fields)
+                if happening.fields.get("kind") == "listening":
+                    endpoint = str(happening.fields["endpoint"])
+                    for name in workspace.clients:
+                        fleet.start(
+                            name, "client", workspace.sites[name], "--coordinator", endpoint
+                        )
+        except queue.Empty:
+            raise ServiceError(
+                f"nothing happened for {SILENCE_SECONDS:g} s; see the logs under "
+                f"{workspace.root / 'sites'}"
+            ) from None
+    for party, code in failed.items():
+        raise ServiceError(
+            f"{party} ended with exit code {code}: {last.get(party, 'it said nothing')} "
+            f"(log: {workspace.sites[party].root / 'log.jsonl'})"
+        )
+
+
+def _collect(workspace: Workspace) -> None:
+    """Bundle and adapter to the top of the demo's folder, where a person looks for them."""
+    shutil.copytree(workspace.coordinator.bundle_folder, workspace.root / "bundle")
+    first = workspace.sites[workspace.clients[0]]
+    shutil.copytree(first.export_folder, workspace.root / "adapter")
+
+
+def _metrics(
+    workspace: Workspace,
+    options: DemoOptions,
+    measured: Measured,
+    seconds: dict[str, float],
+    report: Report,
+) -> dict[str, Any]:
+    charter = workspace.charter
+    meter = json.loads(workspace.coordinator.metrics_file.read_text(encoding="utf-8"))
+    return {
+        "federated_accuracy": measured.federated,
+        "central_accuracy": measured.central,
+        "untrained_accuracy": measured.untrained,
+        "accuracy_per_round": measured.per_round,
+        "test_rows": len(workspace.data.test),
+        "train_rows": len(workspace.data.train),
+        "data": workspace.data.description,
+        "clients": options.clients,
+        "rounds": charter.rounds,
+        "example_passes": workspace.recipe.passes,
+        "server_optimiser": charter.server_optimiser,
+        "training": charter.training,
+        "suite": charter.suite,
+        "privacy": charter.privacy.mode,
+        "split": options.split,
+        "seed": options.seed,
+        "values": charter.quantiser.values,
+        "evidence_verified": report.ok,
+        "seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
+        **meter,
+    }
+
+
+def _conclude(console: Console, workspace: Workspace, metrics: dict[str, Any]) -> None:
+    def percent(value: float | None) -> str:
+        return "not measured" if value is None else f"{100 * value:.2f} %"
+
+    root: Path = workspace.root
+    console.print(
+        f"\nfederated accuracy {percent(metrics['federated_accuracy'])}, "
+        f"central {percent(metrics['central_accuracy'])}, "
+        f"untrained {percent(metrics['untrained_accuracy'])} "
+        f"({metrics['test_rows']} test rows)\n"
+        f"evidence {'VERIFIED' if metrics['evidence_verified'] else 'NOT VERIFIED'}: "
+        f"{root / 'bundle'}\n"
+        f"adapter: {root / 'adapter'} (load it with PeftModel.from_pretrained)\n"
+        f"metrics: {root / 'metrics.json'}\n"
+        f"{metrics['seconds']['total']:.0f} s in all",
+        highlight=False,
+        soft_wrap=True,
+    )

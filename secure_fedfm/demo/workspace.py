@@ -1,0 +1,203 @@
+"""The institutions of a demo: everyone's site folder, made as real institutions would make it.
+
+Keys, enrolments and signatures are made by the same functions that the command line uses; only
+that one process plays everybody's part here.
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from fedfm_crypto.identity import IdentityKey
+from fedfm_crypto.random_source import system_random
+from fedfm_protocols.charter import Charter, add_charter_signature, sign_charter
+from fedfm_protocols.enrolment import Enrolment, Role, open_enrolment, request_enrolment
+from secure_fedfm.demo.options import DemoOptions
+from secure_fedfm.errors import ConfigurationError
+from secure_fedfm.founding import draft_charter
+from secure_fedfm.learning.corpus import demo_corpus
+from secure_fedfm.learning.data import load_data
+from secure_fedfm.learning.dataset import Dataset, TrainTest
+from secure_fedfm.learning.recipes import Recipe, recipe_for
+from secure_fedfm.learning.specs import TaskSpec
+from secure_fedfm.learning.splits import dirichlet_split, iid_split
+from secure_fedfm.learning.weights import DEFAULT_MODEL
+from secure_fedfm.storage.keys import save_identity, save_transport
+from secure_fedfm.storage.site import Site
+from secure_fedfm.transport.curve import CurveKeyPair
+
+FEDERATION = "demo"
+COORDINATOR = "coordinator"
+MARKER = ".secure-fedfm-demo"
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A prepared demo: folders, data, recipe and signed charter."""
+
+    root: Path
+    sites: dict[str, Site]
+    data: TrainTest
+    recipe: Recipe
+    charter: Charter
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        """Names of the clients."""
+        return self.charter.clients
+
+    @property
+    def coordinator(self) -> Site:
+        """The coordinator's site."""
+        return self.sites[COORDINATOR]
+
+
+def client_names(count: int) -> list[str]:
+    """Names of the demo's institutions."""
+    return [f"institution-{number:02d}" for number in range(1, count + 1)]
+
+
+def prepare(options: DemoOptions) -> Workspace:
+    """Make every party's site folder under ``options.out``; what an earlier demo left is removed.
+
+    Raises
+    ------
+    ConfigurationError
+        if the folder holds something that no demo wrote.
+    FedFMError
+        if data or options are unusable.
+    """
+    root = options.out
+    _clear(root)
+    data = demo_corpus(options.seed) if options.data is None else load_data(options.data)
+    recipe = recipe_for(len(data.train), options.rounds)
+    names = client_names(options.clients)
+    parts = _split(data.train, options)
+    sites = {name: Site(root / "sites" / name) for name in (*names, COORDINATOR)}
+    enrolments = {
+        name: _enrol(site, name, "coordinator" if name == COORDINATOR else "client")
+        for name, site in sites.items()
+    }
+    task = TaskSpec("classification", tuple(sorted(set(data.train.labels))))
+    charter = draft_charter(
+        federation=FEDERATION,
+        coordinator=enrolments[COORDINATOR],
+        clients=[enrolments[name] for name in names],
+        log_public=sites[COORDINATOR].log_key().public,
+        model=DEFAULT_MODEL,
+        adapter=recipe.adapter,
+        task=task,
+        plan=recipe.plan,
+        server_optimiser=recipe.server,
+        rounds=recipe.rounds,
+        suite=options.suite,
+        colluding=1,
+        dropouts=1 if options.clients > 3 else 0,
+    )
+    signed = _sign(charter, sites)
+    for name, site in sites.items():
+        site.write(site.charter_file, signed)
+        if name == COORDINATOR:
+            _write_coordinator(site, enrolments, options)
+        else:
+            rows = parts[names.index(name)]
+            _write_client(site, name, rows, options, charter)
+    return Workspace(root, sites, data, recipe, charter)
+
+
+def _clear(root: Path) -> None:
+    if root.exists():
+        if not (root / MARKER).is_file() and any(root.iterdir()):
+            raise ConfigurationError(
+                f"{root} exists and was not made by a demo; choose another folder with --out"
+            )
+        shutil.rmtree(root)
+    root.mkdir(parents=True)
+    (root / MARKER).write_text("made by `secure-fedfm demo`; the next demo replaces it\n")
+
+
+def _split(train: Dataset, options: DemoOptions) -> Sequence[Dataset]:
+    if options.split == "dirichlet":
+        return dirichlet_split(train, options.clients, options.alpha, options.seed)
+    return iid_split(train, options.clients, options.seed)
+
+
+def _enrol(site: Site, name: str, role: Role) -> Enrolment:
+    identity = IdentityKey.generate(system_random)
+    transport = CurveKeyPair.generate()
+    save_identity(site.identity_file, identity)
+    save_transport(site.transport_file, transport.secret)
+    if role == "coordinator":
+        save_identity(site.log_key_file, IdentityKey.generate(system_random))
+    until = (datetime.now(UTC) + timedelta(days=365)).date().isoformat()
+    statement = request_enrolment(name, role, identity, transport.public, until)
+    site.write(site.enrolment_file, statement)
+    return open_enrolment(statement)
+
+
+def _sign(charter: Charter, sites: dict[str, Site]) -> bytes:
+    """Every founder signs, each with the key of its own site."""
+    first, *others = charter.founders.names
+    envelope = sign_charter(charter, first, sites[first].identity())
+    for name in others:
+        envelope = add_charter_signature(envelope, name, sites[name].identity())
+    return envelope
+
+
+def _write_coordinator(site: Site, enrolments: dict[str, Enrolment], options: DemoOptions) -> None:
+    for name, enrolment in enrolments.items():
+        site.write(site.enrolments_folder / f"{name}.json", enrolment.statement)
+    site.write(
+        site.config_file,
+        _toml(
+            {
+                "role": "coordinator",
+                "name": COORDINATOR,
+                "bind": "tcp://127.0.0.1:0",
+                "log_format": "json",
+            },
+            options,
+        ),
+    )
+
+
+def _write_client(
+    site: Site, name: str, rows: Dataset, options: DemoOptions, charter: Charter
+) -> None:
+    data = site.root / "data.csv"
+    with data.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("text", "label"))
+        writer.writerows(zip(rows.texts, rows.labels, strict=True))
+    site.write(
+        site.config_file,
+        _toml(
+            {
+                "role": "client",
+                "name": name,
+                "data": "data.csv",
+                "threads": 1,
+                "connect_timeout": 300.0,
+                "log_format": "json",
+            },
+            options,
+            charter_hash=charter.hash.hex(),
+        ),
+    )
+
+
+def _toml(fields: dict[str, str | int | float], options: DemoOptions, **policy: str) -> bytes:
+    """A site.toml of plain keys and a policy table; values here need no escaping."""
+
+    def line(key: str, value: str | float) -> str:
+        return f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {value}"
+
+    lines = [line(key, value) for key, value in fields.items()]
+    lines += ["", "[policy]", f'suites = ["{options.suite}"]']
+    lines += [line(key, value) for key, value in policy.items()]
+    return ("\n".join(lines) + "\n").encode()

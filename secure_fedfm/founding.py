@@ -1,0 +1,222 @@
+"""Drafting a charter: everything that can be computed about a federation before anybody signs.
+
+A draft is unsigned and makes no decision that its arguments do not state: the founders read it
+(`secure-fedfm charter show`) and sign it, or ask for another.  What is computed here is what a
+person would get wrong: the length of an update and the hash of the initial adapter, both from the
+base model itself, and a quantiser scale that cannot overflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from fedfm_crypto.errors import NoteError
+from fedfm_crypto.identity import IdentityPublicKey
+from fedfm_crypto.note import format_vkey
+from fedfm_protocols.charter import Charter, make_charter
+from fedfm_protocols.enrolment import Enrolment
+from fedfm_protocols.errors import CharterError, EnrolmentError
+from fedfm_protocols.thresholds import Thresholds
+from secure_fedfm.learning.plan import TrainingPlan
+from secure_fedfm.learning.server_optimiser import ServerOptimiserSpec
+from secure_fedfm.learning.specs import AdapterSpec, ModelSpec, TaskSpec
+
+LARGEST_SCALE = 1 << 24
+# Wide enough that a round of local training is not cut: a head moves by less than 1 in a round
+# of a few hundred steps at the default rates.
+DEFAULT_CLIP = 4.0
+DEFAULT_LANE_BITS = 32
+_UNKNOWN_HASH = "00" * 32
+
+
+def log_origin(federation: str) -> str:
+    """Origin line of a federation's transparency log, which is also the name of its key."""
+    return f"{federation}/log"
+
+
+def majority(founders: int) -> int:
+    """The default quorum: more than half of the founders."""
+    return founders // 2 + 1
+
+
+def largest_scale(clients: int, clip: float, lane_bits: int) -> int:
+    """The largest power of two that the capacity rule allows as quantiser scale, at most 2**24.
+
+    The rule is n * (s * c + 1) < 2**(lane_bits - 1) with n clients, scale s and clip c: then no
+    sum of n clipped and rounded updates can leave its lane.  A power of two, because multiplying
+    a float by it is exact; at most 2**24, because the updates are float32 with 24 significant
+    bits, so a finer grid would resolve nothing but the rounding of training itself.
+
+    Raises
+    ------
+    CharterError
+        if not even a scale of 1 fits.
+    """
+    room = Fraction(1 << (lane_bits - 1))
+    scale = LARGEST_SCALE
+    while scale >= 1 and clients * (scale * Fraction(clip) + 1) >= room:
+        scale //= 2
+    if scale < 1:
+        raise CharterError(
+            f"the sum of {clients} updates clipped at {clip} does not fit lanes of {lane_bits} "
+            "bits at any scale; lower the clip or use 32-bit lanes"
+        )
+    return scale
+
+
+def draft_charter(
+    *,
+    federation: str,
+    coordinator: Enrolment,
+    clients: Sequence[Enrolment],
+    log_public: IdentityPublicKey,
+    model: ModelSpec,
+    adapter: AdapterSpec,
+    task: TaskSpec,
+    plan: TrainingPlan,
+    server_optimiser: ServerOptimiserSpec,
+    rounds: int,
+    suite: str = "masked",
+    colluding: int = 1,
+    dropouts: int | None = None,
+    clip: float = DEFAULT_CLIP,
+    scale: int | None = None,
+    lane_bits: int = DEFAULT_LANE_BITS,
+    founders: Sequence[str] | None = None,
+    quorum: int | None = None,
+    location: Path | None = None,
+) -> Charter:
+    """An unsigned charter, complete and checked.
+
+    Parameters
+    ----------
+    coordinator, clients
+        Verified enrolments (``open_enrolment``); the order of the clients does not matter.
+    log_public
+        Public key of the transparency log, a key of its own that the coordinator holds.
+    colluding, dropouts
+        Clients that may conspire, and that may vanish in a round; ``dropouts`` of None takes one
+        where the roster is large enough for that, else none.
+    clip, scale, lane_bits
+        The quantiser: element-wise clip in units of the update, steps per unit, 24 or 32 bits a
+        lane.  ``scale`` of None takes :func:`largest_scale`.
+    founders, quorum
+        Who signs and how many make the charter valid; None takes all clients, and a majority.
+    location
+        Folder of the base model, where it is not found by its name.
+
+    Loads the base model once (a few seconds) for the update's length and the initial adapter's
+    hash, after everything that needs no model has been checked.
+
+    Raises
+    ------
+    EnrolmentError
+        an enrolment for another role, or two of one name.
+    CharterError
+        fields that contradict each other: two parties with one key, thresholds that leave no
+        valid round, a sum that overflows its lanes.
+    ModelError, ConfigurationError
+        the base model is missing, not the pinned one, or does not fit the adapter section.
+    """
+    _check_roles(coordinator, clients)
+    names = sorted(client.name for client in clients)
+    signing = list(names if founders is None else founders)
+    if clip <= 0 or not clip < float("inf"):
+        raise CharterError(f"quantiser.clip is {clip}; expected a positive finite number")
+    if dropouts is None:
+        dropouts = _usual_dropouts(len(clients), colluding)
+    fields: dict[str, Any] = {
+        "version": 1,
+        "federation": federation,
+        "coordinator": {
+            "name": coordinator.name,
+            "identity": coordinator.identity,
+            "transport": coordinator.transport,
+        },
+        "roster": [_roster_entry(client) for client in sorted(clients, key=lambda c: c.name)],
+        "founders": {
+            "names": signing,
+            "quorum": majority(len(signing)) if quorum is None else quorum,
+        },
+        "log": _log_section(federation, log_public),
+        "model": model.to_json(),
+        "task": task.to_json(),
+        "adapter": adapter.to_json(),
+        "training": plan.to_json(),
+        "server_optimiser": server_optimiser.to_json(),
+        "rounds": rounds,
+        "suite": suite,
+        "limits": {"colluding": colluding, "dropouts": dropouts},
+        "quantiser": {
+            "values": 1,
+            "clip": float(clip),
+            "scale": largest_scale(len(clients), clip, lane_bits) if scale is None else scale,
+            "lane_bits": lane_bits,
+        },
+        "privacy": {"mode": "none"},
+        "initial_adapter": _UNKNOWN_HASH,
+    }
+    make_charter(fields)  # everything but the two values below; refuse before the slow part
+    values, initial = _learning_facts(model, adapter, task, location)
+    fields["quantiser"]["values"] = values
+    fields["initial_adapter"] = initial
+    return make_charter(fields)
+
+
+def _check_roles(coordinator: Enrolment, clients: Iterable[Enrolment]) -> None:
+    if coordinator.role != "coordinator":
+        raise EnrolmentError(
+            f"the enrolment given for the coordinator is that of {coordinator.name}, a "
+            f"{coordinator.role}; give the coordinator's enrolment.json"
+        )
+    seen: set[str] = set()
+    for client in clients:
+        if client.role != "client":
+            raise EnrolmentError(
+                f"the enrolment of {client.name} is for the role {client.role}, expected client; "
+                "the coordinator takes no place on the roster"
+            )
+        if client.name in seen:
+            raise EnrolmentError(
+                f"two enrolments are named {client.name}; give each client once, and let one of "
+                "two institutions of the same name choose another with `secure-fedfm keygen`"
+            )
+        seen.add(client.name)
+
+
+def _usual_dropouts(clients: int, colluding: int) -> int:
+    return min(1, clients - Thresholds(clients, colluding, 0).share_threshold)
+
+
+def _log_section(federation: str, public: IdentityPublicKey) -> dict[str, str]:
+    origin = log_origin(federation)
+    try:
+        return {"origin": origin, "key": format_vkey(origin, public)}
+    except NoteError as error:
+        raise CharterError(
+            f"federation is {federation!r}; expected up to 63 lowercase letters, digits and . _ -, "
+            "starting with a letter or digit"
+        ) from error
+
+
+def _roster_entry(client: Enrolment) -> dict[str, str]:
+    return {
+        "name": client.name,
+        "identity": client.identity,
+        "transport": client.transport,
+        "enrolment": client.digest,
+    }
+
+
+def _learning_facts(
+    model: ModelSpec, adapter: AdapterSpec, task: TaskSpec, location: Path | None
+) -> tuple[int, str]:
+    """Values in an update, and the hash (hex) of the adapter before round 1."""
+    # The one import that needs torch: reading and checking a charter must work without it.
+    from secure_fedfm.learning.learner import load_adapted  # noqa: PLC0415
+
+    adapted = load_adapted(model, adapter, task, location)
+    return adapted.layout.size, adapted.state().hash().hex()

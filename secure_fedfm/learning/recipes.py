@@ -1,0 +1,61 @@
+"""Measured recipes: what a charter says unless somebody chooses otherwise.
+
+A federated round of AdamW moves the fresh linear head only as far as its own few batches carry it,
+so the head's rate decides how soon averaging catches up with central training: on frozen MiniLM
+embeddings of BANKING77, five clients, a rate of .01 is a point behind .02 after three rounds, and
+from .02 up plain averaging ends where central training ends. Momentum on the server, FedAdam or a
+server rate above 1 gained nothing over FedAvg there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from secure_fedfm.learning.plan import TrainingPlan
+from secure_fedfm.learning.server_optimiser import ServerOptimiserSpec
+from secure_fedfm.learning.specs import AdapterSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Adapter, local training, server step and number of rounds, as a charter states them."""
+
+    adapter: AdapterSpec
+    plan: TrainingPlan
+    server: ServerOptimiserSpec
+    rounds: int
+
+    @property
+    def passes(self) -> int:
+        """Example passes in all; what the central baseline gets too."""
+        return self.rounds * self.plan.epochs
+
+
+def recipe_for(rows: int, rounds: int | None = None) -> Recipe:
+    """The recipe for a data set of `rows` training rows over all clients.
+
+    Small sets take two passes a round in small batches (three rounds are the demo's default),
+    larger ones a single pass. The rates fall linearly to a tenth over the rounds.
+
+    Args:
+        rounds: None for the measured default (3 or 5).
+    """
+    small = rows < SMALL_ROWS
+    chosen = rounds if rounds is not None else (3 if small else 5)
+    return Recipe(
+        adapter=AdapterSpec(),
+        plan=TrainingPlan(
+            epochs=2 if small else 1,
+            batch_size=16 if small else 32,
+            adapter_learning_rate=2e-3,
+            head_learning_rate=2e-2,
+            schedule="linear",
+            schedule_rounds=chosen,
+            final_factor=0.1,
+        ),
+        server=ServerOptimiserSpec(kind="fedavg"),
+        rounds=chosen,
+    )
+
+
+SMALL_ROWS = 4000

@@ -1,0 +1,91 @@
+"""A client's durable memory: what it must still know after a crash.
+
+Written in the same transaction as the journal record that it belongs to.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from fedfm_crypto.envelope import CheckpointSeen
+from fedfm_protocols.client_states import ClientMemory
+from fedfm_protocols.effects import Persist
+from secure_fedfm.errors import StorageError
+from secure_fedfm.storage.database import Database, store_journal, store_memory
+
+_KEY = "client"
+
+
+class _Stored(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    last_opened: int
+    last_applied: int
+    completed: int
+    adapter: str
+    log_size: int
+    log_root: str
+
+
+def encode_memory(memory: ClientMemory) -> bytes:
+    """JSON."""
+    stored = _Stored(
+        last_opened=memory.last_opened,
+        last_applied=memory.last_applied,
+        completed=memory.completed,
+        adapter=memory.adapter_hash.hex(),
+        log_size=memory.checkpoint.size,
+        log_root=memory.checkpoint.root.hex(),
+    )
+    return stored.model_dump_json().encode()
+
+
+def decode_memory(data: bytes) -> ClientMemory:
+    """The inverse of :func:`encode_memory`.
+
+    Raises
+    ------
+    StorageError
+        if the stored bytes are not a memory of this version.
+    """
+    try:
+        stored = _Stored.model_validate_json(data)
+        return ClientMemory(
+            last_opened=stored.last_opened,
+            last_applied=stored.last_applied,
+            completed=stored.completed,
+            adapter_hash=bytes.fromhex(stored.adapter),
+            checkpoint=CheckpointSeen(stored.log_size, bytes.fromhex(stored.log_root)),
+        )
+    except ValueError as error:
+        raise StorageError("the state file holds no readable client memory") from error
+
+
+class ClientJournal:
+    """The client's memory and journal in the site's state file."""
+
+    def __init__(self, database: Database, federation: str) -> None:
+        self._database = database
+        stored = database.recall("federation")
+        if stored is not None and stored != federation.encode():
+            raise StorageError(
+                "the state file belongs to another federation (charter "
+                f"{stored.decode()[:16]}, this one is {federation[:16]}); every federation needs "
+                "a site folder of its own"
+            )
+        database.remember({"federation": federation.encode()})
+
+    def recall(self) -> ClientMemory | None:
+        """The memory of the last run, if there was one."""
+        data = self._database.recall(_KEY)
+        return None if data is None else decode_memory(data)
+
+    def remember(self, memory: ClientMemory) -> None:
+        """Write the memory durably."""
+        self._database.remember({_KEY: encode_memory(memory)})
+
+    def record(self, persist: Persist, memory: ClientMemory) -> None:
+        """Write a journal record and the memory that belongs to it in one transaction."""
+        with self._database.transaction() as connection:
+            store_journal(connection, persist.round, persist.record, persist.value)
+            store_memory(connection, {_KEY: encode_memory(memory)})

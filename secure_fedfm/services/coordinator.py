@@ -1,0 +1,425 @@
+"""The coordinator process: the protocol's state machine with a transport, a disk and a clock.
+
+One loop takes one thing at a time.  The state machine decides; this module carries out what it
+asks for, runs the deadlines, records every round in the log **before** its result is sent, and
+brings clients that come back up to date.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from fedfm_crypto.codec import encode
+from fedfm_crypto.envelope import Envelope, seal_envelope
+from fedfm_crypto.errors import CodecError, NoteError
+from fedfm_crypto.identity import IdentityKey
+from fedfm_crypto.random_source import system_random
+from fedfm_protocols.checks import check_place, verify_signature
+from fedfm_protocols.coordinator import RoundOpening, coordinator_step, open_round
+from fedfm_protocols.coordinator_states import (
+    PHASES,
+    CoordinatorContext,
+    CoordinatorSite,
+    CoordinatorState,
+    Finished,
+)
+from fedfm_protocols.effects import Deadline, Event, Left, Received, Send, Transition
+from fedfm_protocols.errors import MessageRefused
+from fedfm_protocols.federation import Federation
+from fedfm_protocols.messages import Body, CatchUp, Cosignature, Hello, read_body, type_name
+from secure_fedfm.config import SiteConfig
+from secure_fedfm.errors import ServiceError
+from secure_fedfm.services.evidence import Evidence
+from secure_fedfm.services.interrupted import close_interrupted_round
+from secure_fedfm.services.limits import limits_for
+from secure_fedfm.services.metering import Meter
+from secure_fedfm.services.party import check_party, read_enrolments
+from secure_fedfm.services.status import Status, write_status
+from secure_fedfm.storage.database import Database, store_journal
+from secure_fedfm.storage.site import Site
+from secure_fedfm.transport.errors import NotConnectedError
+from secure_fedfm.transport.events import EventKind, TransportEvent
+from secure_fedfm.transport.reception import Inbound
+from secure_fedfm.transport.server import ServerTransport
+
+LOG = logging.getLogger("secure_fedfm.coordinator")
+# Rounds that may fail one after the other before the coordinator gives up.
+MAX_FAILURES = 5
+# How long a round waits for clients that were there before, so that a restart can rejoin.
+REJOIN_SECONDS = 2.0
+
+
+@dataclass
+class _Peers:
+    """What the coordinator knows about the clients' connections.
+
+    ``ready`` have said Hello on their present connection; ``log_size`` is the checkpoint each has
+    verified last; ``outbox`` holds this round's messages to each, for byte-identical resends.
+    """
+
+    ready: set[str] = field(default_factory=set)
+    log_size: dict[str, int] = field(default_factory=dict)
+    outbox: dict[str, list[Envelope]] = field(default_factory=dict)
+    cosigned: set[str] = field(default_factory=set)
+
+
+class CoordinatorService:
+    """One coordinator, from its first client to the conclusion of the federation."""
+
+    def __init__(
+        self,
+        site: Site,
+        config: SiteConfig,
+        federation: Federation,
+        key: IdentityKey,
+        evidence: Evidence,
+        database: Database,
+        transport: ServerTransport,
+        inbox: asyncio.Queue[Inbound | TransportEvent | BaseException],
+    ) -> None:
+        self._site = site
+        self._config = config
+        self._federation = federation
+        self._context = CoordinatorContext(CoordinatorSite(key, federation), system_random)
+        self._evidence = evidence
+        self._database = database
+        self._transport = transport
+        self._inbox = inbox
+        self._peers = _Peers()
+        self._state: CoordinatorState | None = None
+        self._meter = Meter()
+        self._links = 0
+        self._failures = 0
+
+    async def run(self) -> None:
+        """Run the charter's rounds, conclude, and write the evidence bundle.
+
+        Raises
+        ------
+        ServiceError
+            if too many rounds fail in a row, or too few clients ever connect.
+        """
+        reader = asyncio.create_task(self._read())
+        try:
+            await self._gather(self._federation.clients, self._config.timeouts.connect)
+            while self._evidence.history.completed < self._federation.charter.rounds:
+                await self._run_round(self._evidence.history.last_round + 1)
+                await self._publish_checkpoint()
+                self._check_failures()
+            self._evidence.conclude()
+            await self._publish_checkpoint()
+        finally:
+            reader.cancel()
+            self._meter.enter(None)
+            self._write_metrics()
+            self._report("stopped")
+        self._evidence.bundle(self._site.bundle_folder)
+        LOG.info("evidence bundle at %s", self._site.bundle_folder, extra={"kind": "concluded"})
+        self._report("finished")
+
+    def _check_failures(self) -> None:
+        if self._failures >= MAX_FAILURES:
+            raise ServiceError(
+                f"{self._failures} rounds in a row failed, the last one because "
+                f"{self._last_reason}; see the log above, then start the coordinator again"
+            )
+
+    # ---- waiting
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                self._inbox.put_nowait(await self._transport.receive())
+        except Exception as error:
+            self._inbox.put_nowait(error)
+
+    async def _next(self, seconds: float) -> Event | None:
+        """Handle what comes in until the round's state machine has an event; None on time-out."""
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    event = await self._take(await self._inbox.get())
+                    if event is not None:
+                        return event
+        except TimeoutError:
+            return None
+
+    async def _take(self, item: Inbound | TransportEvent | BaseException) -> Event | None:
+        match item:
+            case BaseException():
+                raise item
+            case TransportEvent(EventKind.DISCONNECTED | EventKind.REVOKED, str(peer), _):
+                self._peers.ready.discard(peer)
+                return Left(peer)
+            case TransportEvent():
+                return None
+            case Inbound(sender, payload):
+                return await self._take_payload(sender, payload)
+
+    async def _take_payload(self, sender: str, payload: bytes) -> Event | None:
+        try:
+            envelope = Envelope.decode(payload)
+        except CodecError as error:
+            LOG.warning("a message from %s does not decode: %s", sender, error)
+            return None
+        # The transport key and the identity key of one message must belong to one party.
+        if envelope.header.sender != sender:
+            LOG.warning("%s sent a message signed as %s; dropped", sender, envelope.header.sender)
+            return None
+        self._meter.count_received(envelope.header.type, len(payload))
+        try:
+            match envelope.header.type:
+                case "Hello":
+                    await self._welcome(sender, envelope)
+                case "Cosignature":
+                    self._take_cosignature(sender, envelope)
+                case _:
+                    return Received(envelope)
+        except (MessageRefused, NoteError) as error:
+            LOG.info("refused: %s", error)
+        return None
+
+    async def _gather(self, wanted: Iterable[str], seconds: float) -> None:
+        """Wait until all of ``wanted`` are ready, or the time is up and enough are."""
+        needed = self._federation.thresholds.share_threshold
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        missing = set(wanted)
+        while missing := set(wanted) - self._peers.ready:
+            self._report("waiting")
+            remaining = deadline - loop.time()
+            if remaining <= 0:
+                break
+            await self._next(remaining)
+        if missing:
+            LOG.warning("not connected: %s", ", ".join(sorted(missing)))
+        while len(self._peers.ready) < needed:
+            self._report("waiting")
+            LOG.warning(
+                "%d clients are connected, a round needs %d; waiting",
+                len(self._peers.ready),
+                needed,
+            )
+            await self._next(seconds)
+
+    # ---- rounds
+
+    async def _run_round(self, number: int) -> None:
+        grace = REJOIN_SECONDS if number > 1 else 0.0
+        await self._gather(self._federation.clients, grace)
+        self._peers.outbox.clear()
+        opened = open_round(
+            self._context,
+            RoundOpening(
+                round=number,
+                kind="train",
+                invited=tuple(sorted(self._peers.ready)),
+                adapter_hash=self._evidence.history.adapter_hash,
+                checkpoint=self._evidence.checkpoint,
+                checkpoint_note=self._evidence.note,
+                consistency=(),  # every client that is ready has seen this very checkpoint
+            ),
+        )
+        state = opened.state
+        if isinstance(state, Finished):
+            raise ServiceError("a round that was just opened cannot be finished")
+        with self._database.transaction() as connection:
+            store_journal(connection, number, "opened", state.round.opened.encode())
+        LOG.info("round %d: opened", number, extra={"kind": "round-opened", "round": number})
+        await self._carry_out(opened)
+        while not isinstance(self._state, Finished):
+            await self._advance(number)
+        self._failures = 0 if self._state.outcome == "completed" else self._failures + 1
+        self._last_reason = self._state.reason
+        self._state = None
+
+    async def _advance(self, number: int) -> None:
+        """Wait for the present phase's next event or deadline, and let the state machine decide."""
+        if self._state is None or isinstance(self._state, Finished):
+            return
+        phase = PHASES[type(self._state)]
+        self._meter.enter(phase)
+        self._report(phase)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._config.timeouts.of_phase(phase)
+        started = type(self._state)
+        while self._state is not None and type(self._state) is started:
+            event = await self._next(max(0.0, deadline - loop.time()))
+            try:
+                transition = coordinator_step(self._context, self._state, event or Deadline(phase))
+            except MessageRefused as error:
+                LOG.info("refused: %s", error)
+                continue
+            await self._carry_out(transition)
+        LOG.info("round %d: %s done", number, phase, extra={"kind": "phase", "phase": phase})
+
+    async def _carry_out(self, transition: Transition[CoordinatorState]) -> None:
+        self._state = transition.state
+        if isinstance(transition.state, Finished):
+            # In the log before anybody adopts it; a crash in between leaves nothing untold.
+            self._evidence.record_round(transition.state)
+            finished = transition.state
+            LOG.info(
+                "round %d %s with %d accepted%s",
+                finished.round.identity.round,
+                finished.outcome,
+                len(finished.accepted),
+                f": {finished.reason}" if finished.reason else "",
+                extra={
+                    "kind": "round-ended",
+                    "round": finished.round.identity.round,
+                    "outcome": finished.outcome,
+                },
+            )
+        sends = [effect for effect in transition.effects if isinstance(effect, Send)]
+        for effect in sends:
+            self._peers.outbox.setdefault(effect.recipient, []).append(effect.envelope)
+        await asyncio.gather(*(self._send(e.recipient, e.envelope) for e in sends))
+
+    # ---- links: greetings, catching up, checkpoints
+
+    async def _send(self, name: str, envelope: Envelope) -> None:
+        data = envelope.encode()
+        try:
+            await self._transport.send(name, data)
+        except NotConnectedError as error:
+            LOG.info("%s for %s waits for its return: %s", envelope.header.type, name, error)
+        else:
+            self._meter.count_sent(envelope.header.type, len(data))
+
+    def _seal(self, body: Body) -> Envelope:
+        self._links += 1
+        return seal_envelope(
+            self._context.site.key,
+            context=self._federation.link_context,
+            type=type_name(type(body)),
+            sender=self._context.site.name,
+            step=0,
+            sequence=self._links,
+            checkpoint=self._evidence.checkpoint,
+            body=encode(body),
+        )
+
+    def _check_link(self, envelope: Envelope) -> None:
+        verify_signature(envelope, self._federation)
+        check_place(envelope, context=self._federation.link_context, step=0)
+
+    async def _welcome(self, name: str, envelope: Envelope) -> None:
+        """A client says where it stands: bring it up to date."""
+        self._check_link(envelope)
+        hello = read_body(envelope, Hello)
+        # A client that has seen more than this log holds proves a fork or a restored backup.
+        seen = envelope.header.checkpoint
+        self._evidence.log.check_head(seen.size, seen.root)
+        for missed in self._evidence.missed_rounds(hello.last_round):
+            await self._send(name, self._seal(CatchUp((missed,))))
+        self._peers.log_size[name] = hello.log_size
+        if hello.log_size < self._evidence.log.size:
+            await self._send(name, self._seal(self._evidence.offer(hello.log_size)))
+        if self._state is not None and not isinstance(self._state, Finished):
+            sent = self._peers.outbox.get(name, [])
+            same_round = hello.round == self._state.round.identity.round
+            for waiting in sent[hello.received if same_round else 0 :]:
+                await self._send(name, waiting)
+        self._peers.ready.add(name)
+        LOG.info("%s is ready", name, extra={"kind": "ready", "peer": name})
+
+    def _take_cosignature(self, name: str, envelope: Envelope) -> None:
+        self._check_link(envelope)
+        self._evidence.attach(read_body(envelope, Cosignature).line)
+        self._peers.cosigned.add(name)
+        self._peers.log_size[name] = self._evidence.log.size
+
+    async def _publish_checkpoint(self) -> None:
+        """Step 15: offer the new checkpoint to everyone, collect the witnesses' cosignatures."""
+        self._meter.enter("cosignatures")
+        self._report("cosignatures")
+        self._peers.cosigned.clear()
+        for name in sorted(self._peers.ready):
+            offer = self._evidence.offer(self._peers.log_size.get(name, 0))
+            await self._send(name, self._seal(offer))
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._config.timeouts.cosignatures
+        while self._peers.ready - self._peers.cosigned and loop.time() < deadline:
+            await self._next(deadline - loop.time())
+        quorum = self._federation.thresholds.vote_quorum
+        if len(self._peers.cosigned) < quorum:
+            LOG.warning(
+                "%d witnesses cosigned the checkpoint, the quorum is %d",
+                len(self._peers.cosigned),
+                quorum,
+            )
+        self._meter.enter(None)
+
+    # ---- what operators see
+
+    def _report(self, state: str) -> None:
+        history = self._evidence.history
+        running = self._state
+        write_status(
+            self._site.root,
+            Status(
+                role="coordinator",
+                name=self._context.site.name,
+                state=state,
+                round=running.round.identity.round if running else history.last_round,
+                completed=history.completed,
+                rounds=self._federation.charter.rounds,
+                adapter=history.adapter_hash.hex(),
+                connected=tuple(sorted(self._peers.ready)),
+            ),
+        )
+
+    def _write_metrics(self) -> None:
+        document = json.dumps(self._meter.report(), indent=1) + "\n"
+        self._site.write(self._site.metrics_file, document.encode())
+
+
+async def _run(site: Site, config: SiteConfig) -> None:
+    federation = Federation.of(site.charter().charter)
+    config.policy.site_policy().check_charter(federation.charter)
+    key, transport_keys = check_party(site, config, federation)
+    database = site.database()
+    evidence = Evidence(site, federation, key, site.log_key())
+    evidence.found(read_enrolments(site, federation), federation.charter.model.sha256)
+    close_interrupted_round(evidence, database, federation, key)
+    inbox: asyncio.Queue[Inbound | TransportEvent | BaseException] = asyncio.Queue()
+    transport = ServerTransport(
+        config.bind,
+        transport_keys,
+        {bytes.fromhex(c.transport): c.name for c in federation.charter.roster},
+        limits_for(federation),
+        on_refused=inbox.put_nowait,
+        allow_remote=config.allow_remote,
+    )
+    try:
+        await transport.start()
+        LOG.info(
+            "listening at %s",
+            transport.endpoint,
+            extra={"kind": "listening", "endpoint": transport.endpoint},
+        )
+        service = CoordinatorService(
+            site, config, federation, key, evidence, database, transport, inbox
+        )
+        await service.run()
+    finally:
+        await transport.stop()
+        evidence.close()
+        database.close()
+
+
+def run_coordinator(site: Site, config: SiteConfig) -> int:
+    """Run a coordinator until the federation is concluded; returns the exit code 0.
+
+    Raises
+    ------
+    FedFMError
+        if it cannot start or go on; the command line maps it to an exit code.
+    """
+    asyncio.run(_run(site, config))
+    return 0

@@ -1,0 +1,250 @@
+"""The coordinator's evidence: every round's statement in the log before its result goes out.
+
+The log is the source of truth about the past: which rounds there were, how they ended, and which
+adapter is in force is read from its leaves, never from a second book.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedfm_audit.bundle import write_bundle
+from fedfm_audit.log import Log
+from fedfm_audit.statements import (
+    CheckpointReference,
+    ConclusionPredicate,
+    FederationPredicate,
+    RoundPredicate,
+    conclusion_statement,
+    federation_statement,
+    open_leaf,
+    round_statement,
+    sign_statement,
+)
+from fedfm_audit.transcript import count_round, make_transcript
+from fedfm_crypto.codec import decode, encode
+from fedfm_crypto.envelope import CheckpointSeen
+from fedfm_crypto.identity import IdentityKey
+from fedfm_crypto.note import NoteAlgorithm, format_vkey
+from fedfm_protocols.coordinator_states import Finished, TranscriptEntry
+from fedfm_protocols.federation import Federation
+from fedfm_protocols.messages import CatchUpRound, CheckpointOffer
+from secure_fedfm import __version__
+from secure_fedfm.errors import StorageError
+from secure_fedfm.storage.site import Site
+
+CATCH_UP_SUFFIX = ".catchup"
+
+
+def catch_up_records(site: Site, after: int = 0) -> Iterator[CatchUpRound]:
+    """Records of the completed rounds after round ``after`` on a coordinator's disk, in order."""
+    for path in sorted(site.rounds_folder.glob("*" + CATCH_UP_SUFFIX)):
+        if int(path.stem) > after:
+            yield decode(CatchUpRound, path.read_bytes())
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the log says about the past."""
+
+    last_round: int
+    completed: int
+    void: int
+    aborted: int
+    adapter_hash: bytes
+    concluded: bool
+
+
+class Evidence:
+    """Log, transcripts and catch-up records of one federation, on the coordinator's disk."""
+
+    def __init__(
+        self, site: Site, federation: Federation, key: IdentityKey, log_key: IdentityKey
+    ) -> None:
+        self._site = site
+        self._federation = federation
+        self._key = key
+        self._log_key = log_key
+        charter = federation.charter
+        origin = charter.log.origin
+        if format_vkey(origin, log_key.public, NoteAlgorithm.ED25519) != charter.log.key:
+            raise StorageError(
+                f"the log key at {site.log_key_file} is not the one the charter names; use the "
+                "site folder whose log key the founders signed"
+            )
+        self.log = Log.open(site.log_folder, origin)
+        self._witness_keys = [
+            charter.log.key,
+            *(
+                format_vkey(
+                    f"{charter.federation}/{name}",
+                    federation.identities[name],
+                    NoteAlgorithm.COSIGNATURE_V1,
+                )
+                for name in federation.clients
+            ),
+        ]
+        self.history = self._read_history()
+
+    def _read_history(self) -> History:
+        keys = {key.hex: key for key in self._federation.identities.values()}
+        ended = {"completed": 0, "void": 0, "aborted": 0}
+        adapter = bytes.fromhex(self._federation.charter.initial_adapter)
+        last, concluded = 0, False
+        for leaf in self.log.leaves:
+            predicate = open_leaf(leaf, keys).statement.predicate
+            if isinstance(predicate, RoundPredicate):
+                ended[predicate.outcome] += 1
+                last, adapter = predicate.round, bytes.fromhex(predicate.adapter_out)
+            elif isinstance(predicate, ConclusionPredicate):
+                concluded = True
+        return History(
+            last, ended["completed"], ended["void"], ended["aborted"], adapter, concluded
+        )
+
+    # ---- leaves
+
+    def found(self, enrolments: Mapping[str, bytes], base_model: str) -> None:
+        """First leaves: every party's enrolment (by name) and the federation's statement."""
+        if self.log.size:
+            return
+        charter = self._federation.charter
+        for name in (*self._federation.clients, charter.coordinator.name):
+            self.log.append(enrolments[name])
+        predicate = FederationPredicate(
+            charter=self._federation.charter_hash.hex(),
+            package="secure-fedfm",
+            version=__version__,
+            python=platform.python_version(),
+            base_model=base_model,
+        )
+        self.log.append(sign_statement(federation_statement(predicate), self._key))
+        self.log.sign_checkpoint(self._log_key)
+
+    def record_round(self, finished: Finished) -> None:
+        """Write transcript, catch-up record and statement, then sign a checkpoint over them.
+
+        Must be done before the round's result is sent: what a client adopts is in the log.
+        """
+        number = finished.round.identity.round
+        if finished.record is not None:
+            record = CatchUpRound(
+                opened=finished.record.opened,
+                roster_hash=finished.record.roster_hash,
+                aggregate=finished.record.aggregate,
+                acks=finished.record.acks,
+            )
+            self._site.write(self._record_path(number), encode(record))
+        self.record_outcome(
+            number=number,
+            kind=finished.round.identity.kind,
+            outcome=finished.outcome,
+            reason=finished.reason,
+            adapter_out=finished.adapter_hash,
+            transcript=finished.round.transcript,
+        )
+
+    def record_outcome(
+        self,
+        *,
+        number: int,
+        kind: str,
+        outcome: str,
+        reason: str,
+        adapter_out: bytes,
+        transcript: Iterable[TranscriptEntry],
+    ) -> None:
+        """Append one round's statement with its transcript file."""
+        evidence = make_transcript(number, [(entry.signed, entry.body) for entry in transcript])
+        encoded = evidence.encode()
+        self._site.write(self._transcript_path(number), encoded)
+        predicate = RoundPredicate(
+            charter=self._federation.charter_hash.hex(),
+            round=number,
+            kind=kind,
+            outcome=outcome,
+            reason=reason,
+            adapter_in=self.history.adapter_hash.hex(),
+            adapter_out=adapter_out.hex(),
+            counts=count_round(evidence),
+            previous=CheckpointReference(self.log.size, self.log.root().hex()),
+        )
+        self.log.append(sign_statement(round_statement(predicate, encoded), self._key))
+        self.log.sign_checkpoint(self._log_key)
+        self.history = self._read_history()
+
+    def conclude(self) -> None:
+        """Last leaf: the final adapter, and how many rounds ended in which way."""
+        if self.history.concluded:
+            return
+        predicate = ConclusionPredicate(
+            charter=self._federation.charter_hash.hex(),
+            adapter=self.history.adapter_hash.hex(),
+            completed=self.history.completed,
+            void=self.history.void,
+            aborted=self.history.aborted,
+        )
+        self.log.append(sign_statement(conclusion_statement(predicate), self._key))
+        self.log.sign_checkpoint(self._log_key)
+        self.history = self._read_history()
+
+    # ---- checkpoints
+
+    @property
+    def checkpoint(self) -> CheckpointSeen:
+        """The head that the coordinator's own messages echo."""
+        return CheckpointSeen(self.log.size, self.log.root())
+
+    @property
+    def note(self) -> bytes:
+        """The latest checkpoint note, with the cosignatures it has so far."""
+        return self.log.checkpoint or b""
+
+    def offer(self, known_size: int) -> CheckpointOffer:
+        """The latest checkpoint and leaf, with proofs for someone who knows ``known_size``."""
+        last = self.log.size - 1
+        return CheckpointOffer(
+            checkpoint=self.note,
+            consistency=tuple(self.log.consistency_proof(known_size)) if known_size else (),
+            leaf_index=last,
+            leaf=self.log.leaves[last],
+            inclusion=tuple(self.log.inclusion_proof(last)),
+        )
+
+    def attach(self, line: bytes) -> None:
+        """Add a witness's cosignature line to the latest checkpoint.
+
+        Raises
+        ------
+        NoteError
+            if it is no valid cosignature of this checkpoint by a witness of the charter.
+        """
+        self.log.attach_cosignatures([line], self._witness_keys)
+
+    # ---- files
+
+    def _transcript_path(self, number: int) -> Path:
+        return self._site.rounds_folder / f"{number:06d}.json"
+
+    def _record_path(self, number: int) -> Path:
+        return self._site.rounds_folder / f"{number:06d}{CATCH_UP_SUFFIX}"
+
+    def missed_rounds(self, after: int) -> Iterator[CatchUpRound]:
+        """Records of the completed rounds after round ``after``, oldest first."""
+        return catch_up_records(self._site, after)
+
+    def bundle(self, destination: Path) -> Path:
+        """Write the evidence bundle."""
+        transcripts = {
+            int(path.stem): path.read_bytes() for path in self._site.rounds_folder.glob("*.json")
+        }
+        return write_bundle(
+            self.log, self._site.charter_file.read_bytes(), transcripts, destination
+        )
+
+    def close(self) -> None:
+        """Release the log's lock."""
+        self.log.close()

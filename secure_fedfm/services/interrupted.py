@@ -1,0 +1,51 @@
+"""A round that the coordinator did not live to finish: aborted, in the log, before anything else.
+
+What of its transcript was in memory is gone; its opening was journalled, so the evidence shows
+that it began and that it came to nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from fedfm_crypto.codec import encode
+from fedfm_crypto.envelope import Envelope, seal_envelope
+from fedfm_crypto.identity import IdentityKey
+from fedfm_protocols.coordinator_inbox import transcript_entry
+from fedfm_protocols.federation import Federation
+from fedfm_protocols.messages import RoundClose, RoundOpen, read_body, type_name
+from secure_fedfm.services.evidence import Evidence
+from secure_fedfm.storage.database import Database
+
+LOG = logging.getLogger("secure_fedfm.coordinator")
+REASON = "the coordinator was restarted during the round"
+
+
+def close_interrupted_round(
+    evidence: Evidence, database: Database, federation: Federation, key: IdentityKey
+) -> None:
+    """Log as aborted every round that was opened and has no statement yet."""
+    for number, record, value in database.journal():
+        if record != "opened" or number <= evidence.history.last_round:
+            continue
+        opened = Envelope.decode(value)
+        adapter = read_body(opened, RoundOpen).adapter_hash
+        close = seal_envelope(
+            key,
+            context=opened.header.context,
+            type=type_name(RoundClose),
+            sender=federation.coordinator,
+            step=0,
+            sequence=opened.header.sequence + 1,
+            checkpoint=opened.header.checkpoint,
+            body=encode(RoundClose("aborted", REASON, adapter, ())),
+        )
+        evidence.record_outcome(
+            number=number,
+            kind=read_body(opened, RoundOpen).kind,
+            outcome="aborted",
+            reason=REASON,
+            adapter_out=adapter,
+            transcript=(transcript_entry(opened), transcript_entry(close)),
+        )
+        LOG.warning("round %d was interrupted and is logged as aborted", number)
