@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import rounds
-from benchmarks.measure import Measurement, example_update, keystream_seconds
+from benchmarks.measure import Measurement, example_update, keystream_seconds, set_aside_imports
 from benchmarks.results import Budget, Row, RowFile, package_versions, summarise
 from fedfm_protocols.charter import Suite
 from fedfm_protocols.errors import CharterError
@@ -100,6 +100,7 @@ def measure_all(
     small = [example_update(i, WARM_UP_VALUES) for i in range(clients)]
     for name in missing:
         SYSTEMS[name](small, dropped)  # imports and caches are not what is measured
+    set_aside_imports()
     updates = [example_update(i, values) for i in range(clients)] if missing else []
     for repetition in range(repeat):
         for name in missing:

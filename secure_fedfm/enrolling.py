@@ -20,7 +20,6 @@ from fedfm_crypto.identity import IdentityKey, IdentityPublicKey
 from fedfm_crypto.random_source import RandomSource, system_random
 from fedfm_protocols.enrolment import Enrolment, Role, open_enrolment, request_enrolment
 from fedfm_protocols.errors import EnrolmentError
-
 from secure_fedfm.errors import ConfigurationError, StorageError
 from secure_fedfm.site_template import site_toml
 from secure_fedfm.storage.keys import save_identity, save_transport

@@ -28,7 +28,6 @@ from datetime import UTC, datetime
 from typing import Literal, TextIO
 
 from fedfm_crypto.secret import Secret
-
 from secure_fedfm.storage.keys import PASSPHRASE_VARIABLE
 
 LogFormat = Literal["text", "json"]

@@ -218,10 +218,10 @@ class Log:
         note = self._checkpoint
         present = {(signature.name, signature.key_id) for signature in signatures}
         for line in lines:
-            (signature,) = split_note(text + b"\n" + line)[1]
-            if (signature.name, signature.key_id) not in present:
-                present.add((signature.name, signature.key_id))
-                note = add_signature(note, line)
+            signers = {(one.name, one.key_id) for one in split_note(text + b"\n" + line)[1]}
+            if not signers <= present:
+                note = add_signature(note, line)  # refuses anything but one line
+                present |= signers
         if note != self._checkpoint:
             open_note(note, vkeys)
             self._store_checkpoint(note)

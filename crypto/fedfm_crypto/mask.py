@@ -7,6 +7,7 @@ little-endian. Work goes through one small buffer, so the cost is close to that 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -17,12 +18,15 @@ from fedfm_crypto.errors import CryptoError, InvalidKeyError
 from fedfm_crypto.lanes import check_lane_bits, check_words
 from fedfm_crypto.secret import Secret
 
-__all__ = ["MASK_KEY_SIZE", "Keystream", "add_mask", "expand_mask"]
+__all__ = ["MASK_KEY_SIZE", "Keystream", "Sign", "add_mask", "add_masks", "expand_mask"]
 
 MASK_KEY_SIZE = 32
 
-# Words per chunk: 128 KiB of keystream stays in the second-level cache of one core.
-_CHUNK_WORDS = 1 << 15
+Sign = Literal[1, -1]
+
+# Words per chunk: a chunk and its keystream, 64 KiB each, stay in the cache of one core while all
+# masks are added.
+_CHUNK_WORDS = 1 << 14
 _BLOCK = 16
 
 
@@ -32,6 +36,7 @@ class Keystream:
     Args:
         key: 32 bytes, used for nothing else.
         largest: the largest piece that :meth:`fill` will be asked for, in bytes.
+        share: a stream made for the same ``largest`` whose buffer this one overwrites in turn.
 
     Raises:
         InvalidKeyError: the key is not 32 bytes.
@@ -42,11 +47,14 @@ class Keystream:
     buffer: NDArray[np.uint8]
     """Holds the latest piece; a few bytes longer than ``largest``, content undefined past it."""
 
-    def __init__(self, key: Secret, largest: int) -> None:
+    def __init__(self, key: Secret, largest: int, share: Keystream | None = None) -> None:
         if len(key) != MASK_KEY_SIZE:
             raise InvalidKeyError(f"mask key of {len(key)} bytes, expected {MASK_KEY_SIZE}")
         cipher = Cipher(algorithms.AES(key.reveal()), modes.CTR(bytes(_BLOCK)))
         self._encryptor = cipher.encryptor()
+        if share is not None:
+            self._zeros, self.buffer = share._zeros, share.buffer
+            return
         self._zeros = memoryview(bytes(largest))
         # update_into asks for a block less one byte of slack, and reading 3-byte words as 4-byte
         # ones needs one byte of it.
@@ -72,39 +80,51 @@ def expand_mask(key: Secret, count: int, lane_bits: int) -> NDArray[np.uint32]:
     return words
 
 
-def add_mask(
-    words: NDArray[np.uint32], key: Secret, sign: Literal[1, -1] = 1, lane_bits: int = 32
+def add_mask(words: NDArray[np.uint32], key: Secret, sign: Sign = 1, lane_bits: int = 32) -> None:
+    """Add (sign = 1) or subtract (sign = -1) one mask, in place; see :func:`add_masks`."""
+    add_masks(words, [(key, sign)], lane_bits)
+
+
+def add_masks(
+    words: NDArray[np.uint32], masks: Iterable[tuple[Secret, Sign]], lane_bits: int = 32
 ) -> None:
-    """Add (sign = 1) or subtract (sign = -1) the mask under ``key``, in place.
+    """Add (sign = 1) or subtract (sign = -1) the mask under each key, in place.
 
     Arithmetic is modulo 2^lane_bits. Memory beyond ``words`` stays below 1 MiB.
 
     Args:
         words: contiguous 1-D uint32, each word below 2^lane_bits.
-        key: 32 bytes, used for this mask only.
-        sign: 1 or -1.
+        masks: (key, sign) of each mask; keys of 32 bytes, used for this mask only.
         lane_bits: 24 or 32.
 
     Raises:
-        InvalidKeyError: the key is not 32 bytes.
+        InvalidKeyError: a key is not 32 bytes.
         CapacityError: ``lane_bits`` is not 24 or 32.
-        CryptoError: the array's dtype or layout is wrong, or ``sign`` is not 1 or -1.
+        CryptoError: the array's dtype or layout is wrong, or a sign is not 1 or -1.
     """
     check_lane_bits(lane_bits)
     check_words(words)
-    if sign not in (1, -1):
-        raise CryptoError(f"mask sign {sign}, expected 1 or -1")
-    combine = np.add if sign == 1 else np.subtract
-    lane = np.uint32((1 << lane_bits) - 1)
     width = lane_bits // 8
-    stream = Keystream(key, width * min(_CHUNK_WORDS, words.size))
+    largest = width * min(_CHUNK_WORDS, words.size)
+    streams: list[tuple[Keystream, np.ufunc]] = []
+    for key, sign in masks:
+        if sign not in (1, -1):
+            raise CryptoError(f"mask sign {sign}, expected 1 or -1")
+        stream = Keystream(key, largest, streams[0][0] if streams else None)
+        streams.append((stream, np.add if sign == 1 else np.subtract))
+    if not streams:
+        return
+    buffer = streams[0][0].buffer.data
+    lane = np.uint32((1 << lane_bits) - 1)
     for start in range(0, words.size, _CHUNK_WORDS):
         chunk = words[start : start + _CHUNK_WORDS]
-        stream.fill(width * chunk.size)
         # A 24-bit word is read as 4 bytes at a stride of 3; its top byte belongs to the next word
         # and goes away with the reduction modulo 2^24. NumPy reads unaligned words correctly, and
         # this is ten times faster than copying byte triples.
-        mask = np.ndarray((chunk.size,), dtype="<u4", buffer=stream.buffer.data, strides=(width,))
-        combine(chunk, mask, out=chunk)
+        mask = np.ndarray((chunk.size,), dtype="<u4", buffer=buffer, strides=(width,))
+        for stream, combine in streams:
+            stream.fill(width * chunk.size)
+            combine(chunk, mask, out=chunk)
         if lane_bits < 32:
+            # Once at the end: 2^24 divides 2^32, so wrapping in between loses nothing.
             np.bitwise_and(chunk, lane, out=chunk)

@@ -122,10 +122,11 @@ def finish(
 ) -> Transition[CoordinatorState]:
     """End the round without a result: everyone keeps the adapter from before."""
     before = state.round.identity.adapter_hash
+    reason = _shortened(reason)
     acks: tuple[bytes, ...] = ()
     if isinstance(state, Acking):
         acks = tuple(state.acks[name].encode() for name in sorted(state.acks))
-    close = RoundClose(outcome, _shortened(reason), before, acks)
+    close = RoundClose(outcome, reason, before, acks)
     current, sends = _tell(context, state.round, state.round.identity.invited, close)
     cohort = state.cohort if isinstance(state, Voting | Unmasking | Acking) else Cohort((), ())
     finished = Finished(
@@ -322,7 +323,8 @@ def _conclude(
         )
     acks = tuple(state.acks[name].encode() for name in sorted(state.acks))
     reason = f"{', '.join(dissenters)} computed another adapter" if dissenters else ""
-    close = RoundClose("completed", _shortened(reason), adapter, acks)
+    reason = _shortened(reason)
+    close = RoundClose("completed", reason, adapter, acks)
     current, sends = _tell(context, current, current.identity.invited, close)
     record = CompletedRound(
         opened=current.opened.encode(),

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,7 @@ from fedfm_crypto.agreement import AgreementKey
 from fedfm_crypto.hashing import hash_parts
 from fedfm_crypto.kdf import derive_key
 from fedfm_crypto.labels import Label
-from fedfm_crypto.mask import add_mask
+from fedfm_crypto.mask import Sign, add_masks
 from fedfm_crypto.random_source import RandomSource
 from fedfm_crypto.secret import Secret
 
@@ -89,7 +88,7 @@ def pairwise_mask_key(
     )
 
 
-def pair_sign(own: str, peer: str) -> Literal[1, -1]:
+def pair_sign(own: str, peer: str) -> Sign:
     """+1 if ``own`` adds the pair's mask, -1 if it subtracts it."""
     return 1 if own < peer else -1
 
@@ -106,11 +105,12 @@ def mask(
 ) -> None:
     """Add, in place, the self-mask and the pairwise masks with all ``peers`` (name -> public
     mask key; the client itself is skipped)."""
-    add_mask(words, self_mask_key(context, client, step, secrets.seed), 1, lane_bits)
+    masks: list[tuple[Secret, Sign]] = [(self_mask_key(context, client, step, secrets.seed), 1)]
     for peer, public in peers.items():
         if peer != client:
             key = pairwise_mask_key(context, client, secrets.mask_key, peer, public, step)
-            add_mask(words, key, pair_sign(client, peer), lane_bits)
+            masks.append((key, pair_sign(client, peer)))
+    add_masks(words, masks, lane_bits)
 
 
 def peel(
@@ -129,9 +129,11 @@ def peel(
     of every dealer that is not in the sum, whose pairwise masks therefore did not cancel.
     ``public_keys`` are all dealers' public mask keys.
     """
-    for client, seed in seeds.items():
-        add_mask(total, self_mask_key(context, client, step, seed), -1, lane_bits)
+    masks: list[tuple[Secret, Sign]] = [
+        (self_mask_key(context, client, step, seed), -1) for client, seed in seeds.items()
+    ]
     for removed, own_key in removed_keys.items():
         for client in seeds:
             key = pairwise_mask_key(context, removed, own_key, client, public_keys[client], step)
-            add_mask(total, key, pair_sign(removed, client), lane_bits)
+            masks.append((key, pair_sign(removed, client)))
+    add_masks(total, masks, lane_bits)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from fedfm_audit.verify import verify_bundle
 
+from fedfm_audit.verify import verify_bundle
 from secure_fedfm.cli.options import JsonOption
 from secure_fedfm.cli.outcome import EPILOG, Exit
 from secure_fedfm.cli.output import emit, say

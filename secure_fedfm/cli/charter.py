@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -22,18 +22,23 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 CharterArgument = Annotated[Path, typer.Argument(metavar="FILE", help="Charter, draft or signed.")]
 
 
-class TaskKind(str, Enum):
+class TaskKind(StrEnum):
     """What is learned."""
 
     classification = "classification"
     causal_lm = "causal-lm"
 
 
-class SuiteName(str, Enum):
+class SuiteName(StrEnum):
     """Protection suites of this version."""
 
     masked = "masked"
     clear = "clear"
+
+
+@app.callback()
+def group() -> None:
+    """Draft, sign and read the charter that a federation runs under."""
 
 
 @app.command("new", epilog=EPILOG)

@@ -16,7 +16,6 @@ from fedfm_protocols.charter import (
     sign_charter,
 )
 from fedfm_protocols.errors import CharterError
-
 from secure_fedfm.learning.plan import TrainingPlan
 from secure_fedfm.learning.server_optimiser import ServerOptimiserSpec
 from secure_fedfm.learning.specs import AdapterSpec, ModelSpec, TaskSpec

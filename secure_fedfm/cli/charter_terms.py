@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from secure_fedfm.errors import ConfigurationError
 from secure_fedfm.learning.data import load_training_rows
 from secure_fedfm.learning.plan import TrainingPlan
+from secure_fedfm.learning.recipes import SMALL_ROWS, recipe_for
 from secure_fedfm.learning.server_optimiser import ServerOptimiserSpec
 from secure_fedfm.learning.specs import AdapterSpec, ModelSpec, TaskSpec
 from secure_fedfm.learning.weights import pin_model
@@ -20,7 +20,7 @@ TABLES = ("training", "adapter", "server_optimiser")
 def read_training_file(
     path: Path | None, rounds: int, *, causal: bool = False
 ) -> tuple[TrainingPlan, AdapterSpec, ServerOptimiserSpec]:
-    """Defaults, overridden by the tables [training], [adapter] and [server_optimiser] of a file.
+    """The measured recipe, overridden by the tables of a file (TABLES).
 
     The learning-rate schedule spans the federation's ``rounds`` unless the file says otherwise.
 
@@ -36,7 +36,7 @@ def read_training_file(
             f"{path} has unknown tables {', '.join(unknown)}; known are {', '.join(TABLES)}"
         )
     adapter = AdapterSpec(pooling="native" if causal else "mean")
-    plan = replace(TrainingPlan(), schedule_rounds=max(1, rounds))
+    plan = recipe_for(SMALL_ROWS, rounds).plan  # how many rows there are, only the clients know
     try:
         return (
             TrainingPlan.from_json(plan.to_json() | _table(tables, "training")),
@@ -106,9 +106,7 @@ def choose_task(
         )
     if labels is not None:
         return TaskSpec("classification", split_names(labels))
-    rows = load_training_rows(
-        str(labels_from), text_column=text_column, label_column=label_column
-    )
+    rows = load_training_rows(str(labels_from), text_column=text_column, label_column=label_column)
     return TaskSpec("classification", rows.label_names())
 
 

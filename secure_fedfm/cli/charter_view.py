@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fedfm_protocols.charter import Charter, Client, Coordinator
-
 from secure_fedfm.cli.charter_files import CharterFile
 from secure_fedfm.cli.output import table
 from secure_fedfm.enrolling import fingerprint
@@ -102,7 +101,9 @@ def _quorum(found: CharterFile) -> str:
 
 
 def _parties(charter: Charter) -> list[tuple[str, Client | Coordinator]]:
-    clients: list[tuple[str, Client | Coordinator]] = [("client", client) for client in charter.roster]
+    clients: list[tuple[str, Client | Coordinator]] = [
+        ("client", client) for client in charter.roster
+    ]
     return [("coordinator", charter.coordinator), *clients]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,13 +14,13 @@ from secure_fedfm.cli.outcome import require
 from secure_fedfm.demo.options import DEFAULT_OUT, DemoOptions
 
 
-class PrivacyMode(str, Enum):
+class PrivacyMode(StrEnum):
     """Privacy modes of this version."""
 
     none = "none"
 
 
-class SplitKind(str, Enum):
+class SplitKind(StrEnum):
     """How rows are dealt to clients."""
 
     iid = "iid"

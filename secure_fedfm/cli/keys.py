@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +25,7 @@ from secure_fedfm.enrolling import (
 from secure_fedfm.storage.site import Site
 
 
-class SiteRole(str, Enum):
+class SiteRole(StrEnum):
     """Role of a site in the federation."""
 
     client = "client"

@@ -10,7 +10,6 @@ from enum import IntEnum
 from fedfm_audit.errors import CharterViewError, PolicyError
 from fedfm_crypto.errors import CapacityError, FedFMError
 from fedfm_protocols.errors import CharterError, EnrolmentError, PolicyViolation
-
 from secure_fedfm.errors import ConfigurationError, DataError, ModelError, TransportError
 from secure_fedfm.logs import redact_text
 

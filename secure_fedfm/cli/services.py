@@ -46,9 +46,7 @@ def coordinator(
     enrolment in DIR/enrolments/NAME.json. Started again after a crash it goes on with the round
     at hand or aborts it. Flags override the environment, which overrides DIR/site.toml.
     """
-    flags = given(
-        bind=bind, allow_remote=allow_remote, log_format=log_format, log_level=log_level
-    )
+    flags = given(bind=bind, allow_remote=allow_remote, log_format=log_format, log_level=log_level)
     folder, config = _start(site, "coordinator", flags, settings)
     require("zmq")
     from secure_fedfm.services.coordinator import run_coordinator  # noqa: PLC0415
@@ -72,9 +70,7 @@ def client(
     label_column: LabelColumnOption = None,
     model: Annotated[
         Path | None,
-        typer.Option(
-            "--model", metavar="DIR", file_okay=False, help="Folder of the base model."
-        ),
+        typer.Option("--model", metavar="DIR", file_okay=False, help="Folder of the base model."),
     ] = None,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Threads for training.")

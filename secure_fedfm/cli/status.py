@@ -6,18 +6,18 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 
 from fedfm_audit.log import CHECKPOINT
 from fedfm_crypto.errors import FedFMError
 from fedfm_crypto.note import parse_checkpoint, split_note
-
 from secure_fedfm.cli.charter_files import read_charter_file
 from secure_fedfm.cli.options import JsonOption, SiteOption
 from secure_fedfm.cli.output import emit, say, table
 from secure_fedfm.errors import ConfigurationError, StorageError
 from secure_fedfm.services.status import STATUS_FILE
 from secure_fedfm.storage.site import Site
+
+STATE_FILE = "state.sqlite"  # what Site.database() opens
 
 
 def status(site: SiteOption, as_json: JsonOption = False) -> None:
@@ -48,7 +48,7 @@ def status(site: SiteOption, as_json: JsonOption = False) -> None:
 
 def is_running(site: Site) -> bool:
     """Whether a process holds this site's state file, which services keep locked."""
-    path = site.state_file
+    path = site.root / STATE_FILE
     if not path.is_file():
         return False
     try:
@@ -129,7 +129,9 @@ def _lines(
 ) -> dict[str, object]:
     lines: dict[str, object] = {}
     if last is not None:
-        lines["round"] = f"{last.get('round')}, {last.get('completed')} of {last.get('rounds')} done"
+        lines["round"] = (
+            f"{last.get('round')}, {last.get('completed')} of {last.get('rounds')} done"
+        )
         lines["adapter"] = last.get("adapter")
         connected = last.get("connected")
         if last.get("role") == "coordinator" and isinstance(connected, list):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -74,8 +74,13 @@ def prepare(options: DemoOptions) -> Workspace:
     """
     root = options.out
     _clear(root)
-    data = demo_corpus(options.seed) if options.data is None else load_data(options.data)
+    data = _load(options)
     recipe = recipe_for(len(data.train), options.rounds)
+    recipe = replace(
+        recipe,
+        adapter=replace(recipe.adapter, seed=options.seed),
+        plan=replace(recipe.plan, seed=options.seed),
+    )
     names = client_names(options.clients)
     parts = _split(data.train, options)
     sites = {name: Site(root / "sites" / name) for name in (*names, COORDINATOR)}
@@ -119,6 +124,14 @@ def _clear(root: Path) -> None:
         shutil.rmtree(root)
     root.mkdir(parents=True)
     (root / MARKER).write_text("made by `secure-fedfm demo`; the next demo replaces it\n")
+
+
+def _load(options: DemoOptions) -> TrainTest:
+    if options.data is None:
+        return demo_corpus()
+    return load_data(
+        options.data, text_column=options.text_column, label_column=options.label_column
+    )
 
 
 def _split(train: Dataset, options: DemoOptions) -> Sequence[Dataset]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,9 +70,7 @@ class AdaptedModel:
         first = max(0, count - spec.last_layers) if spec.last_layers else 0
         targets = _target_names(base.module, spec, path, first)
         self.config = _peft_config(base, spec, targets)
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            # peft asks transformers under a name that the latter renames; nothing for a user.
-            warnings.simplefilter("ignore", FutureWarning)
+        with torch.random.fork_rng(devices=[]), quiet_peft():
             self.peft: Any = peft.get_peft_model(base.module, self.config)
         self.peft.eval()
         self.head: nn.Linear | None = None
@@ -144,6 +144,14 @@ class AdaptedModel:
     def trained(self) -> dict[str, nn.Parameter]:
         """Saved name -> parameter, for those that training moves, in layout order."""
         return {name: self._parameters[name] for name in self.layout.names}
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Drop peft's warning that it uses a name which transformers renames: nothing for a user."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def _find_blocks(module: nn.Module) -> tuple[str, int]:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from secure_fedfm.errors import ModelError
-from secure_fedfm.learning.adapter import AdaptedModel
+from secure_fedfm.learning.adapter import AdaptedModel, quiet_peft
 from secure_fedfm.learning.adapter_state import Adapter, read_tensor_file
 from secure_fedfm.learning.batches import EncodedRows
 from secure_fedfm.learning.dataset import Dataset
@@ -72,7 +72,8 @@ def load_exported(folder: Path, location: Path | None = None) -> tuple[Scorer, A
     manifest = read_manifest(folder)
     base = load_base(manifest.model, manifest.task, manifest.adapter, location)
     try:
-        module = peft.PeftModel.from_pretrained(base.module, folder)
+        with quiet_peft():
+            module = peft.PeftModel.from_pretrained(base.module, folder)
     # PEFT answers a damaged folder with ValueError, KeyError, RuntimeError and others.
     except Exception as error:
         raise ModelError(

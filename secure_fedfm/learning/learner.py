@@ -57,7 +57,8 @@ class LocalLearner:
         Args:
             client: this client's name; clients shuffle their rows differently.
             location: folder of the base model, where it is not found by name.
-            threads: torch's threads in this process (a process-wide setting); None leaves it.
+            threads: torch's threads in this process (a process-wide setting); None leaves it. Use
+                1 where clients share cores: waiting threads spin, and many of them cost tenfold.
 
         Raises:
             DataError: a label that the task does not list (before any model is loaded).

@@ -38,16 +38,16 @@ def recipe_for(rows: int, rounds: int | None = None) -> Recipe:
     larger ones a single pass. The rates fall linearly to a tenth over the rounds.
 
     Args:
-        rounds: None for the measured default (3 or 5).
+        rounds: None for the measured default (3 or 4).
     """
     small = rows < SMALL_ROWS
-    chosen = rounds if rounds is not None else (3 if small else 5)
+    chosen = rounds if rounds is not None else (3 if small else 4)
     return Recipe(
         adapter=AdapterSpec(),
         plan=TrainingPlan(
             epochs=2 if small else 1,
             batch_size=16 if small else 32,
-            adapter_learning_rate=2e-3,
+            adapter_learning_rate=2e-3 if small else 4e-3,
             head_learning_rate=2e-2,
             schedule="linear",
             schedule_rounds=chosen,

@@ -108,10 +108,15 @@ class Evidence:
     # ---- leaves
 
     def found(self, enrolments: Mapping[str, bytes], base_model: str) -> None:
-        """First leaves: every party's enrolment (by name) and the federation's statement."""
-        if self.log.size:
-            return
+        """First leaves: every party's enrolment (by name) and the federation's statement.
+
+        Does nothing where they are all there; after a crash it goes on where it stopped (the log
+        takes a leaf that it holds already as the same leaf).
+        """
         charter = self._federation.charter
+        if self.log.size >= len(charter.roster) + 2:
+            self.log.sign_checkpoint(self._log_key)  # a crash may have left the last leaf uncovered
+            return
         for name in (*self._federation.clients, charter.coordinator.name):
             self.log.append(enrolments[name])
         predicate = FederationPredicate(

@@ -439,6 +439,7 @@ def _with_context(simulation: RecordingSimulation, change: Change) -> Intercept:
         if envelope.header.type != "KeyRoster":
             return ((recipient, envelope),)
         body = change(body_of(envelope, KeyRoster))
+        assert isinstance(body, KeyRoster)
         state = simulation.clients[recipient].state
         assert isinstance(state, Offered)
         context = context1(state.session.context0, body_hash(body))

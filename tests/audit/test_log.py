@@ -134,6 +134,17 @@ def test_a_cosignature_of_another_head_is_refused(tmp_path: Path) -> None:
         assert (tmp_path / "checkpoint").read_bytes() == new
 
 
+def test_hostile_cosignature_lines_are_refused(tmp_path: Path) -> None:
+    with Log.open(tmp_path, ORIGIN) as log:
+        log.append(b"a")
+        note = log.sign_checkpoint(KEY)
+        one, two = (cosign(note, name, key, 7) for name, key in WITNESSES.items())
+        for line in (b"", b"\n", b"x", one[:-1], one + two, b"\n" + one, one + b"\n" + two):
+            with pytest.raises(NoteError):
+                log.attach_cosignatures([line], VKEYS)
+        assert log.checkpoint == note
+
+
 def test_cosignatures_need_a_checkpoint(tmp_path: Path) -> None:
     with Log.open(tmp_path, ORIGIN) as log, pytest.raises(LogError, match="sign_checkpoint first"):
         log.attach_cosignatures([], VKEYS)

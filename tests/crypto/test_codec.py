@@ -281,6 +281,18 @@ def test_encode_checks_the_same_bounds_and_names_the_field(
         encode(Everything(**{**values, **changes}))
 
 
+def test_decode_checks_the_limits_of_fields_that_are_whole() -> None:
+    data = encode(EXAMPLE)
+    blob, numbers = b"\0\0\0\4blob", b"\0\0\0\2\0\5\0\6"
+    assert data.count(blob) == data.count(numbers) == 1
+    with pytest.raises(CodecError, match=r"Everything\.blob: 21 bytes announced"):
+        decode(Everything, data.replace(blob, b"\0\0\0\x15" + b"x" * 21))
+    with pytest.raises(CodecError, match=r"Everything\.numbers: 5 items announced"):
+        decode(Everything, data.replace(numbers, b"\0\0\0\5" + bytes(10)))
+    decode(Everything, data.replace(blob, b"\0\0\0\x14" + b"x" * 20))
+    decode(Everything, data.replace(numbers, b"\0\0\0\4" + bytes(8)))
+
+
 def test_errors_do_not_show_the_content_of_byte_fields() -> None:
     with pytest.raises(CodecError) as caught:
         encode(Inner("a", True, b"secret"))
@@ -300,6 +312,7 @@ class Wide:
         (126).to_bytes(4, "big") + bytes(1000),
         bytes(4) + b"\xff\xff\xff\xff" + bytes(1000),
         bytes(4) + (997).to_bytes(4, "big") + bytes(996),
+        (100_001).to_bytes(4, "big") + bytes(800_000),
     ],
 )
 def test_announced_sizes_are_compared_with_what_is_left_before_allocating(data: bytes) -> None:

@@ -197,6 +197,18 @@ def test_a_node_does_not_pass_as_a_leaf() -> None:
         verify_inclusion(0, 4, inner, [node_hash(LEAVES[2], LEAVES[3])], root)
 
 
+def test_proofs_that_are_too_long_or_too_short_are_named() -> None:
+    leaves = LEAVES[:6]
+    root, path, proof = tree_root(leaves), inclusion_proof(leaves, 2), consistency_proof(leaves, 3)
+    old_root = tree_root(leaves[:3])
+    for message, extend in (("too many", [*path, root]), ("too few", path[:-1])):
+        with pytest.raises(MerkleError, match=message):
+            verify_inclusion(2, 6, leaves[2], extend, root)
+    for message, extend in (("too many", [*proof, root]), ("too few", proof[:-1])):
+        with pytest.raises(MerkleError, match=message):
+            verify_consistency(3, 6, old_root, root, extend)
+
+
 def test_edges_of_consistency_are_refused_by_name() -> None:
     root = tree_root(LEAVES[:3])
     with pytest.raises(MerkleError, match="split view"):

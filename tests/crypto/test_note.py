@@ -304,6 +304,14 @@ def test_malformed_signature_lines_are_refused(line: bytes, strict: bool) -> Non
         open_note(NOTE + line, KEYS, strict=strict)
 
 
+@pytest.mark.parametrize("character", [chr(c) for c in range(32) if chr(c) != "\n"])
+def test_control_characters_in_a_note_text_are_refused(character: str) -> None:
+    line = NoteSignature("name", b"1234", b"5").line()
+    assert split_note(b"any text\n\n" + line)[0] == b"any text\n"
+    with pytest.raises(NoteError, match="control character"):
+        split_note(f"any{character}text\n\n".encode() + line)
+
+
 def test_a_note_above_the_size_limit_is_refused() -> None:
     with pytest.raises(NoteError, match="expected at most"):
         split_note(NOTE + bytes(1_000_000))

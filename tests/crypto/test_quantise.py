@@ -72,6 +72,40 @@ def test_rounding_is_unbiased(fraction: float, whole: float) -> None:
     assert abs(deviation) <= 5 * sigma + 2.0**-33
 
 
+class FixedBits:
+    """Stands in for the keystream: every draw k is the same."""
+
+    k = 0
+
+    def __init__(self, key: Secret, largest: int) -> None:
+        self.buffer = np.frombuffer(self.k.to_bytes(4, "little") * (largest // 4), np.uint8)
+
+    def fill(self, size: int) -> None:
+        assert size <= self.buffer.size
+
+
+@pytest.mark.parametrize(
+    ("k", "fraction", "goes_up"),
+    [
+        (0, 0.0, False),  # an integer never moves
+        (0, 2.0**-34, False),
+        (0, 2.0**-33, True),  # the first midpoint: 1 - u = 2^-33
+        (2**31, 0.5, False),
+        (2**31 - 1, 0.5, True),
+        (2**32 - 1, 1 - 2.0**-32, False),
+        (2**32 - 1, 1 - 2.0**-33, True),
+    ],
+)
+def test_the_draws_are_the_midpoints_of_a_grid(
+    k: int, fraction: float, goes_up: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Midpoints keep the bias within 2^-33 of a step on both sides."""
+    monkeypatch.setattr(FixedBits, "k", k)
+    monkeypatch.setattr("fedfm_crypto.quantise.Keystream", FixedBits)
+    rounded = stochastic_round(np.array([3 + fraction, fraction - 4]), 1, SeededRandom(1))
+    assert rounded.tolist() == [3 + goes_up, -4 + goes_up]
+
+
 def test_integers_stay_exact_and_equal_seeds_repeat() -> None:
     values = np.arange(-1000, 1000, dtype=np.float64)
     np.testing.assert_array_equal(stochastic_round(values, 1, SeededRandom(1)), values)

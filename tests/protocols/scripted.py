@@ -152,7 +152,10 @@ def integers_of(section: Any, name: str, number: int) -> NDArray[np.int64]:
 def plain_sum(simulation: Simulation, names: Sequence[str], number: int) -> NDArray[np.int64]:
     """The plaintext integer sum of these clients' updates of one round."""
     section = simulation.federation.charter.quantiser
-    return np.stack([integers_of(section, name, number) for name in names]).sum(axis=0)
+    total = np.zeros(section.values, np.int64)
+    for name in names:
+        total += integers_of(section, name, number)
+    return total
 
 
 def opened_integers(simulation: Simulation, total: NDArray[np.float64]) -> NDArray[np.int64]:

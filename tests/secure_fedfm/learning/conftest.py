@@ -21,6 +21,12 @@ WORDS = (
 )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Torch's threads spin while they wait: on shared cores more than one is far slower."""
+    torch.set_num_threads(1)
+
+
 def _save_tokenizer(folder: Path) -> int:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     vocabulary = {word: number for number, word in enumerate([*special, *WORDS])}

@@ -96,7 +96,7 @@ def test_every_family_comes_back_equal(
 def test_folder_and_memory_evaluate_alike(
     tiny_encoder: ModelSpec, task: TaskSpec, tickets: Dataset, tmp_path: Path
 ) -> None:
-    plan = TrainingPlan(epochs=2, batch_size=8, schedule_rounds=2)
+    plan = TrainingPlan(epochs=4, batch_size=8, schedule_rounds=2, head_learning_rate=3e-2)
     trained = train_centrally(tiny_encoder, AdapterSpec(), task, plan, tickets, rounds=2)
     adapted = load_adapted(tiny_encoder, AdapterSpec(), task)
     manifest = Manifest(tiny_encoder, task, AdapterSpec(), 64)

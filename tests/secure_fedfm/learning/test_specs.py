@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -103,6 +105,19 @@ def test_learning_rate_falls_over_the_rounds_and_stays() -> None:
     assert cosine.learning_rate_factor(3, 0.0) == pytest.approx(0.5)
     constant = TrainingPlan(schedule="constant")
     assert constant.learning_rate_factor(8, 0.3) == 1.0
+
+
+def test_what_a_charter_reader_imports_is_free_of_torch() -> None:
+    modules = (
+        "data dataset corpus splits specs plan recipes weights payload adapter_state "
+        "server_optimiser strict_json seeds"
+    ).split()
+    program = "".join(f"import secure_fedfm.learning.{name}\n" for name in modules)
+    program += "import sys; print(sorted({'torch', 'transformers', 'peft'} & set(sys.modules)))"
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "[]"
 
 
 def test_recipes_follow_size_and_rounds() -> None:

@@ -156,8 +156,8 @@ def test_rates_of_head_and_adapter_are_separate_and_follow_the_round(
     for round_number, factor in ((1, 1.0), (2, 0.5)):
         model.load(initial := load_adapted(tiny_encoder, AdapterSpec(), task).state())
         assert model.head is not None
-        model.head.weight.data.fill_(0.1)
-        model.head.weight.data[0].neg_()
+        # Not zero, or B would have no gradient in this one step.
+        model.head.weight.data.copy_(torch.linspace(0, 40, 96).cos().view(3, 32))
         before = model.state()
         train_round(model, rows, plan, round_number, "clinic")
         after = model.state()
@@ -175,7 +175,13 @@ def test_classifiers_learn(
     task: TaskSpec,
     tickets: Dataset,
 ) -> None:
-    plan = TrainingPlan(epochs=6, batch_size=8, schedule="constant", head_learning_rate=1e-2)
+    plan = TrainingPlan(
+        epochs=6,
+        batch_size=8,
+        schedule="constant",
+        adapter_learning_rate=1e-2,
+        head_learning_rate=3e-2,
+    )
     learner = _learner(tiny_distilbert, task, plan, tickets, spec)
     seen: list[TrainingProgress] = []
     update = learner.train(learner.initial_adapter(), 1, seen.append)

@@ -71,7 +71,7 @@ def test_an_absent_folder_and_an_unreachable_name_are_named(
         raise ConnectionError(name)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    with pytest.raises(ModelError, match="'owner/name'.*give a folder"):
+    with pytest.raises(ModelError, match=r"'owner/name'.*give a folder"):
         locate_model("owner/name")
 
 

@@ -1,0 +1,182 @@
+"""What a test may do to a party's process: die at a step, dawdle, record what passes through it.
+
+Installed in the forked process only (``process_launcher``); the product knows nothing of it.  A
+death is SIGKILL to the own process: nothing is flushed, closed or said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedfm_crypto.envelope import Envelope
+from fedfm_crypto.quantise import Quantiser
+from fedfm_protocols.coordinator_states import PHASES, Finished
+from fedfm_protocols.effects import Persist, Send, Transition
+from secure_fedfm.learning.learner import LocalLearner
+from secure_fedfm.services import coordinator as coordinator_module
+from secure_fedfm.services.client import ClientService
+from secure_fedfm.services.coordinator import CoordinatorService
+from secure_fedfm.services.evidence import Evidence
+from secure_fedfm.transport.server import ServerTransport
+
+# Long enough for a queued message to be on the wire; the client does nothing else meanwhile.
+DELIVERY_SECONDS = 0.15
+
+
+def install(faults: dict[str, Any]) -> None:
+    """Patch the services of this process; the keys are the functions below."""
+    for name, argument in faults.items():
+        _FAULTS[name](argument)
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+# ---------------------------------------------------------------- clients
+
+
+def _client_dies(deaths: list[dict[str, Any]]) -> None:
+    """``{"round", "effect", "when"}``: die before or after an effect of that name.
+
+    An effect's name is the type of the message sent, or ``Persist opened``.
+    """
+    original = ClientService._effect
+    due = {(d["round"], d["effect"], d["when"]) for d in deaths}
+
+    async def effect(self: ClientService, item: Any) -> None:
+        name = {
+            Persist: lambda: f"Persist {item.record}",
+            Send: lambda: item.envelope.header.type,
+        }.get(type(item), lambda: type(item).__name__)()
+        session = getattr(self._state, "session", None)
+        number = session.identity.round if session else getattr(item, "round", 0)
+        if (number, name, "before") in due:
+            _die()
+        await original(self, item)
+        if (number, name, "after") in due:
+            await asyncio.sleep(DELIVERY_SECONDS)
+            _die()
+
+    ClientService._effect = effect  # type: ignore[method-assign]
+
+
+def _train_slowly(seconds: dict[str, float]) -> None:
+    """Round (as text) -> seconds that training takes longer; stops with its round, as training
+    does."""
+    original = LocalLearner.train
+
+    def train(self: LocalLearner, adapter: Any, number: int, progress: Any = None) -> Any:
+        time.sleep(seconds.get(str(number), 0.0))
+        return original(self, adapter, number, progress)
+
+    LocalLearner.train = train  # type: ignore[method-assign]
+
+
+def _record_updates(folder: str) -> None:
+    """Write every update as trained, and its lane words before any mask, to ``folder``."""
+    original = Quantiser.quantise
+    counter = iter(range(1, 1 << 30))
+
+    @functools.wraps(original)
+    def quantise(self: Quantiser, values: Any, random: Any) -> Any:
+        words = original(self, values, random)
+        number = next(counter)
+        np.save(Path(folder) / f"update-{number}.npy", np.asarray(values))
+        np.save(Path(folder) / f"words-{number}.npy", words)
+        return words
+
+    Quantiser.quantise = quantise  # type: ignore[method-assign]
+
+
+# ---------------------------------------------------------------- coordinator
+
+
+def _coordinator_dies(death: dict[str, Any]) -> None:
+    """``{"round", "at"}``: die in a round at a phase's beginning (its name; ``opened`` is after
+    the journal and before any message), before its statement is logged, or after (``logged``)."""
+    carry_out, record = CoordinatorService._carry_out, Evidence.record_round
+
+    async def dying(self: CoordinatorService, transition: Transition[Any]) -> None:
+        state, at = transition.state, death["at"]
+        here = state.round.identity.round == death["round"]
+        starts = here and not isinstance(state, Finished) and type(state) is not type(self._state)
+        if starts and at == "opened":
+            _die()
+        await carry_out(self, transition)
+        if starts and PHASES[type(state)] == at:
+            await asyncio.sleep(DELIVERY_SECONDS)
+            _die()
+
+    def recording(self: Evidence, finished: Finished) -> None:
+        here = finished.round.identity.round == death["round"]
+        if here and death["at"] == "before-log":
+            _die()
+        record(self, finished)
+        if here and death["at"] == "logged":
+            _die()
+
+    CoordinatorService._carry_out = dying  # type: ignore[method-assign]
+    Evidence.record_round = recording  # type: ignore[method-assign]
+
+
+def _wait_for_all(seconds: float) -> None:
+    """Rounds wait so long for everybody: restarted clients are back in the next round."""
+    coordinator_module.REJOIN_SECONDS = seconds
+
+
+def _record_traffic(folder: str) -> None:
+    """Write all that the coordinator receives (whole payloads, as the transport hands them over)
+    and sends, one file each, to ``folder``."""
+    take, send = CoordinatorService._take_payload, CoordinatorService._send
+    counter = iter(range(1, 1 << 30))
+
+    def write(way: str, peer: str, payload: bytes) -> None:
+        kind = Envelope.decode(payload).header.type
+        (Path(folder) / f"{next(counter):06d}.{way}.{peer}.{kind}").write_bytes(payload)
+
+    async def taking(self: CoordinatorService, sender: str, payload: bytes) -> Any:
+        write("from", sender, payload)
+        return await take(self, sender, payload)
+
+    async def sending(self: CoordinatorService, name: str, envelope: Envelope) -> None:
+        write("to", name, envelope.encode())
+        await send(self, name, envelope)
+
+    CoordinatorService._take_payload = taking  # type: ignore[method-assign]
+    CoordinatorService._send = sending  # type: ignore[method-assign]
+
+
+def _authenticator_dies(round_number: int) -> None:
+    """Cancel the ZAP handler's task when that round opens."""
+    carry_out = CoordinatorService._carry_out
+
+    async def killing(self: CoordinatorService, transition: Transition[Any]) -> None:
+        await carry_out(self, transition)
+        if transition.state.round.identity.round == round_number:
+            transport: ServerTransport = self._transport
+            for task, part in transport._tasks.items():
+                if part == "authenticator":
+                    task.cancel()
+
+    CoordinatorService._carry_out = killing  # type: ignore[method-assign]
+
+
+_FAULTS = {
+    "client_dies": _client_dies,
+    "train_slowly": _train_slowly,
+    "record_updates": _record_updates,
+    "coordinator_dies": _coordinator_dies,
+    "wait_for_all": _wait_for_all,
+    "record_traffic": _record_traffic,
+    "authenticator_dies": _authenticator_dies,
+}
+

@@ -1,0 +1,408 @@
+"""Federations of real processes on loopback: built, started, killed, restarted and cleaned up.
+
+::
+
+    federation = build_federation(root, launcher, clients=5, rounds=3)
+    with federation:
+        federation.start_all()
+        federation.run_to_end(on_exit=lambda party, code: federation.start(party))
+
+Every wait is bounded, processes are ended by their pid only, and nothing outlives the launcher.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import queue
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from fedfm_protocols.charter import Charter, add_charter_signature, sign_charter
+from secure_fedfm.enrolling import enrol, make_keys
+from secure_fedfm.founding import draft_charter
+from secure_fedfm.learning.plan import TrainingPlan
+from secure_fedfm.learning.server_optimiser import ServerOptimiserSpec
+from secure_fedfm.learning.specs import AdapterSpec, ModelSpec, TaskSpec
+from secure_fedfm.learning.weights import pin_model
+from secure_fedfm.storage.site import Site
+from tests.secure_fedfm.learning.conftest import WORDS, _save_tokenizer
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+COORDINATOR = "coordinator"
+LABELS = ("balance-inquiry-label", "lost-card-label", "late-payment-label")
+# Generous: colleagues' machines are loaded. A phase never needs a second when idle.
+WAIT_SECONDS = 60.0
+Faults = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A party's process has ended; ``code`` is minus the signal if it was killed."""
+
+    party: str
+    code: int
+
+
+class Launcher:
+    """The process that forks all others (process_launcher.py)."""
+
+    def __init__(self, model: str) -> None:
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_OFFLINE": "1",
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.process_launcher", model],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            cwd=REPOSITORY,
+        )
+        self._answers: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._exits: dict[int, queue.Queue[Exited]] = {}
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+        assert self._answers.get(timeout=2 * WAIT_SECONDS) == {"ready": True}
+        self.cpu: dict[str, Any] = {}
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            answer = json.loads(line)
+            if "code" in answer:
+                self._exits[answer["pid"]].put(Exited(answer["party"], answer["code"]))
+            else:
+                if "pid" in answer:
+                    self._exits[answer["pid"]] = queue.Queue()
+                self._answers.put(answer)
+
+    def start(self, party: str, arguments: list[str], log: Path, faults: Faults) -> Process:
+        """Fork a party that runs the command line with these arguments."""
+        assert self._process.stdin is not None
+        order = {
+            "party": party,
+            "arguments": arguments,
+            "log": str(log),
+            "faults": dict(faults),
+        }
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        pid = self._answers.get(timeout=WAIT_SECONDS)["pid"]
+        return Process(party, pid, self._exits[pid])
+
+    def close(self) -> None:
+        """End the launcher with all its children."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(WAIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._thread.join(WAIT_SECONDS)
+        while not self._answers.empty():
+            self.cpu = self._answers.get()
+
+
+@dataclass
+class Process:
+    """One party's process."""
+
+    party: str
+    pid: int
+    _exits: queue.Queue[Exited] = field(repr=False)
+    code: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit code, if it has ended."""
+        if self.code is None and not self._exits.empty():
+            self.code = self._exits.get().code
+        return self.code
+
+    def wait(self, seconds: float = WAIT_SECONDS) -> int:
+        """The exit code, within ``seconds``."""
+        if self.code is None:
+            try:
+                self.code = self._exits.get(timeout=seconds).code
+            except queue.Empty:
+                raise AssertionError(f"{self.party} is still running after {seconds} s") from None
+        return self.code
+
+    def kill(self) -> None:
+        """SIGKILL to this pid alone."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.wait()
+
+
+@dataclass
+class TestFederation:
+    """Site folders, and the processes that run on them.  A context manager: it ends them all."""
+
+    __test__ = False
+    root: Path
+    launcher: Launcher
+    charter: Charter
+    sites: dict[str, Site]
+    endpoint: str
+    processes: dict[str, Process] = field(default_factory=dict)
+
+    def __enter__(self) -> TestFederation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes.values():
+            process.kill()
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        """Names of the clients."""
+        return self.charter.clients
+
+    @property
+    def bundle(self) -> Path:
+        """The evidence bundle, once the federation is concluded."""
+        return self.sites[COORDINATOR].bundle_folder
+
+    def start(self, party: str, *, faults: Faults | None = None, flags: tuple[str, ...] = ()) -> None:
+        """Start (or restart) one party with the command that an institution would type."""
+        verb = "coordinator" if party == COORDINATOR else "client"
+        arguments = [verb, "--site", str(self.sites[party].root), *flags]
+        log = self.sites[party].root / "log.jsonl"
+        self.processes[party] = self.launcher.start(party, arguments, log, faults or {})
+
+    def start_all(self, faults: Mapping[str, Faults] | None = None) -> None:
+        """The coordinator, then every client."""
+        for party in (COORDINATOR, *self.clients):
+            self.start(party, faults=(faults or {}).get(party))
+
+    def exits(self) -> Iterator[Exited]:
+        """Processes that have ended since the last look."""
+        for party, process in list(self.processes.items()):
+            if process.code is None and process.poll() is not None:
+                assert process.code is not None
+                yield Exited(party, process.code)
+
+    def run_to_end(
+        self, on_exit: Callable[[Exited], None] | None = None, seconds: float = 2 * WAIT_SECONDS
+    ) -> None:
+        """Until every process has ended with code 0; other exits go to ``on_exit`` first, which
+        may start the party again.  ``seconds`` bounds the silence between two log lines."""
+        self.run_until(
+            lambda: all(process.code == 0 for process in self.processes.values()), on_exit, seconds
+        )
+
+    def run_until(
+        self,
+        done: Callable[[], bool],
+        on_exit: Callable[[Exited], None] | None = None,
+        seconds: float = WAIT_SECONDS,
+    ) -> None:
+        """Until ``done()``, or fail once nothing was logged for ``seconds``."""
+        last, size = time.monotonic(), -1
+        while True:
+            for ended in self.exits():
+                if ended.code == 0:
+                    continue
+                if on_exit is None:
+                    raise AssertionError(f"{ended.party} ended with {ended.code}{self.tail()}")
+                on_exit(ended)
+            if done():
+                return
+            found = sum(path.stat().st_size for path in self.root.glob("*/log.jsonl"))
+            if found != size:
+                last, size = time.monotonic(), found
+            if time.monotonic() - last > seconds:
+                raise AssertionError(f"nothing happened for {seconds} s{self.tail()}")
+            time.sleep(0.02)
+
+    def log_of(self, party: str) -> str:
+        """All that a party has logged, over all its lives."""
+        path = self.sites[party].root / "log.jsonl"
+        return path.read_text("utf-8") if path.exists() else ""
+
+    def events(self, party: str, kind: str | None = None) -> list[dict[str, Any]]:
+        """A party's log, parsed; only lines of one ``kind`` if given."""
+        found = []
+        for line in self.log_of(party).splitlines():
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue  # the line that an error ends a process with is for people
+            if kind is None or event.get("kind") == kind:
+                found.append(event)
+        return found
+
+    def outcomes(self) -> dict[int, str]:
+        """Round -> outcome, as the coordinator logged it."""
+        return {
+            event["round"]: event["outcome"] for event in self.events(COORDINATOR, "round-ended")
+        }
+
+    def wait_for(self, party: str, text: str, seconds: float = WAIT_SECONDS) -> None:
+        """Until a party has logged ``text``."""
+        self.run_until(lambda: text in self.log_of(party), lambda _: None, seconds)
+
+    def tail(self) -> str:
+        """The end of every log, for a failure's message."""
+        return "".join(
+            f"\n--- {party}\n" + "\n".join(self.log_of(party).splitlines()[-12:])
+            for party in self.sites
+        )
+
+    def journal(self, party: str) -> list[tuple[int, str, bytes]]:
+        """Rows (round, record, value) of a stopped party's journal, in the order written."""
+        file = self.sites[party].root / "state.sqlite"
+        connection = sqlite3.connect(file)
+        try:
+            rows = connection.execute("SELECT round, record, value FROM journal ORDER BY id")
+            return [(number, record, bytes(value)) for number, record, value in rows]
+        finally:
+            connection.close()
+
+    def adapters(self) -> set[bytes]:
+        """The exported adapter of every client: tensors of adapter and head."""
+        return {
+            b"".join(
+                path.read_bytes()
+                for path in sorted(self.sites[name].export_folder.glob("*.safetensors"))
+            )
+            for name in self.clients
+        }
+
+
+# ---------------------------------------------------------------- building
+
+
+def save_tiny_model(folder: Path, *, hidden: int = 32, blocks: int = 2) -> ModelSpec:
+    """A random BERT with a tokenizer of twenty words."""
+    folder.mkdir(parents=True)
+    config = transformers.BertConfig(
+        vocab_size=_save_tokenizer(folder),
+        hidden_size=hidden,
+        num_hidden_layers=blocks,
+        num_attention_heads=2,
+        intermediate_size=2 * hidden,
+        max_position_embeddings=64,
+        initializer_range=0.3,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        transformers.BertModel(config).save_pretrained(folder)
+    return pin_model(str(folder))
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def build_federation(
+    root: Path,
+    launcher: Launcher,
+    model: ModelSpec,
+    *,
+    clients: int,
+    rounds: int,
+    rank: int = 4,
+    timeouts: Mapping[str, float] | None = None,
+) -> TestFederation:
+    """Make every party's site folder, with keys, enrolments and a charter that all have signed.
+
+    Clients hold different numbers of rows, so that a count that leaks would show.
+    """
+    names = [f"clinic-{number}" for number in range(1, clients + 1)]
+    sites = {name: Site(root / name) for name in (COORDINATOR, *names)}
+    enrolments = {}
+    for name, site in sites.items():
+        role = "coordinator" if name == COORDINATOR else "client"
+        make_keys(site, role)
+        enrolments[name] = enrol(site, role, name)
+    charter = draft_charter(
+        federation="test-federation",
+        coordinator=enrolments[COORDINATOR],
+        clients=[enrolments[name] for name in names],
+        log_public=sites[COORDINATOR].log_key().public,
+        model=model,
+        adapter=AdapterSpec(rank=rank, alpha=rank),
+        task=TaskSpec("classification", tuple(sorted(LABELS))),
+        plan=TrainingPlan(epochs=1, batch_size=8, schedule="constant"),
+        server_optimiser=ServerOptimiserSpec(),
+        rounds=rounds,
+    )
+    signed = _sign(charter, sites)
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    for number, (name, site) in enumerate(sites.items()):
+        site.write(site.charter_file, signed)
+        if name == COORDINATOR:
+            for other, enrolment in enrolments.items():
+                site.write(site.enrolments_folder / f"{other}.json", enrolment.statement)
+        else:
+            write_rows(site.root / "data.csv", rows_of(number))
+        write_config(site, name, endpoint, timeouts or {})
+    return TestFederation(root, launcher, charter, sites, endpoint)
+
+
+def _sign(charter: Charter, sites: Mapping[str, Site]) -> bytes:
+    first, *others = charter.founders.names
+    envelope = sign_charter(charter, first, sites[first].identity())
+    for name in others:
+        envelope = add_charter_signature(envelope, name, sites[name].identity())
+    return envelope
+
+
+def write_config(
+    site: Site, name: str, endpoint: str, timeouts: Mapping[str, float], **policy: str
+) -> None:
+    """A site.toml for a test: JSON logs, one thread."""
+    coordinates = name == COORDINATOR
+    lines = [
+        f'role = "{"coordinator" if coordinates else "client"}"',
+        f'name = "{name}"',
+        'log_format = "json"',
+        *([f'bind = "{endpoint}"'] if coordinates else [f'coordinator = "{endpoint}"']),
+    ]
+    if not coordinates:
+        lines += ['data = "data.csv"', "threads = 1", f"connect_timeout = {WAIT_SECONDS}"]
+    lines += ["[policy]", *(f"{key} = {value}" for key, value in policy.items())]
+    if coordinates:
+        lines += ["[timeouts]", *(f"{phase} = {s}" for phase, s in timeouts.items())]
+    site.write(site.config_file, ("\n".join(lines) + "\n").encode())
+
+
+def rows_of(number: int) -> list[tuple[str, str]]:
+    """Rows of client ``number``: 6 more than the client before it has."""
+    texts = ("my money where", "card lost help me", "bill late pay")
+    return [
+        (f"{texts[i % 3]} {WORDS[(i * 7 + number) % len(WORDS)]}", LABELS[i % 3])
+        for i in range(6 + 6 * number)
+    ]
+
+
+def write_rows(file: Path, rows: list[tuple[str, str]], header: tuple[str, ...] = ("text", "label")) -> None:
+    """A CSV file."""
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        writer.writerows(rows)
