@@ -44,6 +44,8 @@ class Label(Enum):
     """Salted commitment to the shares that a dealer gives one recipient."""
     DEALERS = b"secure-fedfm/v1/dealers"
     """Hash of the set of dealers whose shares a client received."""
+    GRAPH = b"secure-fedfm/v1/graph"
+    """Order of the ring of a sparse masking graph, from opened nonces."""
     TENSORS = b"secure-fedfm/v1/tensors"
     """Hash of a set of named tensors (adapter, initial weights)."""
     UPLOAD = b"secure-fedfm/v1/upload"

@@ -44,6 +44,7 @@ class Keystream:
 
     __slots__ = ("_encryptor", "_zeros", "buffer")
 
+    _zeros: memoryview
     buffer: NDArray[np.uint8]
     """Holds the latest piece; a few bytes longer than ``largest``, content undefined past it."""
 

@@ -94,6 +94,10 @@ class _TrainingStopped(Exception):
     """Raised inside the training thread when its round is over."""
 
 
+def _round_of(state: ClientState) -> int:
+    return 0 if isinstance(state, Idle) else state.session.identity.round
+
+
 class ClientService:
     """One client, from its first connection to the end of the federation."""
 
@@ -111,6 +115,7 @@ class ClientService:
         self._inbox: asyncio.Queue[_Item] = asyncio.Queue()
         self._outbox: list[Envelope] = []  # this round's own messages, for byte-identical resends
         self._hellos = 0
+        self._asked: bytes | None = None  # what this site asked the coordinator about last
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="training")
         self._concluded = False
 
@@ -142,7 +147,7 @@ class ClientService:
     async def _feed(self, source: Callable[[], object]) -> None:
         try:
             await source()  # type: ignore[misc]
-        except FedFMError as error:
+        except Exception as error:
             self._inbox.put_nowait(_Failed(error))
 
     async def _read_messages(self) -> None:
@@ -193,16 +198,15 @@ class ClientService:
             transition = client_step(self._context, self._state, event)
         except (RoundViolation, DivergenceError) as error:
             LOG.error("left the round: %s", error)
-            transition = leave_round(self._state, str(error))
-            await self._carry_out(transition)
-            await self._greet()  # the coordinator sends what this site may have missed
+            await self._carry_out(leave_round(self._state, str(error)))
+            await self._ask(event.envelope.signature if isinstance(event, Received) else None)
             return
         await self._carry_out(transition)
 
     async def _carry_out(self, transition: Transition[ClientState]) -> None:
         before = self._state
         self._state = transition.state
-        if isinstance(before, Idle) != isinstance(transition.state, Idle):
+        if _round_of(before) != _round_of(transition.state):
             self._outbox.clear()
         for effect in transition.effects:
             await self._effect(effect)
@@ -305,11 +309,15 @@ class ClientService:
         for envelope in tuple(self._outbox):
             await self._send(envelope)
 
+    async def _ask(self, about: bytes | None) -> None:
+        """Greet, so that the coordinator sends what this site may have missed; once per matter,
+        for it may repeat the very message that could not be taken."""
+        if about is None or about != self._asked:
+            self._asked = about
+            await self._greet()
+
     async def _catch_up(self, envelope: Envelope) -> None:
         self._check_link(envelope)
-        if not isinstance(self._state, Idle):
-            LOG.info("catching up is put off: this site is in a round")
-            return
         memory = self._state.memory
         catch_up = read_body(envelope, CatchUp)
         for missed in verify_catch_up(
@@ -318,6 +326,9 @@ class ClientService:
             last_applied=memory.last_applied,
             adapter_hash=memory.adapter_hash,
         ):
+            if not isinstance(self._state, Idle):
+                # A quorum has finished a round on this site's adapter: its own round is over.
+                await self._carry_out(leave_round(self._state, "it ended without this site"))
             computed = await asyncio.to_thread(self._keeper.compute, missed.total, missed.accepted)
             if computed != missed.adapter_after:
                 raise DivergenceError(
@@ -350,6 +361,8 @@ class ClientService:
             concluded = self._review_leaf(offer.leaf, memory)
         except ProtocolError as error:
             LOG.error("the log's checkpoint is not cosigned: %s", error)
+            # Explained if this site missed something, or the proof starts elsewhere.
+            await self._ask(offer.checkpoint.partition(b"\n\n")[0])
             return
         self._remember(replace(memory, checkpoint=checkpoint))
         site = self._context.site

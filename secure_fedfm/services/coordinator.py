@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from fedfm_audit.errors import LogForkError
 from fedfm_crypto.codec import encode
-from fedfm_crypto.envelope import Envelope, seal_envelope
+from fedfm_crypto.envelope import CheckpointSeen, Envelope, seal_envelope
 from fedfm_crypto.errors import CodecError, NoteError
 from fedfm_crypto.identity import IdentityKey
 from fedfm_crypto.random_source import system_random
@@ -57,14 +57,16 @@ REJOIN_SECONDS = 2.0
 class _Peers:
     """What the coordinator knows about the clients' connections.
 
-    ``ready`` have said Hello on their present connection; ``log_size`` is the checkpoint each has
-    verified last; ``outbox`` holds this round's messages to each, for byte-identical resends.
+    ``ready`` have said Hello on their present connection; ``log_size`` is the checkpoint each was
+    offered last, or said that it holds; ``outbox`` holds this round's messages to each, for
+    byte-identical resends; ``forked`` claim to have seen another log than this one.
     """
 
     ready: set[str] = field(default_factory=set)
     log_size: dict[str, int] = field(default_factory=dict)
     outbox: dict[str, list[Envelope]] = field(default_factory=dict)
     cosigned: set[str] = field(default_factory=set)
+    forked: set[str] = field(default_factory=set)
 
 
 class CoordinatorService:
@@ -105,7 +107,10 @@ class CoordinatorService:
         """
         reader = asyncio.create_task(self._read())
         try:
-            await self._gather(self._federation.clients, self._config.timeouts.connect)
+            concluded = self._evidence.history.concluded
+            # Started again after the end, it serves those who missed the end: any number.
+            needed = 0 if concluded else self._federation.thresholds.share_threshold
+            await self._gather(self._config.timeouts.connect, needed)
             while self._evidence.history.completed < self._federation.charter.rounds:
                 await self._run_round(self._evidence.history.last_round + 1)
                 await self._publish_checkpoint()
@@ -137,16 +142,21 @@ class CoordinatorService:
         except Exception as error:
             self._inbox.put_nowait(error)
 
-    async def _next(self, seconds: float) -> Event | None:
-        """Handle what comes in until the round's state machine has an event; None on time-out."""
+    async def _next(self, seconds: float) -> Inbound | TransportEvent | BaseException | None:
+        """The next thing that comes in, for :meth:`_take`; None on time-out."""
+        if seconds <= 0:  # a queue that is never empty must not put off a deadline
+            return None
         try:
             async with asyncio.timeout(seconds):
-                while True:
-                    event = await self._take(await self._inbox.get())
-                    if event is not None:
-                        return event
+                return await self._inbox.get()
         except TimeoutError:
             return None
+
+    async def _idle(self, seconds: float) -> None:
+        """Handle one thing between rounds, or let ``seconds`` pass; late messages are dropped."""
+        item = await self._next(seconds)
+        if item is not None:
+            await self._take(item)
 
     async def _take(self, item: Inbound | TransportEvent | BaseException) -> Event | None:
         match item:
@@ -174,7 +184,7 @@ class CoordinatorService:
         try:
             match envelope.header.type:
                 case "Hello":
-                    await self._welcome(sender, envelope)
+                    return await self._welcome(sender, envelope)
                 case "Cosignature":
                     self._take_cosignature(sender, envelope)
                 case _:
@@ -183,18 +193,16 @@ class CoordinatorService:
             LOG.info("refused: %s", error)
         return None
 
-    async def _gather(self, wanted: Iterable[str], seconds: float) -> None:
-        """Wait until all of ``wanted`` are ready, or the time is up and enough are."""
-        needed = self._federation.thresholds.share_threshold
+    async def _gather(self, seconds: float, needed: int) -> None:
+        """Wait until all clients are ready, or the time is up and ``needed`` are."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
-        missing = set(wanted)
-        while missing := set(wanted) - self._peers.ready:
+        while missing := set(self._federation.clients) - self._peers.ready:
             self._report("waiting")
             remaining = deadline - loop.time()
             if remaining <= 0:
                 break
-            await self._next(remaining)
+            await self._idle(remaining)
         if missing:
             LOG.warning("not connected: %s", ", ".join(sorted(missing)))
         while len(self._peers.ready) < needed:
@@ -204,13 +212,13 @@ class CoordinatorService:
                 len(self._peers.ready),
                 needed,
             )
-            await self._next(seconds)
+            await self._idle(max(seconds, REJOIN_SECONDS))
 
     # ---- rounds
 
     async def _run_round(self, number: int) -> None:
         grace = REJOIN_SECONDS if number > 1 else 0.0
-        await self._gather(self._federation.clients, grace)
+        await self._gather(grace, self._federation.thresholds.share_threshold)
         self._peers.outbox.clear()
         opened = open_round(
             self._context,
@@ -248,9 +256,12 @@ class CoordinatorService:
         deadline = loop.time() + self._config.timeouts.of_phase(phase)
         started = type(self._state)
         while self._state is not None and type(self._state) is started:
-            event = await self._next(max(0.0, deadline - loop.time()))
+            item = await self._next(deadline - loop.time())
+            event = Deadline(phase) if item is None else await self._take(item)
+            if event is None:
+                continue
             try:
-                transition = coordinator_step(self._context, self._state, event or Deadline(phase))
+                transition = coordinator_step(self._context, self._state, event)
             except MessageRefused as error:
                 LOG.info("refused: %s", error)
                 continue
@@ -308,31 +319,64 @@ class CoordinatorService:
         verify_signature(envelope, self._federation)
         check_place(envelope, context=self._federation.link_context, step=0)
 
-    async def _welcome(self, name: str, envelope: Envelope) -> None:
-        """A client says where it stands: bring it up to date."""
+    async def _welcome(self, name: str, envelope: Envelope) -> Event | None:
+        """A client says where it stands: bring it up to date.
+
+        One that has lost the round it took part in has left it; nobody waits for it any longer.
+        """
         self._check_link(envelope)
         hello = read_body(envelope, Hello)
-        # A client that has seen more than this log holds proves a fork or a restored backup.
-        seen = envelope.header.checkpoint
-        self._evidence.log.check_head(seen.size, seen.root)
+        if not self._same_log(name, envelope.header.checkpoint):
+            return None
         for missed in self._evidence.missed_rounds(hello.last_round):
             await self._send(name, self._seal(CatchUp((missed,))))
         self._peers.log_size[name] = hello.log_size
         if hello.log_size < self._evidence.log.size:
-            await self._send(name, self._seal(self._evidence.offer(hello.log_size)))
-        if self._state is not None and not isinstance(self._state, Finished):
-            sent = self._peers.outbox.get(name, [])
-            same_round = hello.round == self._state.round.identity.round
-            for waiting in sent[hello.received if same_round else 0 :]:
-                await self._send(name, waiting)
+            await self._offer(name)
         self._peers.ready.add(name)
         LOG.info("%s is ready", name, extra={"kind": "ready", "peer": name})
+        if self._state is None or isinstance(self._state, Finished):
+            return None
+        current = self._state.round
+        same_round = hello.round == current.identity.round
+        if not same_round and any(sender == name for sender, _ in current.taken):
+            return Left(name)
+        sent = self._peers.outbox.get(name, [])
+        for waiting in sent[hello.received if same_round else 0 :]:
+            await self._send(name, waiting)
+        return None
+
+    def _same_log(self, name: str, seen: CheckpointSeen) -> bool:
+        """Whether the checkpoint that a client has seen is one of this log.
+
+        Raises
+        ------
+        LogForkError
+            if more clients deny it than may conspire: this log was forked, or restored from an
+            old copy, and must not grow.  One client alone could be lying.
+        """
+        try:
+            self._evidence.log.check_head(seen.size, seen.root)
+        except LogForkError as error:
+            LOG.error("%s is not admitted to rounds: %s", name, error)
+            self._peers.ready.discard(name)
+            self._peers.forked.add(name)
+            if len(self._peers.forked) > self._federation.thresholds.colluding:
+                raise
+            return False
+        self._peers.forked.discard(name)
+        return True
+
+    async def _offer(self, name: str) -> None:
+        """Offer the latest checkpoint, proven from the one this client will have read before."""
+        offer = self._evidence.offer(self._peers.log_size.get(name, 0))
+        self._peers.log_size[name] = self._evidence.log.size
+        await self._send(name, self._seal(offer))
 
     def _take_cosignature(self, name: str, envelope: Envelope) -> None:
         self._check_link(envelope)
         self._evidence.attach(read_body(envelope, Cosignature).line)
         self._peers.cosigned.add(name)
-        self._peers.log_size[name] = self._evidence.log.size
 
     async def _publish_checkpoint(self) -> None:
         """Step 15: offer the new checkpoint to everyone, collect the witnesses' cosignatures."""
@@ -340,12 +384,11 @@ class CoordinatorService:
         self._report("cosignatures")
         self._peers.cosigned.clear()
         for name in sorted(self._peers.ready):
-            offer = self._evidence.offer(self._peers.log_size.get(name, 0))
-            await self._send(name, self._seal(offer))
+            await self._offer(name)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._config.timeouts.cosignatures
         while self._peers.ready - self._peers.cosigned and loop.time() < deadline:
-            await self._next(deadline - loop.time())
+            await self._idle(deadline - loop.time())
         quorum = self._federation.thresholds.vote_quorum
         if len(self._peers.cosigned) < quorum:
             LOG.warning(

@@ -7,6 +7,7 @@ adapter is in force is read from its leaves, never from a second book.
 from __future__ import annotations
 
 import platform
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -242,7 +243,9 @@ class Evidence:
         return catch_up_records(self._site, after)
 
     def bundle(self, destination: Path) -> Path:
-        """Write the evidence bundle."""
+        """Write the evidence bundle; one from before is replaced (it may lack cosignatures)."""
+        if destination.exists():
+            shutil.rmtree(destination)
         transcripts = {
             int(path.stem): path.read_bytes() for path in self._site.rounds_folder.glob("*.json")
         }

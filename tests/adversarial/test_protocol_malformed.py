@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +14,9 @@ from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import CodecError
 from fedfm_protocols import messages
 from fedfm_protocols.client import client_step
+from fedfm_protocols.client_states import ClientState
 from fedfm_protocols.coordinator import coordinator_step
+from fedfm_protocols.coordinator_states import CoordinatorState
 from fedfm_protocols.effects import Received
 from fedfm_protocols.errors import MalformedMessage, ProtocolError
 from tests.protocols.scripted import (
@@ -50,17 +52,21 @@ def _recorded() -> RecordingSimulation:
 def _step_that_takes(kind: str) -> tuple[Envelope, Callable[[Envelope], object]]:
     """One recorded message of this type, and the transition that took it."""
     recorded = _recorded()
-    if kind in CLIENT_MESSAGES:
-        for phase, event in recorded.coordinator_tape:
-            if isinstance(event, Received) and event.envelope.header.type == kind:
-                return event.envelope, lambda envelope: coordinator_step(
-                    recorded.coordinator, phase, Received(envelope)
-                )
+    for phase, event in recorded.coordinator_tape:
+        if isinstance(event, Received) and event.envelope.header.type == kind:
+            return event.envelope, partial(_coordinator_takes, phase)
     for name, state, event in recorded.client_tape:
         if isinstance(event, Received) and event.envelope.header.type == kind:
-            context = recorded.clients[name].context
-            return event.envelope, lambda envelope: client_step(context, state, Received(envelope))
+            return event.envelope, partial(_client_takes, name, state)
     raise LookupError(kind)
+
+
+def _coordinator_takes(phase: CoordinatorState, envelope: Envelope) -> object:
+    return coordinator_step(_recorded().coordinator, phase, Received(envelope))
+
+
+def _client_takes(name: str, state: ClientState, envelope: Envelope) -> object:
+    return client_step(_recorded().clients[name].context, state, Received(envelope))
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -70,7 +76,7 @@ def test_a_malformed_body_is_refused_and_the_state_kept(kind: str, damage: str) 
     assert take(envelope)
     key = key_of(_recorded(), envelope.header.sender)
     forged = forge(key, envelope, DAMAGE[damage](envelope.body))
-    with pytest.raises(MalformedMessage, match=f"{kind} from {envelope.header.sender}"):
+    with pytest.raises(MalformedMessage, match=f"(?i){kind} (from|of) {envelope.header.sender}"):
         take(forged)
 
 

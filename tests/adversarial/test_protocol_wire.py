@@ -56,10 +56,13 @@ def _received(simulation: RecordingSimulation, lane_bits: int) -> dict[str, NDAr
         if envelope.header.type == "Upload":
             name = f"upload of {envelope.header.sender}"
             words[name] = unpack_lanes(body_of(envelope, Upload).words, lane_bits)
-    for number, (state, _) in enumerate(simulation.coordinator_tape):
-        if isinstance(state, Uploading | Voting | Unmasking) and state.total is not None:
-            words[f"sum at event {number}"] = state.total
-    return words
+    sums = {
+        id(state.total): state.total
+        for state, _ in simulation.coordinator_tape
+        if isinstance(state, Uploading | Voting | Unmasking) and state.total is not None
+    }
+    assert len(sums) == len(simulation.clients)
+    return words | {f"sum {number}": total for number, total in enumerate(sums.values())}
 
 
 def _chi_square(words: NDArray[np.uint32], lane_bits: int) -> list[float]:

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from fedfm_crypto.errors import CapacityError, CryptoError, InvalidKeyError
 from fedfm_crypto.lanes import pack_lanes
-from fedfm_crypto.mask import Keystream, add_mask, expand_mask
+from fedfm_crypto.mask import Keystream, Sign, add_mask, add_masks, expand_mask
 from fedfm_crypto.secret import Secret
 
 KEY = Secret(bytes(range(32)))
-CHUNK = 1 << 15
+CHUNK = 1 << 14
 BORDERS = [0, 1, 2, 15, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 7]
 
 
@@ -146,3 +146,22 @@ def test_wrong_arguments_are_refused() -> None:
         with pytest.raises(CryptoError, match="contiguous 1-D uint32"):
             add_mask(array, KEY, 1, 32)
     assert not words.any()
+
+
+@pytest.mark.parametrize("lane_bits", [24, 32])
+@pytest.mark.parametrize("count", [0, 1, 16383, 16384, 40001])
+def test_several_masks_at_once_equal_the_same_masks_one_by_one(lane_bits: int, count: int) -> None:
+    keys = [Secret(bytes([i]) * 32) for i in range(1, 5)]
+    signs: list[Sign] = [1, -1, -1, 1]
+    together = np.arange(count, dtype=np.uint32)
+    expected = together.astype(np.int64)
+    add_masks(together, list(zip(keys, signs, strict=True)), lane_bits)
+    for key, sign in zip(keys, signs, strict=True):
+        expected += sign * expand_mask(key, count, lane_bits).astype(np.int64)
+    assert np.array_equal(together, expected % (1 << lane_bits))
+
+
+def test_no_masks_leave_the_words_alone() -> None:
+    words = np.arange(5, dtype=np.uint32)
+    add_masks(words, [], 32)
+    assert words.tolist() == [0, 1, 2, 3, 4]

@@ -1,0 +1,162 @@
+"""Sparse masking graphs: each client masks with k neighbours instead of with everyone.
+
+Nodes stand on a ring in an order drawn from public randomness that nobody chose, and each is
+joined to the k/2 nodes before and after it (a Harary graph on a random permutation).  Source:
+Bell, Bonawitz, Gascon, Lepoint, Raykova 2020, "Secure Single-Server Aggregation with
+(Poly)Logarithmic Overhead", sections 3 and 4; the search for (k, t) follows the two bad events
+of its theorem, with the exact hypergeometric tails instead of their Chernoff bounds.
+
+What k and t must achieve for n clients, ``colluding`` of whom are the adversary's and
+``dropouts`` of whom vanish:
+
+- the honest survivors stay connected, or the sum falls apart into smaller sums;
+- no client has t adversarial neighbours (t shares rebuild a secret), and, against a coordinator
+  that tells different survivors' sets to different clients, no client's neighbourhood can yield
+  t shares of both of its secrets: 2 t > k + (adversarial neighbours);
+- every client keeps at least t surviving neighbours, or its masks cannot be taken off.
+
+The first two fail with probability at most 2^-40 together, the last at most 2^-20 a round.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from fedfm_crypto.hashing import hash_parts
+from fedfm_crypto.labels import Label
+from fedfm_protocols.errors import CharterError
+
+SECURITY_BITS = 40
+CORRECTNESS_BITS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class GraphParameters:
+    """Degree ``k`` (even) and share threshold ``t`` of every neighbourhood."""
+
+    clients: int
+    degree: int
+    threshold: int
+
+
+@lru_cache(maxsize=64)
+def find_parameters(clients: int, colluding: int, dropouts: int) -> GraphParameters:
+    """Smallest degree, and the threshold for it, that meet the bounds of this module.
+
+    Raises
+    ------
+    CharterError
+        if no degree below ``clients - 1`` does; the complete graph is then the answer.
+    """
+    if clients < 4 or colluding < 0 or dropouts < 0 or colluding + dropouts >= clients:
+        raise CharterError(
+            f"no sparse graph for {clients} clients with {colluding} colluding and {dropouts} "
+            "dropping out"
+        )
+    for degree in range(2, clients - 1, 2):
+        threshold = _threshold(clients, colluding, dropouts, degree)
+        if threshold is not None:
+            return GraphParameters(clients, degree, threshold)
+    raise CharterError(
+        f"{clients} clients with {colluding} colluding and {dropouts} dropping out need more "
+        "neighbours than there are clients; lower limits.colluding or limits.dropouts"
+    )
+
+
+def _threshold(clients: int, colluding: int, dropouts: int, degree: int) -> int | None:
+    per_event = -(SECURITY_BITS + 1) * math.log(2)
+    if _log_disconnected(clients, colluding + dropouts, degree) >= per_event:
+        return None
+    each = math.log(clients)
+    adversarial = _upper_quantile(clients, colluding, degree, per_event - each)
+    surviving = _lower_quantile(
+        clients, clients - dropouts, degree, -CORRECTNESS_BITS * math.log(2) - each
+    )
+    # 2 t > k + adversarial neighbours, so that no two disjoint sets of t answers exist.
+    threshold = max((degree + adversarial) // 2 + 1, adversarial + 1, 2)
+    return threshold if threshold <= surviving else None
+
+
+def _log_disconnected(clients: int, bad: int, degree: int) -> float:
+    """Log of a bound on the chance that the ring falls apart once ``bad`` nodes are gone.
+
+    That takes two gaps of degree/2 bad nodes in a row each; the bound is the union over all
+    pairs of places for them.
+    """
+    if degree > bad:
+        return -math.inf
+    pairs = math.log(clients) + math.log(clients - degree - 1) - math.log(2)
+    return pairs + _log_choose(clients - degree, bad - degree) - _log_choose(clients, bad)
+
+
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+
+def _log_probability(population: int, marked: int, drawn: int, hits: int) -> float:
+    """Log of the hypergeometric probability of ``hits`` marked nodes among ``drawn``."""
+    if hits < max(0, drawn - (population - marked)) or hits > min(drawn, marked):
+        return -math.inf
+    return (
+        _log_choose(marked, hits)
+        + _log_choose(population - marked, drawn - hits)
+        - _log_choose(population, drawn)
+    )
+
+
+def _log_add(a: float, b: float) -> float:
+    if a == -math.inf:
+        return b
+    if b == -math.inf:
+        return a
+    high, low = max(a, b), min(a, b)
+    return high + math.log1p(math.exp(low - high))
+
+
+def _upper_quantile(population: int, marked: int, drawn: int, log_bound: float) -> int:
+    """Smallest x with P[X > x] <= bound."""
+    tail = -math.inf
+    for hits in range(drawn, -1, -1):
+        tail = _log_add(tail, _log_probability(population, marked, drawn, hits))
+        if tail > log_bound:
+            return hits
+    return 0
+
+
+def _lower_quantile(population: int, marked: int, drawn: int, log_bound: float) -> int:
+    """Largest x with P[X < x] <= bound."""
+    tail = -math.inf
+    for hits in range(drawn + 1):
+        tail = _log_add(tail, _log_probability(population, marked, drawn, hits))
+        if tail > log_bound:
+            return hits
+    return drawn
+
+
+def graph_seed(context: bytes, nonces: Iterable[bytes]) -> bytes:
+    """The ring's randomness: a hash of the fixed roster's context and every opened nonce (in
+    the order of their owners' names), which all were committed to before any was known."""
+    return hash_parts(Label.GRAPH, context, *nonces)
+
+
+def neighbours(names: Sequence[str], seed: bytes, degree: int) -> dict[str, tuple[str, ...]]:
+    """Everyone's neighbours (sorted) on the ring that ``seed`` draws.
+
+    ``degree`` of ``len(names) - 1`` or more gives the complete graph.
+    """
+    if degree >= len(names) - 1:
+        everyone = tuple(sorted(names))
+        return {name: tuple(n for n in everyone if n != name) for name in everyone}
+    ring = sorted(names, key=lambda name: hash_parts(Label.GRAPH, seed, name.encode()))
+    size, half = len(ring), degree // 2
+    return {
+        name: tuple(
+            sorted(
+                ring[(place + offset) % size] for offset in range(-half, half + 1) if offset != 0
+            )
+        )
+        for place, name in enumerate(ring)
+    }
