@@ -40,6 +40,8 @@ class Label(Enum):
     """Commitment to a self-mask seed."""
     NONCE_COMMITMENT = b"secure-fedfm/v1/commit-nonce"
     """Commitment to a beacon nonce."""
+    GRAPH_COMMITMENT = b"secure-fedfm/v1/commit-graph"
+    """Commitment to a nonce of the masking graph."""
     SHARE_COMMITMENT = b"secure-fedfm/v1/commit-share"
     """Salted commitment to the shares that a dealer gives one recipient."""
     DEALERS = b"secure-fedfm/v1/dealers"

@@ -51,7 +51,7 @@ def open_round(
         )
     memory = replace(memory, last_opened=opened.round, checkpoint=checkpoint)
     secrets = RoundSecrets.draw(opened.steps, context.random)
-    offer = make_offer(federation.masked, context0, name, secrets)
+    offer = make_offer(federation, context0, name, secrets)
     session = taken(
         Session(identity, context0, context0, step=0, sent=0, taken={}, received=0), envelope
     )
@@ -91,9 +91,9 @@ def _check_opening(context: ClientContext, memory: ClientMemory, opened: RoundOp
         ),
         (lambda: name in opened.invited, f"does not invite {name}"),
         (
-            lambda: len(opened.invited) >= thresholds.share_threshold,
-            f"invites {len(opened.invited)} clients, below the share threshold of "
-            f"{thresholds.share_threshold}",
+            lambda: len(opened.invited) >= thresholds.vote_quorum,
+            f"invites {len(opened.invited)} clients, below the quorum of "
+            f"{thresholds.vote_quorum}",
         ),
         (
             lambda: opened.config_hash == federation.config_hash,

@@ -4,7 +4,8 @@ of order finds nothing to act on, and secrets are gone with the state that held 
 ::
 
     Idle -> Offered -> Shared -> Training -> Committed -> Uploaded -> Voted -> Unmasked
-      ^                                                                            |
+      ^        |          ^                                                        |
+      |        +-> Opened +  (sparse graph only)                                   |
       +------------------------- Acked <- Applying <-------------------------------+
 
 Every state but Idle also goes back to Idle on RoundClose, on a RoundViolation, and when a later
@@ -22,6 +23,7 @@ from fedfm_protocols.context import RoundIdentity
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.masking import RoundSecrets
 from fedfm_protocols.messages import Cohort, KeyOffer, ShareContents
+from fedfm_protocols.neighbourhood import Neighbourhoods
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +86,25 @@ class Offered:
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
-    """Step 3 done: shares dealt; waits for ShareDelivery."""
+class Opened:
+    """Step 2 done on a sparse graph: nonce opened; waits for GraphNonces."""
 
     memory: ClientMemory
     session: Session
     secrets: RoundSecrets = field(repr=False)
     offers: Mapping[str, KeyOffer]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Step 3 done: shares dealt; waits for ShareDelivery.  ``offers`` are the neighbours' and
+    this client's own."""
+
+    memory: ClientMemory
+    session: Session
+    secrets: RoundSecrets = field(repr=False)
+    offers: Mapping[str, KeyOffer]
+    hood: Neighbourhoods
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +116,7 @@ class Training:
     session: Session
     secrets: RoundSecrets = field(repr=False)
     offers: Mapping[str, KeyOffer]
+    hood: Neighbourhoods
     dealers: tuple[str, ...]
     held: Mapping[str, ShareContents] = field(repr=False)
 
@@ -112,6 +127,7 @@ class Committed:
 
     memory: ClientMemory
     session: Session
+    hood: Neighbourhoods
     dealers: tuple[str, ...]
     held: Mapping[str, ShareContents] = field(repr=False)
     upload: bytes = field(repr=False)
@@ -124,6 +140,7 @@ class Uploaded:
 
     memory: ClientMemory
     session: Session
+    hood: Neighbourhoods
     dealers: tuple[str, ...]
     held: Mapping[str, ShareContents] = field(repr=False)
     values: int
@@ -173,5 +190,5 @@ class Acked:
     adapter_hash: bytes
 
 
-InRound = Offered | Shared | Training | Committed | Uploaded | Voted | Unmasked | Applying | Acked
+InRound = Offered | Opened | Shared | Training | Committed | Uploaded | Voted | Unmasked | Applying | Acked
 ClientState = Idle | InRound

@@ -59,6 +59,11 @@ class Federation:
         return self.charter.suite != "clear"
 
     @property
+    def sparse(self) -> bool:
+        """Whether a round has a sparse masking graph: masks, and too many clients for all pairs."""
+        return self.masked and self.thresholds.sparse
+
+    @property
     def link_context(self) -> bytes:
         """Context of messages that belong to no round (Hello, CatchUp)."""
         return hash_parts(Label.CONTEXT_LINK, self.charter_hash)

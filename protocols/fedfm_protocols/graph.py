@@ -16,12 +16,22 @@ What k and t must achieve for n clients, ``colluding`` of whom are the adversary
 - every client keeps at least t surviving neighbours, or its masks cannot be taken off.
 
 The first two fail with probability at most 2^-40 together, the last at most 2^-20 a round.
+
+Two powers of a malicious coordinator go beyond that paper's analysis (docs/adr/0013):
+
+- It sees the opened nonces before it publishes them, so it can choose which to leave out and try
+  many rings.  At most :data:`MAX_WITHHELD` may be left out, and the bounds hold for all of these
+  rings together (a union bound over the choices).
+- It sees the ring before it says who vanished, so the "dropouts" may be a whole arc.  Every
+  client therefore refuses a cohort in which anybody keeps fewer than ``min_neighbours`` accepted
+  neighbours: k/2 on one side plus one more than the adversary has on the other.  A part of the
+  ring that is cut off ends in a client that cannot have that many.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -31,20 +41,29 @@ from fedfm_protocols.errors import CharterError
 
 SECURITY_BITS = 40
 CORRECTNESS_BITS = 20
+# How many clients of the key roster may fail to open their nonce; with more the round is over.
+MAX_WITHHELD = 4
 
 
 @dataclass(frozen=True, slots=True)
 class GraphParameters:
-    """Degree ``k`` (even) and share threshold ``t`` of every neighbourhood."""
+    """Degree ``k`` (even), share threshold ``t`` of every neighbourhood, and the fewest accepted
+    neighbours that anybody in a cohort may be left with."""
 
     clients: int
     degree: int
     threshold: int
+    min_neighbours: int
 
 
 @lru_cache(maxsize=64)
-def find_parameters(clients: int, colluding: int, dropouts: int) -> GraphParameters:
-    """Smallest degree, and the threshold for it, that meet the bounds of this module.
+def find_parameters(
+    clients: int, colluding: int, dropouts: int, *, malicious: bool = True
+) -> GraphParameters:
+    """Smallest degree, and the thresholds for it, that meet the bounds of this module.
+
+    ``malicious=False`` leaves out the two powers that go beyond the paper's analysis, to compare
+    with other implementations of it.
 
     Raises
     ------
@@ -56,28 +75,41 @@ def find_parameters(clients: int, colluding: int, dropouts: int) -> GraphParamet
             f"no sparse graph for {clients} clients with {colluding} colluding and {dropouts} "
             "dropping out"
         )
+    rings = sum(math.comb(clients, left_out) for left_out in range(MAX_WITHHELD + 1))
+    log_per_event = -(SECURITY_BITS + 1) * math.log(2) - (math.log(rings) if malicious else 0.0)
     for degree in range(2, clients - 1, 2):
-        threshold = _threshold(clients, colluding, dropouts, degree)
-        if threshold is not None:
-            return GraphParameters(clients, degree, threshold)
+        found = _try_degree(clients, colluding, dropouts, degree, log_per_event)
+        if found is not None and (found.min_neighbours <= found.surviving or not malicious):
+            return GraphParameters(clients, degree, found.threshold, found.min_neighbours)
     raise CharterError(
         f"{clients} clients with {colluding} colluding and {dropouts} dropping out need more "
         "neighbours than there are clients; lower limits.colluding or limits.dropouts"
     )
 
 
-def _threshold(clients: int, colluding: int, dropouts: int, degree: int) -> int | None:
-    per_event = -(SECURITY_BITS + 1) * math.log(2)
-    if _log_disconnected(clients, colluding + dropouts, degree) >= per_event:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    threshold: int
+    min_neighbours: int
+    surviving: int
+
+
+def _try_degree(
+    clients: int, colluding: int, dropouts: int, degree: int, log_per_event: float
+) -> _Found | None:
+    if _log_disconnected(clients, colluding + dropouts, degree) >= log_per_event:
         return None
     each = math.log(clients)
-    adversarial = _upper_quantile(clients, colluding, degree, per_event - each)
+    adversarial = _upper_quantile(clients, colluding, degree, log_per_event - each)
+    one_side = _upper_quantile(clients, colluding, degree // 2, log_per_event - each)
     surviving = _lower_quantile(
         clients, clients - dropouts, degree, -CORRECTNESS_BITS * math.log(2) - each
     )
     # 2 t > k + adversarial neighbours, so that no two disjoint sets of t answers exist.
     threshold = max((degree + adversarial) // 2 + 1, adversarial + 1, 2)
-    return threshold if threshold <= surviving else None
+    if threshold > surviving:
+        return None
+    return _Found(threshold, max(threshold, degree // 2 + one_side + 1), surviving)
 
 
 def _log_disconnected(clients: int, bad: int, degree: int) -> float:
@@ -160,3 +192,11 @@ def neighbours(names: Sequence[str], seed: bytes, degree: int) -> dict[str, tupl
         )
         for place, name in enumerate(ring)
     }
+
+
+def lonely(
+    graph: Mapping[str, tuple[str, ...]], accepted: Collection[str], min_neighbours: int
+) -> tuple[str, ...]:
+    """Accepted clients with fewer than ``min_neighbours`` accepted neighbours, sorted."""
+    inside = frozenset(accepted)
+    return tuple(sorted(n for n in inside if sum(m in inside for m in graph[n]) < min_neighbours))

@@ -43,6 +43,7 @@ class RoundSecrets:
     share_key: AgreementKey = field(repr=False)
     steps: tuple[StepSecrets, ...]
     nonce: Secret
+    graph_nonce: Secret
 
     @classmethod
     def draw(cls, steps: int, random: RandomSource) -> RoundSecrets:
@@ -53,6 +54,7 @@ class RoundSecrets:
                 StepSecrets(AgreementKey.generate(random), Secret(random(32))) for _ in range(steps)
             ),
             nonce=Secret(random(32)),
+            graph_nonce=Secret(random(32)),
         )
 
 
@@ -66,6 +68,11 @@ def seed_commitment(context0: bytes, client: str, step: int, seed: Secret) -> by
 def nonce_commitment(context0: bytes, client: str, nonce: Secret) -> bytes:
     """Commitment to a client's part of the beacon."""
     return hash_parts(Label.NONCE_COMMITMENT, context0, client.encode(), nonce.reveal())
+
+
+def graph_commitment(context0: bytes, client: str, nonce: bytes) -> bytes:
+    """Commitment to a client's part of the masking graph's randomness."""
+    return hash_parts(Label.GRAPH_COMMITMENT, context0, client.encode(), nonce)
 
 
 def self_mask_key(context: bytes, client: str, step: int, seed: Secret) -> Secret:

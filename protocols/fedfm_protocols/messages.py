@@ -79,12 +79,14 @@ class KeyOffer:
 
     ``share_key`` seals shares between clients; ``steps`` holds one mask key and one seed
     commitment per step, never shared between steps; ``nonce_commitment`` fixes the client's part
-    of the beacon before anybody's keys are known.
+    of the beacon before anybody's keys are known, ``graph_commitment`` its part of the masking
+    graph's randomness (zeros on the complete graph, which needs none).
     """
 
     share_key: Bytes32
     steps: Annotated[tuple[StepOffer, ...], MaxCount(MAX_STEPS)]
     nonce_commitment: Bytes32
+    graph_commitment: Bytes32
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,22 @@ class KeyRoster:
     not on it learns at once that the round goes on without it."""
 
     offers: EncodedEnvelopes
+
+
+@dataclass(frozen=True, slots=True)
+class GraphNonce:
+    """Step 2, client, sparse graph only: opens its ``graph_commitment``; sent once the roster of
+    keys is fixed."""
+
+    nonce: Bytes32
+
+
+@dataclass(frozen=True, slots=True)
+class GraphNonces:
+    """Step 2, coordinator to all, sparse graph only: every signed GraphNonce, sorted by sender.
+    Their senders take part from here on, and the hash of all of them draws the ring."""
+
+    nonces: EncodedEnvelopes
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +336,8 @@ Body = (
     RoundOpen
     | KeyOffer
     | KeyRoster
+    | GraphNonce
+    | GraphNonces
     | ShareBundle
     | ShareDelivery
     | UploadHash

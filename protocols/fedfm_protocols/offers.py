@@ -11,20 +11,31 @@ from fedfm_crypto.agreement import check_agreement_public
 from fedfm_crypto.errors import InvalidKeyError
 from fedfm_protocols.context import NO_HASH
 from fedfm_protocols.errors import EquivocationError
-from fedfm_protocols.masking import RoundSecrets, nonce_commitment, seed_commitment
+from fedfm_protocols.federation import Federation
+from fedfm_protocols.masking import (
+    RoundSecrets,
+    graph_commitment,
+    nonce_commitment,
+    seed_commitment,
+)
 from fedfm_protocols.messages import KeyOffer, StepOffer
 
 
-def make_offer(masked: bool, context0: bytes, name: str, secrets: RoundSecrets) -> KeyOffer:
+def make_offer(
+    federation: Federation, context0: bytes, name: str, secrets: RoundSecrets
+) -> KeyOffer:
     """The public half of a round's secrets; without keys where uploads carry no masks."""
     nonce = nonce_commitment(context0, name, secrets.nonce)
-    if not masked:
-        return KeyOffer(NO_HASH, (), nonce)
+    if not federation.masked:
+        return KeyOffer(NO_HASH, (), nonce, NO_HASH)
     steps = tuple(
         StepOffer(step.mask_key.public, seed_commitment(context0, name, index, step.seed))
         for index, step in enumerate(secrets.steps)
     )
-    return KeyOffer(secrets.share_key.public, steps, nonce)
+    graph = graph_commitment(context0, name, secrets.graph_nonce.reveal())
+    return KeyOffer(
+        secrets.share_key.public, steps, nonce, graph if federation.sparse else NO_HASH
+    )
 
 
 def _check_point(public: bytes, owner: str) -> None:

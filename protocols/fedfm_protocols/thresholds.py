@@ -11,8 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedfm_protocols.errors import CharterError
+from fedfm_protocols.graph import GraphParameters, find_parameters
 
 MAX_COMPLETE_GRAPH = 64  # beyond, every pair sharing a mask costs more than a sparse graph
+MAX_CLIENTS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,33 +39,56 @@ class Thresholds:
                 f"limits: colluding is {c} and dropouts is {d}; colluding must be at least 1 "
                 "(a client is always one) and dropouts at least 0"
             )
-        if not 3 <= n <= MAX_COMPLETE_GRAPH:
+        if not 3 <= n <= MAX_CLIENTS:
             raise CharterError(
-                f"the roster has {n} clients; this version runs federations of 3 to "
-                f"{MAX_COMPLETE_GRAPH}"
+                f"the roster has {n} clients; this version runs federations of 3 to {MAX_CLIENTS}"
             )
-        if self.share_threshold > n or self.min_accepted > n:
+        if self.vote_quorum > n or self.min_accepted > n:
             raise CharterError(
                 f"{n} clients cannot tolerate {c} colluding: that needs a quorum of "
-                f"{self.share_threshold} and {self.min_accepted} accepted updates; "
+                f"{self.vote_quorum} and {self.min_accepted} accepted updates; "
                 "enlarge the roster or lower limits.colluding"
             )
-        if d > n - self.share_threshold:
+        if d > n - self.vote_quorum:
             raise CharterError(
                 f"limits.dropouts is {d}, but with {n} clients and {c} colluding at most "
-                f"{n - self.share_threshold} may vanish (quorum {self.share_threshold})"
+                f"{n - self.vote_quorum} may vanish (quorum {self.vote_quorum})"
             )
+        if self.sparse:
+            self.graph(n)  # refuse now what no round could run
 
     @property
-    def share_threshold(self) -> int:
-        """How many shares rebuild a mask secret."""
+    def vote_quorum(self) -> int:
+        """How many identical votes fix a cohort; also key offers, acknowledgements, witnesses."""
         n, c = self.clients, self.colluding
         return max(2 * n // 3 + 1, (n + c) // 2 + 1)
 
     @property
-    def vote_quorum(self) -> int:
-        """How many identical votes fix a cohort; also acknowledgements and witnesses."""
-        return self.share_threshold
+    def sparse(self) -> bool:
+        """Whether clients mask with some neighbours only, instead of with everyone."""
+        return self.clients > MAX_COMPLETE_GRAPH
+
+    def graph(self, participants: int) -> GraphParameters:
+        """Parameters of a round's masking graph over ``participants`` of the roster.
+
+        On the complete graph everyone is everyone's neighbour and the share threshold is the vote
+        quorum.  On a sparse one whoever is missing already counts as dropped out.
+
+        Raises
+        ------
+        CharterError
+            if so few take part that no graph meets the bounds.
+        """
+        if not self.sparse:
+            quorum = self.vote_quorum
+            return GraphParameters(participants, participants - 1, quorum, self.min_accepted - 1)
+        missing = self.clients - participants
+        return find_parameters(participants, self.colluding, max(self.dropouts - missing, 0))
+
+    @property
+    def share_threshold(self) -> int:
+        """How many shares rebuild a mask secret when the whole roster takes part."""
+        return self.graph(self.clients).threshold
 
     @property
     def key_threshold(self) -> int:

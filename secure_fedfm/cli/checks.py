@@ -61,9 +61,9 @@ class Check:
         }
 
 
-def refused(name: str, error: FedFMError, level: Level = Level.FAILED) -> Check:
+def refused(name: str, error: FedFMError) -> Check:
     """A check that ended in an error of ours, whose message already says what to do."""
-    return Check(name, level, explain(error))
+    return Check(name, Level.FAILED, explain(error))
 
 
 def attempt(name: str, look: Callable[[], str]) -> Check:

@@ -104,17 +104,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             standalone_mode=False,
             obj=options,
         )
-    except typer.Abort:
-        say("interrupted")
-        return int(Exit.INTERRUPTED)
-    except KeyboardInterrupt:
-        say("interrupted")
-        return int(Exit.INTERRUPTED)
+    except (typer.Abort, KeyboardInterrupt):
+        ended = Exit.INTERRUPTED
     except Exception as error:
         if _is_usage_error(error):
             return int(Exit.USAGE)
         return int(report(error, debug=options.debug))
-    return ended if isinstance(ended, int) else int(Exit.OK)
+    if ended == Exit.INTERRUPTED:  # some versions of Typer return the code, some raise Abort
+        say("interrupted")
+    return int(ended) if isinstance(ended, int) else int(Exit.OK)
 
 
 def _is_usage_error(error: Exception) -> bool:

@@ -18,7 +18,6 @@ from secure_fedfm.cli.settings import load_config
 from secure_fedfm.cli.status import is_running
 from secure_fedfm.config import SiteConfig
 from secure_fedfm.enrolling import read_enrolment
-from secure_fedfm.errors import StorageError
 from secure_fedfm.learning.data import load_training_rows
 from secure_fedfm.learning.specs import ModelSpec
 from secure_fedfm.learning.weights import verified_folder
@@ -31,16 +30,8 @@ def site_checks(site: Site, config: SiteConfig) -> Iterator[Check]:
     """Keys, enrolment, charter, and what the role needs: data and model, or the port."""
     yield attempt("keys", lambda: _keys(site, config))
     yield attempt("enrolment", lambda: _enrolment(site, config))
-    charter: Charter | None = None
-    try:
-        charter = _charter(site, config)
-    except StorageError as error:
-        # A site is set up before its charter exists.
-        yield refused("charter", error, Level.WARNING)
-    except FedFMError as error:
-        yield refused("charter", error)
-    else:
-        yield Check("charter", Level.OK, f"{charter.federation}, sha256 {charter.hash.hex()}")
+    charter, opened = _charter(site, config)
+    yield opened
     if config.role == "client":
         yield attempt("data", lambda: _data(config, charter))
         if charter is not None:
@@ -87,8 +78,21 @@ def _enrolment(site: Site, config: SiteConfig) -> str:
     return f"valid until {found.not_after}"
 
 
-def _charter(site: Site, config: SiteConfig) -> Charter:
-    charter = site.charter().charter
+def _charter(site: Site, config: SiteConfig) -> tuple[Charter | None, Check]:
+    """The charter, which further checks need even if something is wrong with it for this site."""
+    if not site.charter_file.is_file():
+        found = f"no charter at {site.charter_file} yet"
+        return None, Check(
+            "charter", Level.WARNING, found, "copy the signed charter of the federation there"
+        )
+    try:
+        charter = site.charter().charter
+    except FedFMError as error:
+        return None, refused("charter", error)
+    return charter, attempt("charter", lambda: _charter_fits(charter, site, config))
+
+
+def _charter_fits(charter: Charter, site: Site, config: SiteConfig) -> str:
     check_learning_sections(charter)
     if config.role == "client":
         config.policy.site_policy().check_charter(charter)
@@ -99,7 +103,7 @@ def _charter(site: Site, config: SiteConfig) -> Charter:
             f"the charter does not list {config.name} with this site's identity key as "
             f"{config.role}; have it drafted with the current enrolment.json"
         )
-    return charter
+    return f"{charter.federation}, sha256 {charter.hash.hex()}"
 
 
 def _enrolments(site: Site, charter: Charter) -> str:

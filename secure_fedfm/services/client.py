@@ -197,7 +197,10 @@ class ClientService:
         try:
             transition = client_step(self._context, self._state, event)
         except (RoundViolation, DivergenceError) as error:
-            LOG.error("left the round: %s", error)
+            if isinstance(self._state, Idle):
+                LOG.warning("not joined: %s", error)
+            else:
+                LOG.error("left the round: %s", error)
             await self._carry_out(leave_round(self._state, str(error)))
             await self._ask(event.envelope.signature if isinstance(event, Received) else None)
             return

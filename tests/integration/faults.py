@@ -81,6 +81,30 @@ def _train_slowly(seconds: dict[str, float]) -> None:
     LocalLearner.train = train  # type: ignore[method-assign]
 
 
+def _train_until(files: dict[str, str]) -> None:
+    """Round (as text) -> file that must exist before training in that round goes on."""
+    original = LocalLearner.train
+
+    def train(self: LocalLearner, adapter: Any, number: int, progress: Any = None) -> Any:
+        if str(number) in files:
+            while not Path(files[str(number)]).exists():
+                time.sleep(0.02)
+        return original(self, adapter, number, progress)
+
+    LocalLearner.train = train  # type: ignore[method-assign]
+
+
+def _send_twice(_: Any) -> None:
+    """Every message of the client goes out twice, byte-identical: a replay within its round."""
+    send = ClientService._send
+
+    async def twice(self: ClientService, envelope: Envelope) -> None:
+        await send(self, envelope)
+        await send(self, envelope)
+
+    ClientService._send = twice  # type: ignore[method-assign]
+
+
 def _record_updates(folder: str) -> None:
     """Write every update as trained, and its lane words before any mask, to ``folder``."""
     original = Quantiser.quantise
@@ -173,6 +197,8 @@ def _authenticator_dies(round_number: int) -> None:
 _FAULTS = {
     "client_dies": _client_dies,
     "train_slowly": _train_slowly,
+    "train_until": _train_until,
+    "send_twice": _send_twice,
     "record_updates": _record_updates,
     "coordinator_dies": _coordinator_dies,
     "wait_for_all": _wait_for_all,

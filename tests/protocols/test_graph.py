@@ -33,7 +33,9 @@ def test_search_finds_the_reference_degree(
     clients: int, adversarial: float, dropout: float, degree: int, threshold: int
 ) -> None:
     colluding = math.floor(adversarial * clients + 1e-9)
-    found = find_parameters(clients, colluding, math.floor(dropout * clients + 1e-9))
+    found = find_parameters(
+        clients, colluding, math.floor(dropout * clients + 1e-9), malicious=False
+    )
     assert found.degree == degree
     assert found.threshold <= threshold
     assert 2 * found.threshold > found.degree
@@ -43,7 +45,7 @@ def test_search_finds_the_reference_degree(
 def test_parameters_of_the_design(
     clients: int, colluding: int, dropouts: int, degree: int, threshold: int
 ) -> None:
-    found = find_parameters(clients, colluding, dropouts)
+    found = find_parameters(clients, colluding, dropouts, malicious=False)
     assert (found.degree, found.threshold) == (degree, threshold)
 
 

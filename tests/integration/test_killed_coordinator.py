@@ -1,0 +1,144 @@
+"""The coordinator killed in every phase and started again on the same port: nothing is done twice.
+
+One federation of three clients, which run all the time but for one that misses the very end.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedfm_audit.verify import verify_bundle
+from secure_fedfm.learning.specs import ModelSpec
+from tests.integration.federation_processes import (
+    COORDINATOR,
+    Exited,
+    Launcher,
+    TestFederation,
+    build_federation,
+)
+
+KILLED = -9
+ABORTING = (
+    "opened",
+    "offers",
+    "shares",
+    "training",
+    "uploads",
+    "votes",
+    "unmasking",
+    "acknowledgements",
+    "before-log",
+)
+DEATHS = [{"round": n, "at": at} for n, at in enumerate((*ABORTING, "logged"), start=1)]
+LOGGED = len(DEATHS)  # dies when the result is in the log and nobody has been told
+UNDISTURBED = LOGGED + 1
+LAST = UNDISTURBED + 1  # dies likewise; nothing is left but to conclude
+DEATHS.append({"round": LAST, "at": "logged"})
+ROUNDS = 3
+LATE = "clinic-2"
+
+
+@pytest.fixture(scope="module")
+def federation(
+    tmp_path_factory: pytest.TempPathFactory, launcher: Launcher, tiny_model: ModelSpec
+) -> TestFederation:
+    root = tmp_path_factory.mktemp("coordinator-killed")
+    federation = build_federation(
+        root, launcher, tiny_model, clients=3, rounds=ROUNDS, timeouts={"connect": 20.0}
+    )
+    lives = iter(DEATHS)
+
+    def coordinator_faults() -> dict[str, Any]:
+        death = next(lives, None)
+        faults = {"wait_for_all": 60.0}
+        return faults if death is None else {**faults, "coordinator_dies": death}
+
+    def start_again(ended: Exited) -> None:
+        assert (ended.party, ended.code) == (COORDINATOR, KILLED), federation.tail()
+        federation.start(COORDINATOR, faults=coordinator_faults())
+
+    with federation:
+        federation.start(COORDINATOR, faults=coordinator_faults())
+        for name in federation.clients:
+            federation.start(name)
+        federation.run_to_end(start_again)
+        assert next(lives, None) is None, "the coordinator did not die as planned"
+        return federation
+
+
+pytestmark = pytest.mark.slow
+
+
+def statements(federation: TestFederation) -> list[tuple[int, str]]:
+    """(round, outcome) of every round statement in the log, in its order."""
+    from fedfm_audit.log import Log
+    from fedfm_audit.statements import RoundPredicate, open_leaf
+
+    keys = {key.hex: key for key in federation.charter.identities().values()}
+    log = Log.open(federation.sites[COORDINATOR].log_folder, federation.charter.log.origin)
+    try:
+        predicates = [open_leaf(leaf, keys).statement.predicate for leaf in log.leaves]
+    finally:
+        log.close()
+    return [(p.round, p.outcome) for p in predicates if isinstance(p, RoundPredicate)]
+
+
+def test_interrupted_rounds_are_logged_as_aborted_and_no_number_is_used_twice(
+    federation: TestFederation,
+) -> None:
+    assert statements(federation) == [
+        *((number, "aborted") for number in range(1, LOGGED)),
+        (LOGGED, "completed"),
+        (UNDISTURBED, "completed"),
+        (LAST, "completed"),
+    ]
+
+
+def test_a_result_that_was_logged_but_not_told_is_caught_up_with(
+    federation: TestFederation,
+) -> None:
+    for name in federation.clients:
+        caught_up = [event["event"] for event in federation.events(name, "caught-up")]
+        assert caught_up == [f"caught up with round {n}" for n in (LOGGED, LAST)]
+
+
+def test_all_hold_the_same_adapter_and_the_evidence_verifies(federation: TestFederation) -> None:
+    assert len(federation.adapters()) == 1
+    report = verify_bundle(
+        federation.bundle, adapter=federation.sites["clinic-1"].export_folder
+    )
+    assert report.ok, report.to_text()
+
+
+def test_no_journal_opens_a_round_twice(federation: TestFederation) -> None:
+    for name in (COORDINATOR, *federation.clients):
+        opened = [n for n, record, _ in federation.journal(name) if record == "opened"]
+        records = Counter((n, record) for n, record, _ in federation.journal(name))
+        assert opened == sorted(set(opened))
+        assert max(records.values()) == 1
+    assert [n for n, r, _ in federation.journal(COORDINATOR) if r == "opened"] == list(
+        range(1, LAST + 1)
+    )
+
+
+def test_one_who_misses_the_end_gets_it_when_the_coordinator_is_started_again(
+    tmp_path: Path, launcher: Launcher, tiny_model: ModelSpec
+) -> None:
+    with build_federation(
+        tmp_path, launcher, tiny_model, clients=3, rounds=1, timeouts={"connect": 2.0}
+    ) as federation:
+        death = {"round": 1, "effect": "RoundAck", "when": "after"}
+        federation.start_all({LATE: {"client_dies": [death]}})
+        federation.run_until(
+            lambda: federation.processes[COORDINATOR].code == 0, lambda ended: None
+        )
+        assert federation.processes[LATE].code == KILLED
+        federation.start(COORDINATOR)
+        federation.start(LATE)
+        federation.run_to_end()
+        assert len(federation.adapters()) == 1
+        assert verify_bundle(federation.bundle).ok

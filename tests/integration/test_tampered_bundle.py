@@ -1,0 +1,100 @@
+"""The bundle of a real run, altered: every flipped bit and every moved leaf is found and placed."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from fedfm_audit.bundle import read_bundle
+from fedfm_audit.report import Report, Status
+from fedfm_audit.tiles import render_tiles
+from fedfm_audit.verify import verify_files
+from tests.integration.federation_processes import COORDINATOR, TestFederation
+
+FLIPS = 300
+Files = dict[str, bytes]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def files(recorded: TestFederation) -> Files:
+    return dict(read_bundle(recorded.bundle))
+
+
+def leaves_of(recorded: TestFederation) -> list[bytes]:
+    from fedfm_audit.log import Log
+
+    origin = recorded.charter.log.origin
+    log = Log.open(recorded.sites[COORDINATOR].log_folder, origin)
+    try:
+        return list(log.leaves)
+    finally:
+        log.close()
+
+
+def places(report: Report) -> str:
+    return "\n".join(
+        f"{failure.place}: {failure.reason}" for step in report.steps for failure in step.failures
+    )
+
+
+def test_every_sampled_bit_flip_is_found_and_its_file_named(files: Files) -> None:
+    assert verify_files(files, name="untouched").ok
+    chance = random.Random(20240229)  # noqa: S311 - which bits are tried, nothing secret
+    names = sorted(files)
+    # Every file several times, the rest by size.
+    chosen = [name for name in names for _ in range(6)]
+    chosen += chance.choices(names, [len(files[name]) for name in names], k=FLIPS - len(chosen))
+    assert len(chosen) >= FLIPS
+    for name in chosen:
+        position, bit = chance.randrange(len(files[name])), chance.randrange(8)
+        altered = bytearray(files[name])
+        altered[position] ^= 1 << bit
+        report = verify_files({**files, name: bytes(altered)}, name="flipped")
+        assert not report.ok, f"{name} byte {position} bit {bit} is not found"
+        failed = [step for step in report.steps if step.status is Status.FAILED]
+        assert failed[0].failures, f"{name} byte {position} bit {bit}: no place"
+        assert all(failure.place and failure.reason for failure in failed[0].failures)
+        named = name in places(report)
+        assert named, f"{name} byte {position} bit {bit}: {places(report)[:300]}"
+
+
+def test_a_missing_or_additional_file_is_found(files: Files) -> None:
+    for name in files:
+        rest = {other: data for other, data in files.items() if other != name}
+        assert not verify_files(rest, name="dropped").ok, name
+    for name in ("transcripts/000099.json", "tile/0/001", "notes.txt"):
+        assert not verify_files({**files, name: b"{}"}, name="added").ok, name
+
+
+def test_swapped_transcripts_are_found(files: Files) -> None:
+    first, second = "transcripts/000001.json", "transcripts/000002.json"
+    swapped = {**files, first: files[second], second: files[first]}
+    report = verify_files(swapped, name="swapped")
+    assert not report.ok
+    assert "000001" in places(report)
+
+
+@pytest.mark.parametrize("change", ["drop", "drop the last", "reorder", "duplicate"])
+def test_dropped_reordered_and_duplicated_leaves_are_found(
+    recorded: TestFederation, files: Files, change: str
+) -> None:
+    """With every tile recomputed to fit: only the signed checkpoint stands against it."""
+    leaves = leaves_of(recorded)
+    rest = {name: data for name, data in files.items() if not name.startswith("tile/")}
+    assert {**rest, **render_tiles(leaves)} == files  # the tiles below are made as real ones are
+    for position in range(len(leaves) - 1):
+        moved = list(leaves)
+        if change == "drop":
+            del moved[position]
+        elif change == "drop the last":
+            del moved[-1 - position :]
+        elif change == "reorder":
+            moved[position], moved[position + 1] = moved[position + 1], moved[position]
+        else:
+            moved.insert(position, moved[position])
+        report = verify_files({**rest, **render_tiles(moved)}, name=change)
+        assert not report.ok, (change, position)
+        assert places(report), (change, position)
