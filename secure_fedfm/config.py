@@ -52,6 +52,7 @@ class Timeouts(_Section):
 
     connect: Seconds = 120.0
     offers: Seconds = 30.0
+    nonces: Seconds = 30.0
     shares: Seconds = 30.0
     training: Seconds = 3600.0
     uploads: Seconds = 300.0

@@ -18,7 +18,7 @@ from typing import Any
 from fedfm_crypto.envelope import Envelope
 from fedfm_protocols.checks import check_place, verify_signature
 from fedfm_protocols.client_cohort import unmask, vote_cohort
-from fedfm_protocols.client_keys import take_roster, take_shares
+from fedfm_protocols.client_keys import take_nonces, take_roster, take_shares
 from fedfm_protocols.client_opening import open_round
 from fedfm_protocols.client_result import acknowledge, close_round, take_aggregate
 from fedfm_protocols.client_session import ClientContext, end_round
@@ -29,6 +29,7 @@ from fedfm_protocols.client_states import (
     Idle,
     InRound,
     Offered,
+    Opened,
     Shared,
     Training,
     Unmasked,
@@ -49,6 +50,7 @@ from fedfm_protocols.messages import (
     Aggregate,
     Cohort,
     CohortProof,
+    GraphNonces,
     KeyRoster,
     RoundClose,
     RoundOpen,
@@ -128,6 +130,7 @@ def _receive(
 _HANDLERS: Mapping[type[InRound], tuple[type[object], Callable[..., Any]]] = MappingProxyType(
     {
         Offered: (KeyRoster, take_roster),
+        Opened: (GraphNonces, take_nonces),
         Shared: (ShareDelivery, take_shares),
         Committed: (UploadSet, send_upload),
         Uploaded: (Cohort, vote_cohort),

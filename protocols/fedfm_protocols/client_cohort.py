@@ -31,6 +31,7 @@ def vote_cohort(
         uploaders=state.uploaders,
         min_accepted=context.site.federation.thresholds.min_accepted,
     )
+    state.hood.check_cohort(cohort)
     session = taken(state.session, envelope)
     digest = body_hash(cohort)
     persist = Persist(session.identity.round, "voted", digest)

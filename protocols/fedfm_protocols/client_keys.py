@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from fedfm_crypto.envelope import Envelope
@@ -9,11 +10,28 @@ from fedfm_crypto.errors import ShareError
 from fedfm_protocols import shares
 from fedfm_protocols.checks import check_place, is_sorted_unique, open_signed_set
 from fedfm_protocols.client_session import ClientContext, say, taken
-from fedfm_protocols.client_states import ClientState, Offered, Shared, Training
+from fedfm_protocols.client_states import (
+    ClientMemory,
+    ClientState,
+    Offered,
+    Opened,
+    Session,
+    Shared,
+    Training,
+)
 from fedfm_protocols.context import context1
 from fedfm_protocols.effects import Effect, Note, Train, Transition
 from fedfm_protocols.errors import BelowThreshold, EquivocationError, RoundRefused
-from fedfm_protocols.messages import KeyOffer, KeyRoster, ShareDelivery, read_body
+from fedfm_protocols.masking import RoundSecrets
+from fedfm_protocols.messages import (
+    GraphNonce,
+    GraphNonces,
+    KeyOffer,
+    KeyRoster,
+    ShareDelivery,
+    read_body,
+)
+from fedfm_protocols.neighbourhood import Neighbourhoods, complete_graph, sparse_graph
 from fedfm_protocols.offers import check_offers
 
 
@@ -39,21 +57,67 @@ def take_roster(
         raise EquivocationError("the key roster does not hold this site's own offer unchanged")
     offers = {name: body for name, (_, body) in members.items()}
     check_offers(offers, masked=federation.masked, steps=session.identity.steps)
-    threshold = federation.thresholds.share_threshold
-    if len(offers) < threshold:
-        raise BelowThreshold(f"{len(offers)} clients offered keys, {threshold} are needed")
+    quorum = federation.thresholds.vote_quorum
+    if len(offers) < quorum:
+        raise BelowThreshold(f"{len(offers)} clients offered keys, {quorum} are needed")
     session = taken(replace(session, context=fixed, sent=0), envelope)
+    if federation.sparse:
+        nonce = GraphNonce(state.secrets.graph_nonce.reveal())
+        session, send = say(context, state.memory, session, nonce)
+        return Transition(Opened(state.memory, session, state.secrets, offers), (send,))
+    hood = complete_graph(federation, offers)
+    return _deal(context, state.memory, session, state.secrets, offers, hood)
+
+
+def take_nonces(
+    context: ClientContext, state: Opened, envelope: Envelope
+) -> Transition[ClientState]:
+    """Sparse graph: check everybody's opened nonce, derive the ring, deal to the neighbours."""
+    site, session = context.site, state.session
+    federation = site.federation
+    published = read_body(envelope, GraphNonces)
+    members = open_signed_set(
+        published.nonces,
+        GraphNonce,
+        federation=federation,
+        allowed=state.offers,
+        context=session.context,
+        step=session.step,
+    )
+    if site.name not in members:
+        raise RoundRefused("this site's graph nonce came too late or was left out")
+    hood = sparse_graph(
+        federation,
+        session.context0,
+        session.context,
+        state.offers,
+        {name: body for name, (_, body) in members.items()},
+    )
+    session = taken(session, envelope)
+    near = {name: state.offers[name] for name in hood.of(site.name)}
+    return _deal(context, state.memory, session, state.secrets, near, hood)
+
+
+def _deal(
+    context: ClientContext,
+    memory: ClientMemory,
+    session: Session,
+    secrets: RoundSecrets,
+    offers: Mapping[str, KeyOffer],
+    hood: Neighbourhoods,
+) -> Transition[ClientState]:
+    federation = context.site.federation
     bundle = shares.deal(
-        context=fixed,
-        dealer=site.name,
-        secrets=state.secrets if federation.masked else replace(state.secrets, steps=()),
+        context=session.context,
+        dealer=context.site.name,
+        secrets=secrets if federation.masked else replace(secrets, steps=()),
         share_keys={n: o.share_key for n, o in offers.items()} if federation.masked else {},
         share_index=federation.share_index,
-        threshold=threshold,
+        threshold=hood.threshold,
         random=context.random,
     )
-    session, send = say(context, state.memory, session, bundle)
-    return Transition(Shared(state.memory, session, state.secrets, offers), (send,))
+    session, send = say(context, memory, session, bundle)
+    return Transition(Shared(memory, session, secrets, offers, hood), (send,))
 
 
 def take_shares(
@@ -63,18 +127,23 @@ def take_shares(
     federation = site.federation
     delivery = read_body(envelope, ShareDelivery)
     dealers = delivery.dealers
-    if not is_sorted_unique(dealers) or not set(dealers) <= set(state.offers):
-        raise EquivocationError("dealers must be sorted, distinct and on the key roster")
+    if not is_sorted_unique(dealers) or not set(dealers) <= set(state.hood.everyone):
+        raise EquivocationError("dealers must be sorted, distinct and taking part in the round")
     if site.name not in dealers:
         raise RoundRefused("this site's shares came too late or were left out")
-    threshold = federation.thresholds.share_threshold
-    if len(dealers) < threshold:
-        raise BelowThreshold(f"{len(dealers)} clients dealt shares, {threshold} are needed")
+    quorum = federation.thresholds.vote_quorum
+    if len(dealers) < quorum:
+        raise BelowThreshold(f"{len(dealers)} clients dealt shares, {quorum} are needed")
+    near = tuple(dealer for dealer in dealers if dealer in state.offers)
+    if len(near) < state.hood.threshold:
+        raise BelowThreshold(
+            f"{len(near)} of this site's neighbours dealt shares, {state.hood.threshold} are needed"
+        )
     held = {}
     notes: list[Effect] = []
     if federation.masked:
-        if tuple(entry.dealer for entry in delivery.shares) != dealers:
-            raise EquivocationError("the delivery must hold one sealed entry per dealer")
+        if tuple(entry.dealer for entry in delivery.shares) != near:
+            raise EquivocationError("the delivery must hold one sealed entry per dealer nearby")
         for entry in delivery.shares:
             try:
                 held[entry.dealer] = shares.open_shares(
@@ -95,6 +164,6 @@ def take_shares(
     session = taken(session, envelope)
     train = Train(session.identity.round, session.step, session.identity.kind)
     return Transition(
-        Training(state.memory, session, state.secrets, state.offers, dealers, held),
+        Training(state.memory, session, state.secrets, state.offers, state.hood, dealers, held),
         (*notes, train),
     )

@@ -92,8 +92,7 @@ def _check_opening(context: ClientContext, memory: ClientMemory, opened: RoundOp
         (lambda: name in opened.invited, f"does not invite {name}"),
         (
             lambda: len(opened.invited) >= thresholds.vote_quorum,
-            f"invites {len(opened.invited)} clients, below the quorum of "
-            f"{thresholds.vote_quorum}",
+            f"invites {len(opened.invited)} clients, below the quorum of {thresholds.vote_quorum}",
         ),
         (
             lambda: opened.config_hash == federation.config_hash,

@@ -190,5 +190,16 @@ class Acked:
     adapter_hash: bytes
 
 
-InRound = Offered | Opened | Shared | Training | Committed | Uploaded | Voted | Unmasked | Applying | Acked
+InRound = (
+    Offered
+    | Opened
+    | Shared
+    | Training
+    | Committed
+    | Uploaded
+    | Voted
+    | Unmasked
+    | Applying
+    | Acked
+)
 ClientState = Idle | InRound

@@ -52,7 +52,11 @@ def commit_upload(
             client=site.name,
             step=session.step,
             secrets=state.secrets.steps[session.step],
-            peers={n: state.offers[n].steps[session.step].mask_key for n in state.dealers},
+            peers={
+                name: offer.steps[session.step].mask_key
+                for name, offer in state.offers.items()
+                if name in state.dealers
+            },
             lane_bits=lanes.lane_bits,
         )
     upload = encode(Upload(pack_lanes(words, lanes.lane_bits)))
@@ -73,7 +77,13 @@ def commit_upload(
             )
         )
     committed = Committed(
-        state.memory, session, state.dealers, state.held, upload=upload, upload_hash=digest
+        state.memory,
+        session,
+        state.hood,
+        state.dealers,
+        state.held,
+        upload=upload,
+        upload_hash=digest,
     )
     return Transition(committed, (*effects, send))
 
@@ -119,6 +129,7 @@ def send_upload(
     uploaded = Uploaded(
         state.memory,
         session,
+        state.hood,
         state.dealers,
         state.held,
         values=federation.charter.quantiser.values,

@@ -21,6 +21,7 @@ from fedfm_protocols.coordinator_states import (
     Acking,
     Committing,
     CoordinatorContext,
+    Drawing,
     Offering,
     RunningRound,
     Sharing,
@@ -37,9 +38,11 @@ from fedfm_protocols.errors import (
     UnknownSender,
     WrongContext,
 )
+from fedfm_protocols.masking import graph_commitment
 from fedfm_protocols.messages import (
     Cohort,
     CohortVote,
+    GraphNonce,
     KeyOffer,
     RoundAck,
     RoundClose,
@@ -57,7 +60,16 @@ from fedfm_protocols.shares import ShareLedger
 # Bodies that a transcript shows; everything else is evidence by its signed header only.
 PUBLIC_BODIES = frozenset(
     type_name(body)
-    for body in (RoundOpen, KeyOffer, UploadHash, Cohort, CohortVote, RoundAck, RoundClose)
+    for body in (
+        RoundOpen,
+        KeyOffer,
+        GraphNonce,
+        UploadHash,
+        Cohort,
+        CohortVote,
+        RoundAck,
+        RoundClose,
+    )
 )
 
 
@@ -117,16 +129,26 @@ def _take_offer(context: CoordinatorContext, state: Offering, envelope: Envelope
     return replace(state, offers={**state.offers, sender: envelope})
 
 
+def _take_nonce(context: CoordinatorContext, state: Drawing, envelope: Envelope) -> Drawing:
+    nonce, sender = read_body(envelope, GraphNonce), envelope.header.sender
+    offer = state.offers.get(sender)
+    if offer is None:
+        raise OutOfOrder(f"a graph nonce from {sender}, who offered no keys")
+    if graph_commitment(state.round.context0, sender, nonce.nonce) != offer.graph_commitment:
+        raise MalformedMessage(f"{sender} opened another nonce than it committed to")
+    return replace(state, nonces={**state.nonces, sender: envelope})
+
+
 def _take_bundle(context: CoordinatorContext, state: Sharing, envelope: Envelope) -> Sharing:
     bundle = read_body(envelope, ShareBundle)
     sender = envelope.header.sender
     if sender not in state.offers:
         raise OutOfOrder(f"shares from {sender}, who offered no keys")
-    recipients = [entry.recipient for entry in bundle.shares]
-    expected = sorted(state.offers) if context.site.federation.masked else []
+    recipients = tuple(entry.recipient for entry in bundle.shares)
+    expected = state.hood.of(sender) if context.site.federation.masked else ()
     steps = state.round.identity.steps
     if recipients != expected or any(len(e.commitments) != steps for e in bundle.shares):
-        raise MalformedMessage(f"the shares of {sender} do not cover the key roster, in order")
+        raise MalformedMessage(f"the shares of {sender} do not cover its neighbours, in order")
     return replace(state, bundles={**state.bundles, sender: bundle})
 
 
@@ -199,6 +221,7 @@ def opening_of(context: CoordinatorContext, state: Unmasking) -> summing.Opening
         step=state.round.step,
         cohort=state.cohort,
         offers=state.offers,
+        hood=state.hood,
         ledger=ShareLedger(state.round.context0, state.round.context, commitments),
     )
 
@@ -207,6 +230,7 @@ def opening_of(context: CoordinatorContext, state: Unmasking) -> summing.Opening
 _HANDLERS: Mapping[type[RunningRound], tuple[type[object], Callable[..., Any]]] = MappingProxyType(
     {
         Offering: (KeyOffer, _take_offer),
+        Drawing: (GraphNonce, _take_nonce),
         Sharing: (ShareBundle, _take_bundle),
         Committing: (UploadHash, _take_hash),
         Uploading: (Upload, _take_upload),

@@ -21,6 +21,7 @@ from fedfm_protocols.coordinator_states import (
     CompletedRound,
     CoordinatorContext,
     CoordinatorState,
+    Drawing,
     Finished,
     Offering,
     Round,
@@ -31,7 +32,7 @@ from fedfm_protocols.coordinator_states import (
     Voting,
 )
 from fedfm_protocols.effects import Effect, RoundEnded, Send, Transition
-from fedfm_protocols.errors import RoundAborted
+from fedfm_protocols.errors import BelowThreshold, RoundAborted
 from fedfm_protocols.messages import (
     MAX_REASON_BYTES,
     Aggregate,
@@ -39,6 +40,8 @@ from fedfm_protocols.messages import (
     Cohort,
     CohortProof,
     DeliveredShares,
+    GraphNonce,
+    GraphNonces,
     KeyOffer,
     KeyRoster,
     RoundAck,
@@ -50,6 +53,7 @@ from fedfm_protocols.messages import (
     read_body,
     type_name,
 )
+from fedfm_protocols.neighbourhood import complete_graph, sparse_graph
 
 RoundT = TypeVar("RoundT", bound=RunningRound)
 
@@ -61,6 +65,8 @@ def advance(
     match state:
         case Offering():
             return _fix_roster(context, state, forced)
+        case Drawing():
+            return _draw_graph(context, state, forced)
         case Sharing():
             return _deliver_shares(context, state, forced)
         case Committing():
@@ -149,7 +155,7 @@ def _abort(
 def _fix_roster(
     context: CoordinatorContext, state: Offering, forced: bool
 ) -> Transition[CoordinatorState]:
-    current, needed = state.round, context.site.federation.thresholds.share_threshold
+    current, needed = state.round, context.site.federation.thresholds.vote_quorum
     if not _over(current, current.identity.invited, state.offers, forced):
         return Transition(state)
     if len(state.offers) < needed:
@@ -161,13 +167,43 @@ def _fix_roster(
     # To all invited: whoever is left out leaves the round and drops its keys, instead of waiting.
     current, sends = _tell(context, current, current.identity.invited, roster)
     offers = {name: read_body(state.offers[name], KeyOffer) for name in names}
-    return Transition(Sharing(current, digest, offers, bundles={}), sends)
+    federation = context.site.federation
+    if federation.sparse:
+        return Transition(Drawing(current, digest, offers, nonces={}), sends)
+    hood = complete_graph(federation, offers)
+    return Transition(Sharing(current, digest, offers, hood, bundles={}), sends)
+
+
+def _draw_graph(
+    context: CoordinatorContext, state: Drawing, forced: bool
+) -> Transition[CoordinatorState]:
+    current, needed = state.round, context.site.federation.thresholds.vote_quorum
+    if not _over(current, state.offers, state.nonces, forced):
+        return Transition(state)
+    if len(state.nonces) < needed:
+        return _abort(context, state, "opened their nonces", len(state.nonces), needed)
+    names = sorted(state.nonces)
+    try:
+        hood = sparse_graph(
+            context.site.federation,
+            current.context0,
+            current.context,
+            state.offers,
+            {name: read_body(state.nonces[name], GraphNonce) for name in names},
+        )
+    except BelowThreshold as error:
+        return finish(context, state, "aborted", str(error))
+    published = GraphNonces(tuple(state.nonces[name].encode() for name in names))
+    # To everyone with keys: whoever is left out drops them, instead of waiting.
+    current, sends = _tell(context, current, sorted(state.offers), published)
+    offers = {name: state.offers[name] for name in names}
+    return Transition(Sharing(current, state.roster_hash, offers, hood, bundles={}), sends)
 
 
 def _deliver_shares(
     context: CoordinatorContext, state: Sharing, forced: bool
 ) -> Transition[CoordinatorState]:
-    current, needed = state.round, context.site.federation.thresholds.share_threshold
+    current, needed = state.round, context.site.federation.thresholds.vote_quorum
     if not _over(current, state.offers, state.bundles, forced):
         return Transition(state)
     if len(state.bundles) < needed:
@@ -187,7 +223,9 @@ def _deliver_shares(
         )
         current, send = _tell(context, current, (name,), ShareDelivery(dealers, entries))
         sends += send
-    committing = Committing(current, state.roster_hash, state.offers, state.bundles, hashes={})
+    committing = Committing(
+        current, state.roster_hash, state.offers, state.hood, state.bundles, hashes={}
+    )
     return Transition(committing, tuple(sends))
 
 
@@ -207,6 +245,7 @@ def _fix_uploads(
         current,
         state.roster_hash,
         state.offers,
+        state.hood,
         state.bundles,
         upload_set=body_hash(upload_set),
         hashes=committed,
@@ -229,11 +268,16 @@ def _propose_cohort(
         return _abort(context, state, "uploaded an update", len(state.uploaded), needed)
     dealers = set(state.bundles)
     cohort = Cohort(tuple(sorted(state.uploaded)), tuple(sorted(dealers - state.uploaded)))
+    try:
+        state.hood.check_cohort(cohort)
+    except BelowThreshold as error:
+        return finish(context, state, "aborted", str(error))
     current, sends = _tell(context, current, sorted(dealers), cohort, state.upload_set)
     voting = Voting(
         current,
         state.roster_hash,
         state.offers,
+        state.hood,
         state.bundles,
         cohort,
         body_hash(cohort),
@@ -257,6 +301,7 @@ def _prove_cohort(
         current,
         state.roster_hash,
         state.offers,
+        state.hood,
         state.bundles,
         state.cohort,
         state.cohort_hash,

@@ -2,7 +2,8 @@
 
 ::
 
-    Offering -> Sharing -> Committing -> Uploading -> Voting -> Unmasking -> Acking -> Finished
+    Offering [-> Drawing] -> Sharing -> Committing -> Uploading
+        -> Voting -> Unmasking -> Acking -> Finished
 
 Every phase also ends in Finished when the round is aborted.  A phase is over when everyone who is
 still there has answered, or when its deadline passes and enough have.
@@ -21,6 +22,7 @@ from fedfm_protocols.context import RoundIdentity
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.masking import Words
 from fedfm_protocols.messages import Cohort, KeyOffer, ShareBundle, Unmask
+from fedfm_protocols.neighbourhood import Neighbourhoods
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +75,24 @@ class Offering:
 
 
 @dataclass(frozen=True, slots=True)
-class Sharing:
-    """Step 3: collecting share bundles from everyone on the key roster."""
+class Drawing:
+    """Step 2 on a sparse graph: collecting opened nonces."""
 
     round: Round
     roster_hash: bytes
     offers: Mapping[str, KeyOffer]
+    nonces: Mapping[str, Envelope]
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """Step 3: collecting share bundles from everyone who takes part.  From here on ``offers``
+    are the participants'."""
+
+    round: Round
+    roster_hash: bytes
+    offers: Mapping[str, KeyOffer]
+    hood: Neighbourhoods
     bundles: Mapping[str, ShareBundle]
 
 
@@ -89,6 +103,7 @@ class Committing:
     round: Round
     roster_hash: bytes
     offers: Mapping[str, KeyOffer]
+    hood: Neighbourhoods
     bundles: Mapping[str, ShareBundle]
     hashes: Mapping[str, Envelope]
 
@@ -100,6 +115,7 @@ class Uploading:
     round: Round
     roster_hash: bytes
     offers: Mapping[str, KeyOffer]
+    hood: Neighbourhoods
     bundles: Mapping[str, ShareBundle]
     upload_set: bytes
     hashes: Mapping[str, bytes]
@@ -114,6 +130,7 @@ class Voting:
     round: Round
     roster_hash: bytes
     offers: Mapping[str, KeyOffer]
+    hood: Neighbourhoods
     bundles: Mapping[str, ShareBundle]
     cohort: Cohort
     cohort_hash: bytes
@@ -128,6 +145,7 @@ class Unmasking:
     round: Round
     roster_hash: bytes
     offers: Mapping[str, KeyOffer]
+    hood: Neighbourhoods
     bundles: Mapping[str, ShareBundle]
     cohort: Cohort
     cohort_hash: bytes
@@ -175,13 +193,14 @@ class Finished:
     record: CompletedRound | None
 
 
-RunningRound = Offering | Sharing | Committing | Uploading | Voting | Unmasking | Acking
+RunningRound = Offering | Drawing | Sharing | Committing | Uploading | Voting | Unmasking | Acking
 CoordinatorState = RunningRound | Finished
 
 # What a phase waits for, as deadlines and operators name it.
 PHASES: Mapping[type[RunningRound], str] = MappingProxyType(
     {
         Offering: "offers",
+        Drawing: "nonces",
         Sharing: "shares",
         Committing: "training",
         Uploading: "uploads",

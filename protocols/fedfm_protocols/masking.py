@@ -11,7 +11,7 @@ All words are uint32 arrays of shape ``[values]``, sums are modulo ``2**lane_bit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -127,20 +127,23 @@ def peel(
     step: int,
     seeds: Mapping[str, Secret],
     removed_keys: Mapping[str, AgreementKey],
+    neighbours: Callable[[str], Collection[str]],
     public_keys: Mapping[str, bytes],
     lane_bits: int,
 ) -> None:
     """Take the masks off the sum of the accepted uploads, in place.
 
     ``seeds`` has the rebuilt seed of every accepted client; ``removed_keys`` the rebuilt mask key
-    of every dealer that is not in the sum, whose pairwise masks therefore did not cancel.
-    ``public_keys`` are all dealers' public mask keys.
+    of every dealer that is not in the sum, whose pairwise masks with its ``neighbours`` therefore
+    did not cancel.  ``public_keys`` are all dealers' public mask keys.
     """
     masks: list[tuple[Secret, Sign]] = [
         (self_mask_key(context, client, step, seed), -1) for client, seed in seeds.items()
     ]
     for removed, own_key in removed_keys.items():
-        for client in seeds:
+        for client in neighbours(removed):
+            if client not in seeds:
+                continue
             key = pairwise_mask_key(context, removed, own_key, client, public_keys[client], step)
             masks.append((key, pair_sign(removed, client)))
     add_masks(total, masks, lane_bits)

@@ -33,9 +33,7 @@ def make_offer(
         for index, step in enumerate(secrets.steps)
     )
     graph = graph_commitment(context0, name, secrets.graph_nonce.reveal())
-    return KeyOffer(
-        secrets.share_key.public, steps, nonce, graph if federation.sparse else NO_HASH
-    )
+    return KeyOffer(secrets.share_key.public, steps, nonce, graph if federation.sparse else NO_HASH)
 
 
 def _check_point(public: bytes, owner: str) -> None:

@@ -17,6 +17,7 @@ from fedfm_protocols.errors import MalformedMessage, RoundAborted
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.masking import Words
 from fedfm_protocols.messages import Cohort, KeyOffer, Unmask, Upload
+from fedfm_protocols.neighbourhood import Neighbourhoods
 
 
 def read_words(upload: Upload, federation: Federation, sender: str) -> Words:
@@ -57,6 +58,7 @@ class Opening:
     step: int
     cohort: Cohort
     offers: Mapping[str, KeyOffer]
+    hood: Neighbourhoods
     ledger: shares.ShareLedger
 
     def needed(self) -> tuple[tuple[str, bytes], ...]:
@@ -106,16 +108,15 @@ class Opening:
 
     def complete(self, reveals: Mapping[str, Unmask]) -> bool:
         """Whether every needed secret has enough shares, from enough clients."""
-        threshold = self.federation.thresholds.share_threshold
-        if len(reveals) < threshold:
+        if len(reveals) < self.federation.thresholds.vote_quorum:
             return False
-        return all(len(found) >= threshold for found in self.collect(reveals).values())
+        return all(len(found) >= self.hood.threshold for found in self.collect(reveals).values())
 
     def shortage(self, reveals: Mapping[str, Unmask]) -> str:
         """Why :meth:`complete` does not hold: too few clients, or whose shares are missing."""
-        threshold = self.federation.thresholds.share_threshold
-        if len(reveals) < threshold:
-            return f"{len(reveals)} clients revealed usable shares, {threshold} are needed"
+        threshold, quorum = self.hood.threshold, self.federation.thresholds.vote_quorum
+        if len(reveals) < quorum:
+            return f"{len(reveals)} clients revealed usable shares, {quorum} are needed"
         short = sorted(
             {
                 dealer
@@ -150,6 +151,7 @@ class Opening:
                 name: self._mask_key(name, collected[name, shares.KEY])
                 for name in self.cohort.removed
             },
+            neighbours=self.hood.of,
             public_keys={n: o.steps[self.step].mask_key for n, o in self.offers.items()},
             lane_bits=self.federation.lanes.lane_bits,
         )
@@ -157,7 +159,7 @@ class Opening:
 
     def _rebuild(self, dealer: str, found: list[tuple[int, bytes]], what: str) -> Secret:
         try:
-            return shares.rebuild(found, self.federation.thresholds.share_threshold)
+            return shares.rebuild(found, self.hood.threshold)
         except CryptoError as error:
             raise RoundAborted(f"the {what} of {dealer} cannot be rebuilt: {error}") from error
 

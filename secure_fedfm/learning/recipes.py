@@ -3,7 +3,7 @@
 A federated round of AdamW moves the fresh linear head only as far as its own few batches carry it,
 so the head's rate decides how soon averaging catches up with central training: on frozen MiniLM
 embeddings of BANKING77, five clients, a rate of .01 is a point behind .02 after three rounds, and
-from .02 up plain averaging ends where central training ends. Momentum on the server, FedAdam or a
+from .02 up plain averaging ends where central training ends. Momentum on the server or a
 server rate above 1 gained nothing over FedAvg there.
 """
 

@@ -61,7 +61,10 @@ def broken_links(path: Path, text: str) -> list[str]:
             continue
         name, _, anchor = unquote(target).partition("#")
         goal = (path.parent / name).resolve() if name else path
-        if not goal.exists() or not goal.is_relative_to(REPOSITORY) or (anchor and (goal.suffix != ".md" or anchor not in anchors(goal))):
+        there = goal.exists() and goal.is_relative_to(REPOSITORY)
+        if there and anchor:
+            there = goal.suffix == ".md" and anchor in anchors(goal)
+        if not there:
             broken.append(target)
     return broken
 

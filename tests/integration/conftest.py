@@ -40,9 +40,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, launcher: Launcher) -> Te
     all that it received and sent, ``updates`` at every client what that client trained."""
     root = tmp_path_factory.mktemp("recorded")
     model = save_tiny_model(root / "model", hidden=128)
-    federation = build_federation(
-        root / "sites", launcher, model, clients=3, rounds=2, rank=256
-    )
+    federation = build_federation(root / "sites", launcher, model, clients=3, rounds=2, rank=256)
     folders = {
         name: site.root / ("traffic" if name == COORDINATOR else "updates")
         for name, site in federation.sites.items()
@@ -52,9 +50,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, launcher: Launcher) -> Te
     with federation:
         federation.start_all(
             {
-                name: {
-                    "record_traffic" if name == COORDINATOR else "record_updates": str(folder)
-                }
+                name: {"record_traffic" if name == COORDINATOR else "record_updates": str(folder)}
                 for name, folder in folders.items()
             }
         )

@@ -11,15 +11,17 @@ import functools
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fedfm_crypto.envelope import Envelope
+from fedfm_crypto.errors import CodecError
 from fedfm_crypto.quantise import Quantiser
 from fedfm_protocols.coordinator_states import PHASES, Finished
-from fedfm_protocols.effects import Persist, Send, Transition
+from fedfm_protocols.effects import Effect, Persist, Send, Transition
 from secure_fedfm.learning.learner import LocalLearner
 from secure_fedfm.services import coordinator as coordinator_module
 from secure_fedfm.services.client import ClientService
@@ -37,6 +39,10 @@ def install(faults: dict[str, Any]) -> None:
         _FAULTS[name](argument)
 
 
+def _patch(owner: type[Any], name: str, replacement: Callable[..., Any]) -> None:
+    setattr(owner, name, replacement)
+
+
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -52,11 +58,8 @@ def _client_dies(deaths: list[dict[str, Any]]) -> None:
     original = ClientService._effect
     due = {(d["round"], d["effect"], d["when"]) for d in deaths}
 
-    async def effect(self: ClientService, item: Any) -> None:
-        name = {
-            Persist: lambda: f"Persist {item.record}",
-            Send: lambda: item.envelope.header.type,
-        }.get(type(item), lambda: type(item).__name__)()
+    async def effect(self: ClientService, item: Effect) -> None:
+        name = _name_of(item)
         session = getattr(self._state, "session", None)
         number = session.identity.round if session else getattr(item, "round", 0)
         if (number, name, "before") in due:
@@ -66,7 +69,17 @@ def _client_dies(deaths: list[dict[str, Any]]) -> None:
             await asyncio.sleep(DELIVERY_SECONDS)
             _die()
 
-    ClientService._effect = effect  # type: ignore[method-assign]
+    _patch(ClientService, "_effect", effect)
+
+
+def _name_of(effect: Effect) -> str:
+    match effect:
+        case Persist():
+            return f"Persist {effect.record}"
+        case Send():
+            return effect.envelope.header.type
+        case _:
+            return type(effect).__name__
 
 
 def _train_slowly(seconds: dict[str, float]) -> None:
@@ -78,7 +91,7 @@ def _train_slowly(seconds: dict[str, float]) -> None:
         time.sleep(seconds.get(str(number), 0.0))
         return original(self, adapter, number, progress)
 
-    LocalLearner.train = train  # type: ignore[method-assign]
+    _patch(LocalLearner, "train", train)
 
 
 def _train_until(files: dict[str, str]) -> None:
@@ -91,7 +104,7 @@ def _train_until(files: dict[str, str]) -> None:
                 time.sleep(0.02)
         return original(self, adapter, number, progress)
 
-    LocalLearner.train = train  # type: ignore[method-assign]
+    _patch(LocalLearner, "train", train)
 
 
 def _send_twice(_: Any) -> None:
@@ -102,7 +115,7 @@ def _send_twice(_: Any) -> None:
         await send(self, envelope)
         await send(self, envelope)
 
-    ClientService._send = twice  # type: ignore[method-assign]
+    _patch(ClientService, "_send", twice)
 
 
 def _record_updates(folder: str) -> None:
@@ -118,7 +131,7 @@ def _record_updates(folder: str) -> None:
         np.save(Path(folder) / f"words-{number}.npy", words)
         return words
 
-    Quantiser.quantise = quantise  # type: ignore[method-assign]
+    _patch(Quantiser, "quantise", quantise)
 
 
 # ---------------------------------------------------------------- coordinator
@@ -148,8 +161,8 @@ def _coordinator_dies(death: dict[str, Any]) -> None:
         if here and death["at"] == "logged":
             _die()
 
-    CoordinatorService._carry_out = dying  # type: ignore[method-assign]
-    Evidence.record_round = recording  # type: ignore[method-assign]
+    _patch(CoordinatorService, "_carry_out", dying)
+    _patch(Evidence, "record_round", recording)
 
 
 def _wait_for_all(seconds: float) -> None:
@@ -164,7 +177,10 @@ def _record_traffic(folder: str) -> None:
     counter = iter(range(1, 1 << 30))
 
     def write(way: str, peer: str, payload: bytes) -> None:
-        kind = Envelope.decode(payload).header.type
+        try:
+            kind = Envelope.decode(payload).header.type
+        except CodecError:
+            kind = "Undecodable"
         (Path(folder) / f"{next(counter):06d}.{way}.{peer}.{kind}").write_bytes(payload)
 
     async def taking(self: CoordinatorService, sender: str, payload: bytes) -> Any:
@@ -175,8 +191,8 @@ def _record_traffic(folder: str) -> None:
         write("to", name, envelope.encode())
         await send(self, name, envelope)
 
-    CoordinatorService._take_payload = taking  # type: ignore[method-assign]
-    CoordinatorService._send = sending  # type: ignore[method-assign]
+    _patch(CoordinatorService, "_take_payload", taking)
+    _patch(CoordinatorService, "_send", sending)
 
 
 def _authenticator_dies(round_number: int) -> None:
@@ -191,10 +207,10 @@ def _authenticator_dies(round_number: int) -> None:
                 if part == "authenticator":
                     task.cancel()
 
-    CoordinatorService._carry_out = killing  # type: ignore[method-assign]
+    _patch(CoordinatorService, "_carry_out", killing)
 
 
-_FAULTS = {
+_FAULTS: dict[str, Callable[[Any], None]] = {
     "client_dies": _client_dies,
     "train_slowly": _train_slowly,
     "train_until": _train_until,
@@ -205,4 +221,3 @@ _FAULTS = {
     "record_traffic": _record_traffic,
     "authenticator_dies": _authenticator_dies,
 }
-

@@ -32,6 +32,7 @@ import torch
 import transformers
 
 from fedfm_protocols.charter import Charter, add_charter_signature, sign_charter
+from fedfm_protocols.enrolment import Role
 from secure_fedfm.enrolling import enrol, make_keys
 from secure_fedfm.founding import draft_charter
 from secure_fedfm.learning.plan import TrainingPlan
@@ -182,7 +183,9 @@ class TestFederation:
         """The evidence bundle, once the federation is concluded."""
         return self.sites[COORDINATOR].bundle_folder
 
-    def start(self, party: str, *, faults: Faults | None = None, flags: tuple[str, ...] = ()) -> None:
+    def start(
+        self, party: str, *, faults: Faults | None = None, flags: tuple[str, ...] = ()
+    ) -> None:
         """Start (or restart) one party with the command that an institution would type."""
         verb = "coordinator" if party == COORDINATOR else "client"
         arguments = [verb, "--site", str(self.sites[party].root), *flags]
@@ -336,7 +339,7 @@ def build_federation(
     sites = {name: Site(root / name) for name in (COORDINATOR, *names)}
     enrolments = {}
     for name, site in sites.items():
-        role = "coordinator" if name == COORDINATOR else "client"
+        role: Role = "coordinator" if name == COORDINATOR else "client"
         make_keys(site, role)
         enrolments[name] = enrol(site, role, name)
     charter = draft_charter(
@@ -400,7 +403,9 @@ def rows_of(number: int) -> list[tuple[str, str]]:
     ]
 
 
-def write_rows(file: Path, rows: list[tuple[str, str]], header: tuple[str, ...] = ("text", "label")) -> None:
+def write_rows(
+    file: Path, rows: list[tuple[str, str]], header: tuple[str, ...] = ("text", "label")
+) -> None:
     """A CSV file."""
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)

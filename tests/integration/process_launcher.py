@@ -100,9 +100,7 @@ def _import_everything(model: str) -> None:
     import torch
 
     torch.set_num_threads(1)  # a pool of threads would not survive the fork
-    import secure_fedfm.services.client
-    import secure_fedfm.services.coordinator
-    import tests.integration.faults  # noqa: F401
+    import tests.integration.faults  # noqa: F401 - brings both services
     from secure_fedfm.learning.learner import load_adapted
     from secure_fedfm.learning.specs import AdapterSpec, TaskSpec
     from secure_fedfm.learning.weights import pin_model

@@ -7,7 +7,6 @@ catches up and takes part again.
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,9 +85,7 @@ def killed(
     tmp_path_factory: pytest.TempPathFactory, launcher: Launcher, tiny_model: ModelSpec
 ) -> Killed:
     root = tmp_path_factory.mktemp("killed")
-    federation = build_federation(
-        root, launcher, tiny_model, clients=CLIENTS, rounds=LAST - 1
-    )
+    federation = build_federation(root, launcher, tiny_model, clients=CLIENTS, rounds=LAST - 1)
     with federation:
         run = Killed(federation)
         run.run()

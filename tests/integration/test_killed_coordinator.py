@@ -108,9 +108,7 @@ def test_a_result_that_was_logged_but_not_told_is_caught_up_with(
 
 def test_all_hold_the_same_adapter_and_the_evidence_verifies(federation: TestFederation) -> None:
     assert len(federation.adapters()) == 1
-    report = verify_bundle(
-        federation.bundle, adapter=federation.sites["clinic-1"].export_folder
-    )
+    report = verify_bundle(federation.bundle, adapter=federation.sites["clinic-1"].export_folder)
     assert report.ok, report.to_text()
 
 

@@ -1,4 +1,4 @@
-"""A run of real processes, recorded: what the coordinator gets to see, and what it leaves behind."""
+"""A run of real processes, recorded: what the coordinator gets to see, what it leaves behind."""
 
 from __future__ import annotations
 
@@ -36,9 +36,7 @@ def uploads(federation: TestFederation) -> dict[tuple[str, int], NDArray[np.uint
     return {
         (name, number): unpack_lanes(read_body(Envelope.decode(frame), Upload).words, LANE_BITS)
         for name in federation.clients
-        for number, frame in zip(
-            ROUNDS, frames(federation, "from", "Upload", name), strict=True
-        )
+        for number, frame in zip(ROUNDS, frames(federation, "from", "Upload", name), strict=True)
     }
 
 

@@ -29,6 +29,7 @@ from tests.integration.federation_processes import (
 
 CONFIGURATION, DATA, NETWORK, SERVICE = 3, 4, 5, 6
 CLIENT = "clinic-1"
+COMMAND = (sys.executable, "-m", "secure_fedfm")
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +46,7 @@ def federation(pristine: TestFederation, tmp_path: Path) -> TestFederation:
     root = tmp_path / "sites"
     shutil.copytree(pristine.root, root)
     sites = {name: Site(root / name) for name in pristine.sites}
-    return TestFederation(
-        root, pristine.launcher, pristine.charter, sites, pristine.endpoint
-    )
+    return TestFederation(root, pristine.launcher, pristine.charter, sites, pristine.endpoint)
 
 
 def the_error(federation: TestFederation, party: str, code: int, *flags: str) -> str:
@@ -160,8 +159,7 @@ def test_a_port_in_use(federation: TestFederation) -> None:
         address = f"tcp://127.0.0.1:{busy.getsockname()[1]}"
         site = federation.sites[COORDINATOR].root
         done = subprocess.run(
-            [sys.executable, "-m", "secure_fedfm", "coordinator"]
-            + ["--site", str(site), "--bind", address],
+            [*COMMAND, "coordinator", "--site", str(site), "--bind", address],
             cwd=REPOSITORY,
             capture_output=True,
             text=True,

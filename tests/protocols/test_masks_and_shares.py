@@ -190,6 +190,7 @@ def test_masks_come_off_the_sum_and_only_with_the_right_secrets(removed: tuple[s
             step=0,
             seeds=seeds,
             removed_keys=keys,
+            neighbours=lambda _: NAMES,
             public_keys=public,
             lane_bits=32,
         )
