@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from fedfm_protocols.policy import SitePolicy
 from secure_fedfm.errors import ConfigurationError
@@ -26,6 +26,14 @@ OTHER_VARIABLES = frozenset({"SECURE_FEDFM_KEY_PASSPHRASE", "SECURE_FEDFM_SHARED
 Seconds = Annotated[float, Field(gt=0)]
 
 
+def _listed(value: object) -> object:
+    """Environment variables and flags give a list as one text with commas."""
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,12 +41,12 @@ class _Section(BaseModel):
 class PolicySection(_Section):
     """What this site insists on; see ``fedfm_protocols.policy.SitePolicy``."""
 
-    suites: tuple[str, ...] = ("masked",)
+    suites: Names = ("masked",)
     min_clients: int = 3
     min_colluding: int = 1
     min_accepted: int = 3
     max_rounds: int = 1000
-    privacy_modes: tuple[str, ...] = ("none",)
+    privacy_modes: Names = ("none",)
     model_sha256: str = ""
     charter_hash: str = ""
 
@@ -98,12 +106,26 @@ class SiteConfig(_Section):
         return self
 
 
+def _known_keys(place: tuple[int | str, ...]) -> str:
+    """The keys that may stand where an unknown one was found."""
+    section: type[BaseModel] = SiteConfig
+    for step in place[:-1]:
+        annotation = section.model_fields[str(step)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        section = annotation
+    return ", ".join(sorted(section.model_fields))
+
+
 def _readable(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(map(str, item['loc'])) or 'configuration'}: "
-        f"{item['msg'].removeprefix('Value error, ')}"
-        for item in error.errors(include_url=False, include_input=False)
-    )
+    parts = []
+    for item in error.errors(include_url=False, include_input=False):
+        place = ".".join(map(str, item["loc"])) or "configuration"
+        if item["type"] == "extra_forbidden":
+            parts.append(f"{place}: no such key; known are {_known_keys(item['loc'])}")
+        else:
+            parts.append(f"{place}: {item['msg'].removeprefix('Value error, ')}")
+    return "; ".join(parts)
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -144,9 +166,9 @@ def read_config(
         naming the file, each wrong key, and what was expected.
     """
     fields: dict[str, Any] = {}
-    where = "the environment and the command line"
+    where = "environment and command line"
     if file is not None:
-        where = str(file)
+        where = f"{file}, environment and command line"
         try:
             fields = tomllib.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -155,9 +177,9 @@ def read_config(
             ) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"{file} is not valid TOML: {error}") from error
-        if isinstance(fields.get("data"), str) and not Path(fields["data"]).is_absolute():
-            local = file.parent / fields["data"]
-            fields["data"] = str(local) if local.exists() else fields["data"]
+        for key in ("data", "model"):  # beside site.toml, if there is such a file or folder
+            if isinstance(fields.get(key), str) and (file.parent / fields[key]).exists():
+                fields[key] = str(file.parent / fields[key])
     fields = _merge(fields, _from_environment(os.environ if environment is None else environment))
     fields = _merge(fields, {k: v for k, v in (flags or {}).items() if v is not None})
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -89,6 +90,9 @@ def demo(
         json=as_json,
     )
     require("zmq", "torch", "transformers", "peft")
+    # Read when torch loads: threads that wait for each other give the core back meanwhile.  The
+    # default spins, which on a busy machine takes longer than the work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from secure_fedfm.demo.run import run_demo  # noqa: PLC0415
 
     raise typer.Exit(run_demo(options))
