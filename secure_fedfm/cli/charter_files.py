@@ -104,7 +104,8 @@ def sign_file(path: Path, site: Site, name: str) -> CharterFile:
         if found.envelope
         else sign_charter(found.charter, name, key)
     )
-    write_durably(path, envelope, path.absolute().parent)
+    file = path.absolute()
+    write_durably(file, envelope, file.parent)
     return read_charter_file(path)
 
 

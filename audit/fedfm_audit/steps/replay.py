@@ -62,6 +62,7 @@ class _Replay:
         self._findings = findings
         self._of = evidence.transcript.of
         self._thresholds = charter.thresholds
+        self._suite = charter.suite
         self._offerers = sorted(_senders(self._of("KeyOffer")))
         self._dealers = sorted(_senders(self._of("ShareBundle")))
 
@@ -184,8 +185,10 @@ class _Replay:
         )
         self._at_least(len(hashes), self._thresholds.min_accepted, "upload hashes")
         committed = {e.header.sender: read_body(e, UploadHash).upload_hash for e in hashes}
+        # Without masks two honest clients may well have the same update.
         self._expect(
-            len(set(committed.values())) == len(committed), "two clients committed to one upload"
+            self._suite == "clear" or len(set(committed.values())) == len(committed),
+            "two clients committed to one upload",
         )
         self._expect_within("Upload", committed, "those on the upload set")
         for entry in self._of("Upload"):

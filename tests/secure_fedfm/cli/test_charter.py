@@ -174,3 +174,13 @@ def test_a_draft_never_replaces_a_file(sites: Sites, run: Run) -> None:
     sites.draft.write_text("signed by all")
     assert run(*sites.new_charter(), "--labels", "a,b").code == 3
     assert sites.draft.read_text() == "signed by all"
+
+
+def test_signing_works_from_the_folder_that_holds_the_draft(
+    sites: Sites, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(*sites.new_charter(), "--labels", "a,b")
+    monkeypatch.chdir(sites.draft.parent)
+    ran = run("charter", "sign", "--site", sites.client("bank-a"), sites.draft.name)
+    assert ran.code == 0, ran.err
+    assert open_charter(sites.draft.read_bytes(), require_quorum=False).signers == ("bank-a",)
