@@ -190,8 +190,9 @@ def test_a_missing_enrolment(federation: TestFederation) -> None:
 
 def test_two_clients_on_one_site_folder(federation: TestFederation) -> None:
     """The second one is refused by the state file; the first goes on undisturbed."""
+    gate = federation.root / "gate"
     with federation:
-        federation.start_all()
+        federation.start_all({CLIENT: {"train_until": {"1": str(gate)}}})
         federation.wait_for(CLIENT, "connected")
         first = federation.processes[CLIENT]
         log = federation.sites[CLIENT].root / "second.log"
@@ -199,6 +200,7 @@ def test_two_clients_on_one_site_folder(federation: TestFederation) -> None:
         second = federation.launcher.start("second", arguments, log, {})
         line = checked_line(second.wait(), log.read_text(), SERVICE)
         assert "another process of this site" in line
+        gate.touch()
         federation.run_to_end()
         assert first.code == 0
         assert federation.outcomes() == {1: "completed"}
