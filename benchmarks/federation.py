@@ -25,9 +25,17 @@ class BenchmarkFederation:
 
 
 def make_federation(
-    *, suite: Suite, clients: int, dropouts: int, values: int, lane_bits: int, random: RandomSource
+    *,
+    suite: Suite,
+    clients: int,
+    dropouts: int,
+    values: int,
+    lane_bits: int,
+    random: RandomSource,
+    colluding: int = 1,
 ) -> BenchmarkFederation:
-    """A federation of ``clients`` clients, one of whom may collude and ``dropouts`` vanish.
+    """A federation of ``clients`` clients, of whom ``colluding`` may collude and ``dropouts``
+    vanish.
 
     Raises
     ------
@@ -36,7 +44,7 @@ def make_federation(
     """
     coordinator = IdentityKey.generate(random)
     log = IdentityKey.generate(random)
-    keys = {f"client-{i + 1:03d}": IdentityKey.generate(random) for i in range(clients)}
+    keys = {f"client-{i + 1:04d}": IdentityKey.generate(random) for i in range(clients)}
     nothing = "00" * 32
     charter = make_charter(
         {
@@ -68,7 +76,7 @@ def make_federation(
             "server_optimiser": {},
             "rounds": 1,
             "suite": suite,
-            "limits": {"colluding": 1, "dropouts": dropouts},
+            "limits": {"colluding": colluding, "dropouts": dropouts},
             "quantiser": {
                 "values": values,
                 "clip": CLIP,

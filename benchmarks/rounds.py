@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.federation import SCALE, make_federation
+from benchmarks.federation import SCALE, BenchmarkFederation, make_federation
 from benchmarks.measure import CpuClock, Measurement, median, settle
 from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.lanes import from_lanes
@@ -75,7 +76,7 @@ class RoundingKey:
     which gives the plaintext sum that the opened one must equal.
     """
 
-    update: Update
+    update: Callable[[], Update]
     expected: bool = False
     key: bytes = b""
 
@@ -88,7 +89,33 @@ class RoundingKey:
     def train(self) -> Update:
         """Hand out the update; the next draw is the one that rounds it."""
         self.expected = True
-        return self.update
+        return self.update()
+
+
+@dataclass(frozen=True)
+class PlayedRound:
+    """A completed round with what everybody spent; ``staying`` are the clients in the sum."""
+
+    simulation: Simulation
+    wire: Wire
+    staying: tuple[str, ...]
+    exact: bool
+
+    def measurement(self) -> Measurement:
+        """Medians over the clients that stayed; signatures that the simulation verified once for
+        many are counted for each of them."""
+        clients = {name: self.simulation.clients[name] for name in self.staying}
+        coordinator = self.simulation.federation.coordinator
+        return Measurement(
+            client_cpu_s=median(
+                client.cpu_s + client.spared_s + self.wire.clock(name).seconds
+                for name, client in clients.items()
+            ),
+            server_cpu_s=self.simulation.coordinator_cpu_s + self.wire.clock(coordinator).seconds,
+            bytes_up=int(median(self.wire.up[name] for name in clients)),
+            bytes_down=int(median(self.wire.down[name] for name in clients)),
+            exact=self.exact,
+        )
 
 
 def run_round(
@@ -117,42 +144,50 @@ def run_round(
         lane_bits=lane_bits,
         random=random,
     )
-    names = list(parties.clients)
+    return play_round(parties, updates.__getitem__, dropped=dropped, random=random).measurement()
+
+
+def play_round(
+    parties: BenchmarkFederation,
+    update: Callable[[int], Update],
+    *,
+    dropped: int,
+    random: RandomSource = system_random,
+    kind: type[Simulation] = Simulation,
+    large: bool = False,
+) -> PlayedRound:
+    """Run one round of a federation, in which client number ``i`` has ``update(i)``, and check
+    the sum that it opens.  Arguments and errors otherwise as for :func:`run_round`; ``kind`` is
+    the simulation that runs it, ``large`` as ``Simulation`` has it.
+    """
+    names = tuple(parties.clients)
     staying = names[: len(names) - dropped]
     wire = Wire(frozenset(names[len(staying) :]))
-    sources = {name: RoundingKey(update) for name, update in zip(names, updates, strict=True)}
-    simulation = Simulation(
+    sources = {name: RoundingKey(partial(update, number)) for number, name in enumerate(names)}
+    simulation = kind(
         parties.federation,
         parties.clients,
         parties.coordinator,
         random,
         lambda name, _: sources[name].train(),
         wire.carry,
+        large=large,
     )
     for name, client in simulation.clients.items():
         client.context = replace(client.context, random=sources[name])
     settle()
     finished = simulation.run_round(1)
-    if finished.outcome != "completed" or finished.accepted != tuple(staying):
+    if finished.outcome != "completed" or finished.accepted != staying:
         raise RuntimeError(f"the measured round is {finished.outcome}: {finished.reason}")
-    coordinator = parties.federation.coordinator
     lanes = parties.federation.lanes
-    expected = np.zeros(updates[0].size, np.int64)
+    expected = np.zeros(parties.federation.charter.quantiser.values, np.int64)
     for name in staying:
-        again = lanes.quantise(sources[name].update, fixed(sources[name].key))
-        expected += from_lanes(again, lane_bits)
+        again = lanes.quantise(sources[name].update(), fixed(sources[name].key))
+        expected += from_lanes(again, lanes.lane_bits)
     exact = all(
         np.array_equal(simulation.clients[name].totals[0] * SCALE, expected) for name in staying
     )
-    return Measurement(
-        client_cpu_s=median(
-            simulation.clients[name].cpu_s + wire.clock(name).seconds for name in staying
-        ),
-        server_cpu_s=simulation.coordinator_cpu_s + wire.clock(coordinator).seconds,
-        bytes_up=int(median(wire.up[name] for name in staying)),
-        bytes_down=int(median(wire.down[name] for name in staying)),
-        exact=exact,
-    )
+    return PlayedRound(simulation, wire, staying, exact)
 
 
 def fixed(key: bytes) -> Callable[[int], bytes]:

@@ -56,9 +56,14 @@ class PolicySection(_Section):
 
 
 class Timeouts(_Section):
-    """Seconds the coordinator waits in each phase before it goes on with those who answered."""
+    """Seconds the coordinator waits in each phase before it goes on with those who answered.
+
+    ``connect`` is for everybody's first connection, ``rejoin`` for clients that are missing when
+    a later round is about to begin: as long as a restart takes to load the model.
+    """
 
     connect: Seconds = 120.0
+    rejoin: Seconds = 30.0
     offers: Seconds = 30.0
     nonces: Seconds = 30.0
     shares: Seconds = 30.0

@@ -57,8 +57,10 @@ _POLICY = """
 _TIMEOUTS = """
 # Seconds to wait in each phase before going on with those who answered.
 [timeouts]
-# connect = 120.0
+# connect = 120.0            # everybody's first connection
+# rejoin = 30.0              # clients that are missing when a later round begins
 # offers = 30.0
+# nonces = 30.0              # rosters above 64 only
 # shares = 30.0
 # training = 3600.0
 # uploads = 300.0

@@ -7,7 +7,8 @@ little-endian. Work goes through one small buffer, so the cost is close to that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -27,6 +28,8 @@ Sign = Literal[1, -1]
 # Words per chunk: a chunk and its keystream, 64 KiB each, stay in the cache of one core while all
 # masks are added.
 _CHUNK_WORDS = 1 << 14
+# Masks added in one pass over the words: each has a cipher alive meanwhile, of some kilobytes.
+_MASKS_PER_PASS = 128
 _BLOCK = 16
 
 
@@ -91,7 +94,8 @@ def add_masks(
 ) -> None:
     """Add (sign = 1) or subtract (sign = -1) the mask under each key, in place.
 
-    Arithmetic is modulo 2^lane_bits. Memory beyond ``words`` stays below 1 MiB.
+    Arithmetic is modulo 2^lane_bits. Memory beyond ``words`` stays below 1 MiB, however many masks
+    there are.
 
     Args:
         words: contiguous 1-D uint32, each word below 2^lane_bits.
@@ -105,6 +109,15 @@ def add_masks(
     """
     check_lane_bits(lane_bits)
     check_words(words)
+    remaining = iter(masks)
+    while batch := list(islice(remaining, _MASKS_PER_PASS)):
+        _add_pass(words, batch, lane_bits)
+
+
+def _add_pass(
+    words: NDArray[np.uint32], masks: Sequence[tuple[Secret, Sign]], lane_bits: int
+) -> None:
+    """Add a few masks, all of them to one chunk of words after the other."""
     width = lane_bits // 8
     largest = width * min(_CHUNK_WORDS, words.size)
     streams: list[tuple[Keystream, np.ufunc]] = []
@@ -113,8 +126,6 @@ def add_masks(
             raise CryptoError(f"mask sign {sign}, expected 1 or -1")
         stream = Keystream(key, largest, streams[0][0] if streams else None)
         streams.append((stream, np.add if sign == 1 else np.subtract))
-    if not streams:
-        return
     buffer = streams[0][0].buffer.data
     lane = np.uint32((1 << lane_bits) - 1)
     for start in range(0, words.size, _CHUNK_WORDS):

@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import accumulate
 
 from fedfm_crypto.errors import ShareError
 from fedfm_crypto.random_source import RandomSource, draw
@@ -150,12 +151,18 @@ def _interpolate(xs: tuple[int, ...], ys: Sequence[int], at: int, prime: int) ->
 def _lagrange_weights(xs: tuple[int, ...], at: int, prime: int) -> tuple[int, ...]:
     """Return prod_{j != i} (at - x_j) / (x_i - x_j) for each i.
 
-    The points are public and the same for every secret of a round, so the inversions are paid once.
+    The points are public.  On a complete graph they are the same for every secret of a round, so
+    this is paid once; on a sparse one every dealer has its own, so it is made cheap: one inversion
+    for all points together (each inverse is the inverse of the product of all, times the others).
     """
+    if at in xs:
+        return tuple(int(x == at) for x in xs)
+    whole = math.prod(at - x for x in xs) % prime
+    divisors = [(at - x) * math.prod(x - other for other in xs if other != x) % prime for x in xs]
+    products = list(accumulate(divisors, lambda a, b: a * b % prime, initial=1))
+    inverse = pow(products[-1], -1, prime)
     weights = []
-    for x in xs:
-        others = [other for other in xs if other != x]
-        numerator = math.prod(at - other for other in others) % prime
-        denominator = math.prod(x - other for other in others) % prime
-        weights.append(numerator * pow(denominator, -1, prime) % prime)
-    return tuple(weights)
+    for divisor, before in zip(reversed(divisors), reversed(products[:-1]), strict=True):
+        weights.append(whole * inverse * before % prime)
+        inverse = inverse * divisor % prime
+    return tuple(reversed(weights))

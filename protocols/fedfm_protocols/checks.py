@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from itertools import pairwise
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import CodecError, SignatureError
@@ -99,6 +99,21 @@ def open_signed_set(
         verify_signature(envelope, federation)
         members[sender] = (envelope, body)
     return members
+
+
+class OpenSet(Protocol):
+    """How a party opens signed sets: :func:`open_signed_set`, with its arguments and errors."""
+
+    def __call__(
+        self,
+        encoded: Sequence[bytes],
+        expected: type[B],
+        *,
+        federation: Federation,
+        allowed: Collection[str],
+        context: bytes,
+        step: int,
+    ) -> dict[str, tuple[Envelope, B]]: ...
 
 
 def is_sorted_unique(names: Sequence[str]) -> bool:

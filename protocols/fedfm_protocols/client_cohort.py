@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedfm_crypto.envelope import Envelope
-from fedfm_protocols.checks import is_sorted_unique, open_signed_set
+from fedfm_protocols.checks import is_sorted_unique
 from fedfm_protocols.client_session import ClientContext, say, taken
 from fedfm_protocols.client_states import ClientState, Unmasked, Uploaded, Voted
 from fedfm_protocols.effects import Persist, Transition
@@ -73,7 +73,7 @@ def unmask(context: ClientContext, state: Voted, envelope: Envelope) -> Transiti
     proof = read_body(envelope, CohortProof)
     if envelope.header.refers_to != state.cohort_hash:
         raise EquivocationError("the proof refers to another cohort than this site voted for")
-    members = open_signed_set(
+    members = context.open_set(
         proof.votes,
         CohortVote,
         federation=federation,
@@ -100,10 +100,11 @@ def unmask(context: ClientContext, state: Voted, envelope: Envelope) -> Transiti
 def _reveal(state: Voted) -> Unmask:
     """Exactly one share per dealer: seed if accepted, mask key if removed."""
     step = state.session.step
+    accepted = frozenset(state.cohort.accepted)
     seeds, keys = [], []
     for dealer, contents in sorted(state.held.items()):
         own = contents.steps[step]
-        if dealer in state.cohort.accepted:
+        if dealer in accepted:
             seeds.append(RevealedShare(dealer, own.seed, own.seed_salt))
         else:
             keys.append(RevealedShare(dealer, own.key, own.key_salt))

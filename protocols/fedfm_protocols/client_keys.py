@@ -8,7 +8,7 @@ from dataclasses import replace
 from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import ShareError
 from fedfm_protocols import shares
-from fedfm_protocols.checks import check_place, is_sorted_unique, open_signed_set
+from fedfm_protocols.checks import check_place, is_sorted_unique
 from fedfm_protocols.client_session import ClientContext, say, taken
 from fedfm_protocols.client_states import (
     ClientMemory,
@@ -43,7 +43,7 @@ def take_roster(
     roster = read_body(envelope, KeyRoster)
     fixed = context1(session.context0, envelope.header.body_hash)
     check_place(envelope, context=fixed, step=session.step)
-    members = open_signed_set(
+    members = context.open_set(
         roster.offers,
         KeyOffer,
         federation=federation,
@@ -76,7 +76,7 @@ def take_nonces(
     site, session = context.site, state.session
     federation = site.federation
     published = read_body(envelope, GraphNonces)
-    members = open_signed_set(
+    members = context.open_set(
         published.nonces,
         GraphNonce,
         federation=federation,

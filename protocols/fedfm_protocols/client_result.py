@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import CodecError, CryptoError
 from fedfm_crypto.lanes import unpack_lanes
-from fedfm_protocols.checks import check_place, open_signed_set
+from fedfm_protocols.checks import OpenSet, check_place
 from fedfm_protocols.client_session import ClientContext, end_round, say, taken
 from fedfm_protocols.client_states import Acked, Applying, ClientState, InRound, Unmasked
 from fedfm_protocols.effects import AdapterComputed, ApplySum, Transition
@@ -95,6 +95,7 @@ def close_round(
     acked = state
     check_acks(
         closed.acks,
+        open_set=context.open_set,
         federation=federation,
         context=session.context,
         step=session.step,
@@ -113,6 +114,7 @@ def close_round(
 def check_acks(
     encoded: tuple[bytes, ...],
     *,
+    open_set: OpenSet,
     federation: Federation,
     context: bytes,
     step: int,
@@ -126,7 +128,7 @@ def check_acks(
     BelowThreshold
         if fewer than ``vote_quorum`` clients signed exactly this.
     """
-    members = open_signed_set(
+    members = open_set(
         encoded,
         RoundAck,
         federation=federation,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from fedfm_crypto.codec import encode
 from fedfm_crypto.envelope import Envelope, seal_envelope
 from fedfm_crypto.random_source import RandomSource
+from fedfm_protocols.checks import OpenSet, open_signed_set
 from fedfm_protocols.client_states import (
     ClientMemory,
     ClientSite,
@@ -23,10 +24,14 @@ from fedfm_protocols.messages import Body, type_name
 
 @dataclass(frozen=True, slots=True)
 class ClientContext:
-    """What a transition may use besides state and event: the site and its randomness."""
+    """What a transition may use besides state and event: the site and its randomness.
+
+    ``open_set`` verifies signed sets; only a simulation of many clients puts another one here.
+    """
 
     site: ClientSite
     random: RandomSource
+    open_set: OpenSet = open_signed_set
 
 
 def taken(session: Session, envelope: Envelope) -> Session:

@@ -9,7 +9,6 @@ from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import CryptoError
 from fedfm_crypto.lanes import pack_lanes
 from fedfm_protocols import masking
-from fedfm_protocols.checks import open_signed_set
 from fedfm_protocols.client_session import ClientContext, say, say_encoded, taken
 from fedfm_protocols.client_states import ClientState, Committed, Training, Uploaded
 from fedfm_protocols.context import dealers_hash
@@ -45,6 +44,7 @@ def commit_upload(
         clipped = lanes.count_clipped(event.update)
     except CryptoError as error:
         raise RoundRefused(f"this site's update cannot be quantised: {error}") from error
+    dealers = frozenset(state.dealers)
     if federation.masked:
         masking.mask(
             words,
@@ -55,7 +55,7 @@ def commit_upload(
             peers={
                 name: offer.steps[session.step].mask_key
                 for name, offer in state.offers.items()
-                if name in state.dealers
+                if name in dealers
             },
             lane_bits=lanes.lane_bits,
         )
@@ -66,7 +66,7 @@ def commit_upload(
         state.memory,
         session,
         UploadHash(digest),
-        dealers_hash(session.context, state.dealers),
+        dealers_hash(session.context, state.dealers, state.hood.seed),
     )
     effects: list[Effect] = []
     if clipped:
@@ -94,11 +94,11 @@ def send_upload(
     site, session = context.site, state.session
     federation = site.federation
     upload_set = read_body(envelope, UploadSet)
-    members = open_signed_set(
+    members = context.open_set(
         upload_set.hashes,
         UploadHash,
         federation=federation,
-        allowed=state.dealers,
+        allowed=frozenset(state.dealers),
         context=session.context,
         step=session.step,
     )
@@ -106,12 +106,12 @@ def send_upload(
         raise RoundRefused("this site's upload hash came too late or was left out")
     if members[site.name][1].upload_hash != state.upload_hash:
         raise EquivocationError("the upload set holds another hash than this site signed")
-    expected = dealers_hash(session.context, state.dealers)
+    expected = dealers_hash(session.context, state.dealers, state.hood.seed)
     for name, (member, _) in members.items():
         if member.header.refers_to != expected:
             raise EquivocationError(
-                f"{name} masked for another set of dealers than this site: the coordinator "
-                "told different sets"
+                f"{name} masked for another set of dealers than this site, or on another graph: "
+                "the coordinator told different sets"
             )
     hashes = [body.upload_hash for _, body in members.values()]
     # Without masks two honest clients may well have the same update.

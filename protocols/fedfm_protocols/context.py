@@ -63,6 +63,8 @@ def context1(context0: bytes, roster_hash: bytes, keygen_hash: bytes = NO_HASH) 
     return hash_parts(Label.CONTEXT_KEYS, context0, roster_hash, keygen_hash)
 
 
-def dealers_hash(context: bytes, dealers: Sequence[str]) -> bytes:
-    """Hash of the set of clients whose masks an upload carries; every UploadHash names it."""
-    return hash_parts(Label.DEALERS, context, encode(Names(tuple(dealers))))
+def dealers_hash(context: bytes, dealers: Sequence[str], graph_seed: bytes = b"") -> bytes:
+    """Hash of the set of clients whose masks an upload may carry, and of the seed of the graph
+    that says who masks with whom (empty on the complete graph); every UploadHash names it."""
+    graph = (graph_seed,) if graph_seed else ()
+    return hash_parts(Label.DEALERS, context, encode(Names(tuple(dealers))), *graph)

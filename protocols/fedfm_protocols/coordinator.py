@@ -91,6 +91,7 @@ def open_round(context: CoordinatorContext, opening: RoundOpening) -> Transition
             transcript=(transcript_entry(envelope),),
         ),
         offers={},
+        owners={},
     )
     return Transition(state, tuple(Send(name, envelope) for name in opening.invited))
 

@@ -7,6 +7,7 @@ Steps are numbered as in protocols/README.md.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -15,7 +16,6 @@ from typing import Any
 from fedfm_crypto.envelope import Envelope
 from fedfm_protocols import summing
 from fedfm_protocols.checks import check_place, verify_signature
-from fedfm_protocols.context import dealers_hash
 from fedfm_protocols.coordinator_states import (
     PHASES,
     Acking,
@@ -54,8 +54,7 @@ from fedfm_protocols.messages import (
     read_body,
     type_name,
 )
-from fedfm_protocols.offers import check_offers
-from fedfm_protocols.shares import ShareLedger
+from fedfm_protocols.offers import check_offer
 
 # Bodies that a transcript shows; everything else is evidence by its signed header only.
 PUBLIC_BODIES = frozenset(
@@ -115,18 +114,19 @@ def take(context: CoordinatorContext, state: RunningRound, envelope: Envelope) -
 
 
 def _take_offer(context: CoordinatorContext, state: Offering, envelope: Envelope) -> Offering:
-    offer = read_body(envelope, KeyOffer)
-    known = {name: read_body(other, KeyOffer) for name, other in state.offers.items()}
     sender = envelope.header.sender
     try:
-        check_offers(
-            {**known, sender: offer},
+        own = check_offer(
+            sender,
+            read_body(envelope, KeyOffer),
+            state.owners,
             masked=context.site.federation.masked,
             steps=state.round.identity.steps,
         )
     except EquivocationError as error:
         raise MalformedMessage(str(error)) from error
-    return replace(state, offers={**state.offers, sender: envelope})
+    offers = {**state.offers, sender: envelope}
+    return replace(state, offers=offers, owners={**state.owners, **own})
 
 
 def _take_nonce(context: CoordinatorContext, state: Drawing, envelope: Envelope) -> Drawing:
@@ -153,15 +153,16 @@ def _take_bundle(context: CoordinatorContext, state: Sharing, envelope: Envelope
 
 
 def _take_hash(context: CoordinatorContext, state: Committing, envelope: Envelope) -> Committing:
-    digest = read_body(envelope, UploadHash).upload_hash
+    read_body(envelope, UploadHash)
     sender = envelope.header.sender
     if sender not in state.bundles:
         raise OutOfOrder(f"an upload hash from {sender}, who dealt no shares")
-    if envelope.header.refers_to != dealers_hash(state.round.context, sorted(state.bundles)):
-        raise WrongContext(f"{sender} masked for another set of dealers")
+    if envelope.header.refers_to != state.dealers_hash:
+        raise WrongContext(f"{sender} masked for another set of dealers, or on another graph")
     if context.site.federation.masked:
         for name, other in state.hashes.items():
-            if read_body(other, UploadHash).upload_hash == digest:
+            # The body is the upload's hash and nothing else, so bodies repeat with it.
+            if other.header.body_hash == envelope.header.body_hash:
                 raise MalformedMessage(f"{sender} committed to the same upload as {name}")
     return replace(state, hashes={**state.hashes, sender: envelope})
 
@@ -192,13 +193,15 @@ def _take_shares(context: CoordinatorContext, state: Unmasking, envelope: Envelo
     sender = envelope.header.sender
     if envelope.header.refers_to != state.cohort_hash:
         raise WrongContext(f"the shares of {sender} refer to another cohort")
-    wrong = opening_of(context, state).check_reveal(sender, reveal)
+    wrong = state.opening.check_reveal(sender, reveal)
     if wrong:
         raise MalformedMessage(
             f"{sender} reveals false shares of {', '.join(wrong)}: they do not open the "
             "commitments that the dealers signed"
         )
-    return replace(state, reveals={**state.reveals, sender: reveal})
+    usable = Counter(state.usable)
+    usable.update(entry.dealer for entry in (*reveal.seed_shares, *reveal.key_shares))
+    return replace(state, reveals={**state.reveals, sender: reveal}, usable=usable)
 
 
 def _take_ack(context: CoordinatorContext, state: Acking, envelope: Envelope) -> Acking:
@@ -207,23 +210,6 @@ def _take_ack(context: CoordinatorContext, state: Acking, envelope: Envelope) ->
     if envelope.header.refers_to != state.aggregate_hash:
         raise WrongContext(f"{sender} acknowledges another aggregate")
     return replace(state, acks={**state.acks, sender: envelope})
-
-
-def opening_of(context: CoordinatorContext, state: Unmasking) -> summing.Opening:
-    """What it takes to unmask the sum of this round."""
-    commitments = {
-        dealer: {entry.recipient: entry.commitments for entry in bundle.shares}
-        for dealer, bundle in state.bundles.items()
-    }
-    return summing.Opening(
-        federation=context.site.federation,
-        context=state.round.context,
-        step=state.round.step,
-        cohort=state.cohort,
-        offers=state.offers,
-        hood=state.hood,
-        ledger=ShareLedger(state.round.context0, state.round.context, commitments),
-    )
 
 
 # Phase -> (message it waits for, handler).  The handlers' state types differ, hence Any.

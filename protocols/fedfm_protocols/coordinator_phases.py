@@ -13,8 +13,8 @@ from typing import TypeVar
 from fedfm_crypto.codec import encode
 from fedfm_crypto.envelope import Envelope, seal_envelope
 from fedfm_crypto.lanes import pack_lanes
-from fedfm_protocols.context import NO_HASH, context1
-from fedfm_protocols.coordinator_inbox import opening_of, transcript_entry
+from fedfm_protocols.context import NO_HASH, context1, dealers_hash
+from fedfm_protocols.coordinator_inbox import transcript_entry
 from fedfm_protocols.coordinator_states import (
     Acking,
     Committing,
@@ -54,6 +54,8 @@ from fedfm_protocols.messages import (
     type_name,
 )
 from fedfm_protocols.neighbourhood import complete_graph, sparse_graph
+from fedfm_protocols.shares import ShareLedger
+from fedfm_protocols.summing import Opening
 
 RoundT = TypeVar("RoundT", bound=RunningRound)
 
@@ -224,7 +226,13 @@ def _deliver_shares(
         current, send = _tell(context, current, (name,), ShareDelivery(dealers, entries))
         sends += send
     committing = Committing(
-        current, state.roster_hash, state.offers, state.hood, state.bundles, hashes={}
+        current,
+        state.roster_hash,
+        state.offers,
+        state.hood,
+        state.bundles,
+        dealers_hash(current.context, dealers, state.hood.seed),
+        hashes={},
     )
     return Transition(committing, tuple(sends))
 
@@ -297,15 +305,28 @@ def _prove_cohort(
         return Transition(state)
     proof = CohortProof(tuple(state.votes[name].encode() for name in sorted(state.votes)))
     current, sends = _tell(context, current, sorted(state.bundles), proof, state.cohort_hash)
+    commitments = {
+        dealer: {entry.recipient: entry.commitments for entry in bundle.shares}
+        for dealer, bundle in state.bundles.items()
+    }
+    opening = Opening(
+        federation=context.site.federation,
+        context=current.context,
+        step=current.step,
+        cohort=state.cohort,
+        offers=state.offers,
+        hood=state.hood,
+        ledger=ShareLedger(current.context0, current.context, commitments),
+    )
     unmasking = Unmasking(
         current,
         state.roster_hash,
-        state.offers,
-        state.hood,
-        state.bundles,
+        tuple(sorted(state.bundles)),
         state.cohort,
         state.cohort_hash,
+        opening,
         reveals={},
+        usable={},
         total=state.total,
     )
     return Transition(unmasking, sends)
@@ -315,13 +336,13 @@ def _open_sum(
     context: CoordinatorContext, state: Unmasking, forced: bool
 ) -> Transition[CoordinatorState]:
     current, federation = state.round, context.site.federation
-    opening = opening_of(context, state)
-    if not opening.complete(state.reveals):
-        if _over(current, state.bundles, state.reveals, forced):
-            return finish(context, state, "aborted", opening.shortage(state.reveals))
+    shortage = state.opening.shortage(len(state.reveals), state.usable)
+    if shortage:
+        if _over(current, state.dealers, state.reveals, forced):
+            return finish(context, state, "aborted", shortage)
         return Transition(state)
     try:
-        total = opening.open_sum(state.total, state.reveals)
+        total = state.opening.open_sum(state.total, state.reveals)
     except RoundAborted as error:
         return finish(context, state, "aborted", str(error))
     aggregate = Aggregate(
@@ -329,7 +350,7 @@ def _open_sum(
         accepted=len(state.cohort.accepted),
         words=pack_lanes(total, federation.lanes.lane_bits),
     )
-    current, sends = _tell(context, current, sorted(state.bundles), aggregate, state.cohort_hash)
+    current, sends = _tell(context, current, state.dealers, aggregate, state.cohort_hash)
     acking = Acking(
         current,
         state.roster_hash,

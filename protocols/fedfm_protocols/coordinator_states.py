@@ -23,6 +23,7 @@ from fedfm_protocols.federation import Federation
 from fedfm_protocols.masking import Words
 from fedfm_protocols.messages import Cohort, KeyOffer, ShareBundle, Unmask
 from fedfm_protocols.neighbourhood import Neighbourhoods
+from fedfm_protocols.summing import Opening
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +69,11 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Offering:
-    """Step 1: collecting key offers."""
+    """Step 1: collecting key offers; ``owners`` says whose each public key is."""
 
     round: Round
     offers: Mapping[str, Envelope]
+    owners: Mapping[bytes, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +100,15 @@ class Sharing:
 
 @dataclass(frozen=True, slots=True)
 class Committing:
-    """Step 4a: the dealers train; collecting the hashes of their uploads."""
+    """Step 4a: the dealers train; collecting the hashes of their uploads, each of which must
+    refer to ``dealers_hash``."""
 
     round: Round
     roster_hash: bytes
     offers: Mapping[str, KeyOffer]
     hood: Neighbourhoods
     bundles: Mapping[str, ShareBundle]
+    dealers_hash: bytes
     hashes: Mapping[str, Envelope]
 
 
@@ -140,16 +144,19 @@ class Voting:
 
 @dataclass(frozen=True, slots=True)
 class Unmasking:
-    """Step 11: collecting shares until every needed secret can be rebuilt."""
+    """Step 11: collecting shares until every needed secret can be rebuilt.
+
+    ``usable`` counts the shares taken so far by the dealer whose secret they rebuild.
+    """
 
     round: Round
     roster_hash: bytes
-    offers: Mapping[str, KeyOffer]
-    hood: Neighbourhoods
-    bundles: Mapping[str, ShareBundle]
+    dealers: tuple[str, ...]
     cohort: Cohort
     cohort_hash: bytes
+    opening: Opening = field(repr=False)
     reveals: Mapping[str, Unmask] = field(repr=False)
+    usable: Mapping[str, int] = field(repr=False)
     total: Words = field(repr=False)
 
 

@@ -18,7 +18,8 @@
         │   ├── EquivocationError       the other side contradicts itself or a signed fact
         │   └── BelowThreshold          too few participants for the promises of the charter
         ├── RoundAborted            the coordinator cannot finish the round (names why)
-        └── DivergenceError         this site's adapter is not the one the quorum agreed on
+        ├── DivergenceError         this site's adapter is not the one the quorum agreed on
+        └── ScenarioError           a scripted run that cannot be read, or asks for the impossible
 
 A :class:`MessageRefused` leaves the state as it was: the caller reports it and keeps the old
 state.  A :class:`RoundViolation` ends the round for the site that raised it: nothing more is sent
@@ -92,3 +93,7 @@ class RoundAborted(ProtocolError):
 
 class DivergenceError(ProtocolError):
     """This site's adapter differs from the one that the quorum acknowledged."""
+
+
+class ScenarioError(ProtocolError):
+    """A scenario is malformed, or asks of its actors what they have no key for."""

@@ -12,7 +12,8 @@ What k and t must achieve for n clients, ``colluding`` of whom are the adversary
 - the honest survivors stay connected, or the sum falls apart into smaller sums;
 - no client has t adversarial neighbours (t shares rebuild a secret), and, against a coordinator
   that tells different survivors' sets to different clients, no client's neighbourhood can yield
-  t shares of both of its secrets: 2 t > k + (adversarial neighbours);
+  t shares of both of its secrets: 2 t > holders + (adversarial neighbours), where the k + 1
+  holders are the neighbours and the dealer itself;
 - every client keeps at least t surviving neighbours, or its masks cannot be taken off.
 
 The first two fail with probability at most 2^-40 together, the last at most 2^-20 a round.
@@ -31,9 +32,10 @@ Two powers of a malicious coordinator go beyond that paper's analysis (docs/adr/
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import accumulate
 
 from fedfm_crypto.hashing import hash_parts
 from fedfm_crypto.labels import Label
@@ -62,8 +64,8 @@ def find_parameters(
 ) -> GraphParameters:
     """Smallest degree, and the thresholds for it, that meet the bounds of this module.
 
-    ``malicious=False`` leaves out the two powers that go beyond the paper's analysis, to compare
-    with other implementations of it.
+    ``malicious=False`` leaves out the two powers that go beyond the paper's analysis, and the
+    share that a dealer keeps for itself, to compare with other implementations of the paper.
 
     Raises
     ------
@@ -75,10 +77,13 @@ def find_parameters(
             f"no sparse graph for {clients} clients with {colluding} colluding and {dropouts} "
             "dropping out"
         )
-    rings = sum(math.comb(clients, left_out) for left_out in range(MAX_WITHHELD + 1))
+    # Those left out are chosen from a roster that is larger than what remains by their number.
+    roster = clients + MAX_WITHHELD
+    rings = sum(math.comb(roster, left_out) for left_out in range(MAX_WITHHELD + 1))
     log_per_event = -(SECURITY_BITS + 1) * math.log(2) - (math.log(rings) if malicious else 0.0)
     for degree in range(2, clients - 1, 2):
-        found = _try_degree(clients, colluding, dropouts, degree, log_per_event)
+        holders = degree + 1 if malicious else degree
+        found = _try_degree(clients, colluding, dropouts, degree, holders, log_per_event)
         if found is not None and (found.min_neighbours <= found.surviving or not malicious):
             return GraphParameters(clients, degree, found.threshold, found.min_neighbours)
     raise CharterError(
@@ -95,7 +100,7 @@ class _Found:
 
 
 def _try_degree(
-    clients: int, colluding: int, dropouts: int, degree: int, log_per_event: float
+    clients: int, colluding: int, dropouts: int, degree: int, holders: int, log_per_event: float
 ) -> _Found | None:
     if _log_disconnected(clients, colluding + dropouts, degree) >= log_per_event:
         return None
@@ -105,8 +110,8 @@ def _try_degree(
     surviving = _lower_quantile(
         clients, clients - dropouts, degree, -CORRECTNESS_BITS * math.log(2) - each
     )
-    # 2 t > k + adversarial neighbours, so that no two disjoint sets of t answers exist.
-    threshold = max((degree + adversarial) // 2 + 1, adversarial + 1, 2)
+    # Honest holders answer once, the adversary's twice: 2 t > holders + adversarial neighbours.
+    threshold = max((holders + adversarial) // 2 + 1, adversarial + 1, 2)
     if threshold > surviving:
         return None
     return _Found(threshold, max(threshold, degree // 2 + one_side + 1), surviving)
@@ -168,35 +173,54 @@ def _lower_quantile(population: int, marked: int, drawn: int, log_bound: float) 
     return drawn
 
 
-def graph_seed(context: bytes, nonces: Iterable[bytes]) -> bytes:
-    """The ring's randomness: a hash of the fixed roster's context and every opened nonce (in
-    the order of their owners' names), which all were committed to before any was known."""
-    return hash_parts(Label.GRAPH, context, *nonces)
+def graph_seed(context: bytes, nonces: Mapping[str, bytes]) -> bytes:
+    """The ring's randomness: a hash of the fixed roster's context and of every participant with
+    its opened nonce, all of which were committed to before any honest one was known.
 
-
-def neighbours(names: Sequence[str], seed: bytes, degree: int) -> dict[str, tuple[str, ...]]:
-    """Everyone's neighbours (sorted) on the ring that ``seed`` draws.
-
-    ``degree`` of ``len(names) - 1`` or more gives the complete graph.
+    Nothing else goes in: signatures, for one, could be made anew until the ring pleases.
     """
-    if degree >= len(names) - 1:
-        everyone = tuple(sorted(names))
-        return {name: tuple(n for n in everyone if n != name) for name in everyone}
-    ring = sorted(names, key=lambda name: hash_parts(Label.GRAPH, seed, name.encode()))
-    size, half = len(ring), degree // 2
-    return {
-        name: tuple(
+    parts = [part for name in sorted(nonces) for part in (name.encode(), nonces[name])]
+    return hash_parts(Label.GRAPH, context, *parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """Participants in the order that ``seed`` draws, each joined to the ``degree`` / 2 before it
+    and after it; ``degree`` of ``len(order) - 1`` or more joins everybody.
+
+    A ring of n names is kept, not n lists of neighbours: every client holds one.
+    """
+
+    seed: bytes
+    degree: int
+    order: tuple[str, ...] = field(repr=False)
+
+    @classmethod
+    def draw(cls, names: Collection[str], seed: bytes, degree: int) -> Ring:
+        """The ring of ``names``, in whatever order they are given."""
+        place = {name: hash_parts(Label.GRAPH, seed, name.encode()) for name in names}
+        return cls(seed, degree, tuple(sorted(place, key=place.__getitem__)))
+
+    def neighbours(self, name: str) -> tuple[str, ...]:
+        """The neighbours of a participant, sorted, without itself."""
+        size, half, at = len(self.order), self.degree // 2, self.order.index(name)
+        if self.degree >= size - 1:
+            return tuple(sorted(other for other in self.order if other != name))
+        offsets = range(at - half, at + half + 1)
+        return tuple(sorted(self.order[place % size] for place in offsets if place != at))
+
+    def lonely(self, accepted: Collection[str], min_neighbours: int) -> tuple[str, ...]:
+        """Accepted participants with fewer than ``min_neighbours`` accepted neighbours, sorted."""
+        inside, size, half = frozenset(accepted), len(self.order), self.degree // 2
+        marks = [name in inside for name in self.order]
+        if self.degree >= size - 1:
+            return tuple(sorted(inside)) if len(inside) - 1 < min_neighbours else ()
+        # sums[i] counts the accepted before place i - half of the ring, unrolled at both ends.
+        sums = list(accumulate((*marks[-half:], *marks, *marks[:half]), initial=0))
+        return tuple(
             sorted(
-                ring[(place + offset) % size] for offset in range(-half, half + 1) if offset != 0
+                name
+                for place, name in enumerate(self.order)
+                if marks[place] and sums[place + 2 * half + 1] - sums[place] - 1 < min_neighbours
             )
         )
-        for place, name in enumerate(ring)
-    }
-
-
-def lonely(
-    graph: Mapping[str, tuple[str, ...]], accepted: Collection[str], min_neighbours: int
-) -> tuple[str, ...]:
-    """Accepted clients with fewer than ``min_neighbours`` accepted neighbours, sorted."""
-    inside = frozenset(accepted)
-    return tuple(sorted(n for n in inside if sum(m in inside for m in graph[n]) < min_neighbours))

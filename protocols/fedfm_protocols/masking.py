@@ -11,7 +11,7 @@ All words are uint32 arrays of shape ``[values]``, sums are modulo ``2**lane_bit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -137,13 +137,15 @@ def peel(
     of every dealer that is not in the sum, whose pairwise masks with its ``neighbours`` therefore
     did not cancel.  ``public_keys`` are all dealers' public mask keys.
     """
-    masks: list[tuple[Secret, Sign]] = [
-        (self_mask_key(context, client, step, seed), -1) for client, seed in seeds.items()
-    ]
-    for removed, own_key in removed_keys.items():
-        for client in neighbours(removed):
-            if client not in seeds:
-                continue
-            key = pairwise_mask_key(context, removed, own_key, client, public_keys[client], step)
-            masks.append((key, pair_sign(removed, client)))
-    add_masks(total, masks, lane_bits)
+
+    def masks() -> Iterator[tuple[Secret, Sign]]:
+        for client, seed in seeds.items():
+            yield self_mask_key(context, client, step, seed), -1
+        for removed, own_key in removed_keys.items():
+            for client in neighbours(removed):
+                if client in seeds:
+                    public = public_keys[client]
+                    key = pairwise_mask_key(context, removed, own_key, client, public, step)
+                    yield key, pair_sign(removed, client)
+
+    add_masks(total, masks(), lane_bits)

@@ -7,11 +7,11 @@ everyone's neighbour; on a sparse one the opened nonces draw a ring (module ``gr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fedfm_protocols.errors import BelowThreshold, CharterError, EquivocationError
 from fedfm_protocols.federation import Federation
-from fedfm_protocols.graph import MAX_WITHHELD, graph_seed, lonely, neighbours
+from fedfm_protocols.graph import MAX_WITHHELD, Ring, graph_seed
 from fedfm_protocols.masking import graph_commitment
 from fedfm_protocols.messages import Cohort, GraphNonce, KeyOffer
 
@@ -21,20 +21,26 @@ class Neighbourhoods:
     """The masking graph of one round.
 
     ``threshold`` shares rebuild a secret; nobody in a cohort may be left with fewer than
-    ``min_neighbours`` accepted neighbours.  ``graph`` maps every participant to its neighbours
-    (sorted, without itself); it is empty on the complete graph, where ``everyone`` says it all.
+    ``min_neighbours`` accepted neighbours.  ``everyone`` are the participants (sorted), ``ring``
+    joins them; it is ``None`` on the complete graph, where ``everyone`` says it all.
     """
 
     everyone: tuple[str, ...]
     threshold: int
     min_neighbours: int
-    graph: Mapping[str, tuple[str, ...]] = field(repr=False)
+    ring: Ring | None
+
+    @property
+    def seed(self) -> bytes:
+        """What the ring was drawn from; empty on the complete graph.  Every upload hash names it,
+        so two clients that were shown different nonces cannot be in one sum."""
+        return b"" if self.ring is None else self.ring.seed
 
     def of(self, name: str) -> tuple[str, ...]:
         """The neighbours of ``name`` and ``name`` itself, sorted: to whom it deals shares."""
-        if not self.graph:
+        if self.ring is None:
             return self.everyone
-        return tuple(sorted((*self.graph[name], name)))
+        return tuple(sorted((*self.ring.neighbours(name), name)))
 
     def check_cohort(self, cohort: Cohort) -> None:
         """Refuse a cohort that leaves somebody with too few neighbours.
@@ -44,9 +50,9 @@ class Neighbourhoods:
         BelowThreshold
             naming who would stand alone.
         """
-        if not self.graph:
+        if self.ring is None:
             return  # the number of accepted updates bounds everybody's neighbours at once
-        alone = lonely(self.graph, cohort.accepted, self.min_neighbours)
+        alone = self.ring.lonely(cohort.accepted, self.min_neighbours)
         if alone:
             raise BelowThreshold(
                 f"{', '.join(alone[:3])} would keep fewer than {self.min_neighbours} accepted "
@@ -57,7 +63,7 @@ class Neighbourhoods:
 def complete_graph(federation: Federation, offers: Mapping[str, KeyOffer]) -> Neighbourhoods:
     """Everyone on the key roster is a neighbour of everyone."""
     quorum = federation.thresholds.vote_quorum
-    return Neighbourhoods(tuple(sorted(offers)), quorum, quorum, {})
+    return Neighbourhoods(tuple(sorted(offers)), quorum, quorum, None)
 
 
 def sparse_graph(
@@ -89,6 +95,6 @@ def sparse_graph(
         parameters = federation.thresholds.graph(len(names))
     except CharterError as error:
         raise BelowThreshold(f"no masking graph for {len(names)} clients: {error}") from error
-    seed = graph_seed(context, [nonces[name].nonce for name in names])
-    graph = neighbours(names, seed, parameters.degree)
-    return Neighbourhoods(names, parameters.threshold, parameters.min_neighbours, graph)
+    seed = graph_seed(context, {name: nonces[name].nonce for name in names})
+    ring = Ring.draw(names, seed, parameters.degree)
+    return Neighbourhoods(names, parameters.threshold, parameters.min_neighbours, ring)

@@ -51,19 +51,32 @@ def check_offers(offers: Mapping[str, KeyOffer], *, masked: bool, steps: int) ->
     EquivocationError
         naming whose offer is wrong.
     """
-    from_whom: dict[bytes, str] = {}
+    owners: dict[bytes, str] = {}
     for name, offer in offers.items():
-        if len(offer.steps) != (steps if masked else 0):
+        owners.update(check_offer(name, offer, owners, masked=masked, steps=steps))
+
+
+def check_offer(
+    name: str, offer: KeyOffer, owners: Mapping[bytes, str], *, masked: bool, steps: int
+) -> dict[bytes, str]:
+    """Check one offer beside the keys that are known (key -> owner); returns its own keys.
+
+    Raises
+    ------
+    EquivocationError
+        if the offer is wrong, or repeats a key.
+    """
+    if len(offer.steps) != (steps if masked else 0):
+        raise EquivocationError(
+            f"{name} offered keys for {len(offer.steps)} steps, the round has {steps}"
+        )
+    own: dict[bytes, str] = {}
+    for public in (offer.share_key, *(step.mask_key for step in offer.steps)) if masked else ():
+        _check_point(public, name)
+        if public in own or public in owners:
             raise EquivocationError(
-                f"{name} offered keys for {len(offer.steps)} steps, the round has {steps}"
+                f"{name} offered a key that {owners.get(public, name)} offered too; every key "
+                "serves one client, one purpose and one step"
             )
-        if not masked:
-            continue
-        for public in (offer.share_key, *(step.mask_key for step in offer.steps)):
-            _check_point(public, name)
-            if public in from_whom:
-                raise EquivocationError(
-                    f"{name} offered a key that {from_whom[public]} offered too; every key "
-                    "serves one client, one purpose and one step"
-                )
-            from_whom[public] = name
+        own[public] = name
+    return own

@@ -20,6 +20,7 @@ from fedfm_crypto.envelope import CheckpointSeen, Envelope
 from fedfm_crypto.hashing import hash_tensors
 from fedfm_crypto.identity import IdentityKey
 from fedfm_crypto.random_source import RandomSource
+from fedfm_protocols.checks import open_signed_set
 from fedfm_protocols.client import client_step, leave_round
 from fedfm_protocols.client_session import ClientContext
 from fedfm_protocols.client_states import ClientMemory, ClientSite, ClientState, Idle
@@ -47,6 +48,7 @@ from fedfm_protocols.effects import (
 )
 from fedfm_protocols.errors import DivergenceError, MessageRefused, ProtocolError, RoundViolation
 from fedfm_protocols.federation import Federation
+from fedfm_protocols.shared_sets import SharedSets
 from fedfm_protocols.witness import NOTHING_SEEN
 
 Delivery = tuple[str, Envelope]
@@ -64,7 +66,9 @@ class SimulatedClient:
     """One client with everything that happened to it.
 
     ``refused`` are messages it dropped, ``violations`` why it left a round, ``journal`` what it
-    persisted, ``totals`` the sums it was given to apply, ``cpu_s`` its processor seconds.
+    persisted, ``totals`` the sums it was given to apply, ``sent`` its messages.  ``cpu_s`` are its
+    processor seconds, ``spared_s`` those that it would have spent on signatures which were
+    verified for another client already (:class:`~fedfm_protocols.shared_sets.SharedSets`).
     """
 
     context: ClientContext
@@ -77,6 +81,7 @@ class SimulatedClient:
     outcomes: list[RoundEnded] = field(default_factory=list)
     sent: list[Envelope] = field(default_factory=list)
     cpu_s: float = 0.0
+    spared_s: float = 0.0
 
 
 class Simulation:
@@ -85,6 +90,9 @@ class Simulation:
     ``updates`` gives every client's update (flat float array of the charter's number of values);
     ``intercept`` is the network.  The new adapter's hash is the hash of old hash and sum, so that
     clients agree on it exactly if they were given the same sum.
+
+    ``large`` is for hundreds of clients: each distinct signed set is verified once, and messages
+    are not kept (``SimulatedClient.sent``, ``coordinator_received`` stay empty).
     """
 
     def __init__(
@@ -95,16 +103,21 @@ class Simulation:
         random: RandomSource,
         updates: Callable[[str, int], NDArray[np.floating]],
         intercept: Intercept = deliver,
+        *,
+        large: bool = False,
     ) -> None:
         self.federation = federation
         self.updates = updates
+        self._keep_messages = not large
         self.intercept = intercept
         self.coordinator = CoordinatorContext(CoordinatorSite(coordinator_key, federation), random)
         adapter = bytes.fromhex(federation.charter.initial_adapter)
         memory = ClientMemory(0, 0, 0, adapter, NOTHING_SEEN)
+        self._shared_sets = SharedSets() if large else None
+        open_set = self._shared_sets or open_signed_set
         self.clients = {
             name: SimulatedClient(
-                ClientContext(ClientSite(name, key, federation), random), Idle(memory)
+                ClientContext(ClientSite(name, key, federation), random, open_set), Idle(memory)
             )
             for name, key in client_keys.items()
         }
@@ -114,6 +127,7 @@ class Simulation:
         self.coordinator_received: list[Envelope] = []
         self.state: CoordinatorState | None = None
         self._queue: deque[Delivery] = deque()
+        self._last_total: NDArray[np.float64] | None = None
 
     def run_round(
         self,
@@ -151,7 +165,8 @@ class Simulation:
             if recipient in self.clients:
                 self.tell_client(recipient, Received(envelope))
             else:
-                self.coordinator_received.append(envelope)
+                if self._keep_messages:
+                    self.coordinator_received.append(envelope)
                 self._tell_coordinator(Received(envelope))
 
     def _send(self, sender: str, send: Send) -> None:
@@ -190,6 +205,8 @@ class Simulation:
             transition = leave_round(client.state, str(error))
         finally:
             client.cpu_s += time.process_time() - started
+            if self._shared_sets is not None:
+                client.spared_s += self._shared_sets.take_spared()
         client.state = transition.state
         for effect in transition.effects:
             self._carry_out_client(name, client, effect)
@@ -199,7 +216,8 @@ class Simulation:
             case Persist():
                 client.journal.append(effect)
             case Send():
-                client.sent.append(effect.envelope)
+                if self._keep_messages:
+                    client.sent.append(effect.envelope)
                 self._send(name, effect)
             case Note(text):
                 client.notes.append(text)
@@ -208,8 +226,15 @@ class Simulation:
             case Train(number, step):
                 self.tell_client(name, UpdateReady(number, step, self.updates(name, number)))
             case ApplySum(number, _, total):
+                total = self._same_array(total)
                 client.totals.append(total)
                 self.tell_client(name, AdapterComputed(number, self._apply(client, total)))
+
+    def _same_array(self, total: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Equal sums are one array in memory, however many clients open them."""
+        if self._last_total is None or not np.array_equal(self._last_total, total):
+            self._last_total = total
+        return self._last_total
 
     def _apply(self, client: SimulatedClient, total: NDArray[np.float64]) -> bytes:
         before = np.frombuffer(client.state.memory.adapter_hash, np.uint8)

@@ -61,20 +61,12 @@ class Opening:
     hood: Neighbourhoods
     ledger: shares.ShareLedger
 
-    def needed(self) -> tuple[tuple[str, bytes], ...]:
-        """(dealer, which) of every secret to rebuild."""
-        if not self.federation.masked:
-            return ()
-        seeds = tuple((name, shares.SEED) for name in self.cohort.accepted)
-        keys = tuple((name, shares.KEY) for name in self.cohort.removed)
-        return seeds + keys
-
     def check_reveal(self, holder: str, reveal: Unmask) -> tuple[str, ...]:
         """Dealers whose share ``holder`` reveals falsely, twice, or must not reveal at all."""
         wrong = []
         for which, entries, allowed in (
-            (shares.SEED, reveal.seed_shares, self.cohort.accepted),
-            (shares.KEY, reveal.key_shares, self.cohort.removed),
+            (shares.SEED, reveal.seed_shares, frozenset(self.cohort.accepted)),
+            (shares.KEY, reveal.key_shares, frozenset(self.cohort.removed)),
         ):
             last = ""
             for entry in entries:
@@ -88,43 +80,30 @@ class Opening:
                     wrong.append(entry.dealer)
         return tuple(wrong)
 
-    def collect(
-        self, reveals: Mapping[str, Unmask]
-    ) -> dict[tuple[str, bytes], list[tuple[int, bytes]]]:
-        """(dealer, which) -> the (x, value) shares revealed so far, by holder's name."""
-        collected: dict[tuple[str, bytes], list[tuple[int, bytes]]] = {
-            key: [] for key in self.needed()
-        }
+    def shortage(self, revealing: int, usable: Mapping[str, int]) -> str:
+        """What is missing before the sum can be opened, empty if nothing is.
+
+        ``revealing`` clients have given shares; ``usable`` counts these by dealer.
+        """
+        threshold, quorum = self.hood.threshold, self.federation.thresholds.vote_quorum
+        if revealing < quorum:
+            return f"{revealing} clients revealed usable shares, {quorum} are needed"
+        if not self.federation.masked:
+            return ""
+        dealers = sorted(self.cohort.accepted + self.cohort.removed)
+        short = [dealer for dealer in dealers if usable.get(dealer, 0) < threshold]
+        if not short:
+            return ""
+        return f"fewer than {threshold} clients hold usable shares dealt by {', '.join(short)}"
+
+    def _collect(self, reveals: Mapping[str, Unmask]) -> dict[str, list[tuple[int, bytes]]]:
+        """Dealer -> the (x, value) shares revealed of its one secret, by holder's name."""
+        collected: dict[str, list[tuple[int, bytes]]] = {}
         for holder in sorted(reveals):
             x = self.federation.share_index[holder]
-            for which, entries in (
-                (shares.SEED, reveals[holder].seed_shares),
-                (shares.KEY, reveals[holder].key_shares),
-            ):
-                for entry in entries:
-                    if (entry.dealer, which) in collected:
-                        collected[entry.dealer, which].append((x, entry.value))
+            for entry in (*reveals[holder].seed_shares, *reveals[holder].key_shares):
+                collected.setdefault(entry.dealer, []).append((x, entry.value))
         return collected
-
-    def complete(self, reveals: Mapping[str, Unmask]) -> bool:
-        """Whether every needed secret has enough shares, from enough clients."""
-        if len(reveals) < self.federation.thresholds.vote_quorum:
-            return False
-        return all(len(found) >= self.hood.threshold for found in self.collect(reveals).values())
-
-    def shortage(self, reveals: Mapping[str, Unmask]) -> str:
-        """Why :meth:`complete` does not hold: too few clients, or whose shares are missing."""
-        threshold, quorum = self.hood.threshold, self.federation.thresholds.vote_quorum
-        if len(reveals) < quorum:
-            return f"{len(reveals)} clients revealed usable shares, {quorum} are needed"
-        short = sorted(
-            {
-                dealer
-                for (dealer, _), found in self.collect(reveals).items()
-                if len(found) < threshold
-            }
-        )
-        return f"fewer than {threshold} clients hold usable shares dealt by {', '.join(short)}"
 
     def open_sum(self, total: Words, reveals: Mapping[str, Unmask]) -> Words:
         """The plain sum: a copy of ``total`` with every mask taken off.
@@ -138,18 +117,14 @@ class Opening:
         opened = total.copy()
         if not self.federation.masked:
             return opened
-        collected = self.collect(reveals)
+        collected = self._collect(reveals)
         masking.peel(
             opened,
             context=self.context,
             step=self.step,
-            seeds={
-                name: self._seed(name, collected[name, shares.SEED])
-                for name in self.cohort.accepted
-            },
+            seeds={name: self._seed(name, collected[name]) for name in self.cohort.accepted},
             removed_keys={
-                name: self._mask_key(name, collected[name, shares.KEY])
-                for name in self.cohort.removed
+                name: self._mask_key(name, collected[name]) for name in self.cohort.removed
             },
             neighbours=self.hood.of,
             public_keys={n: o.steps[self.step].mask_key for n, o in self.offers.items()},

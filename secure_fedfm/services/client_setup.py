@@ -15,12 +15,14 @@ from fedfm_protocols.errors import CharterError
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.witness import NOTHING_SEEN
 from secure_fedfm.config import SiteConfig
-from secure_fedfm.errors import ConfigurationError, ModelError
+from secure_fedfm.errors import ConfigurationError, DataError, ModelError
 from secure_fedfm.learning.data import load_training_rows
+from secure_fedfm.learning.dataset import Dataset
 from secure_fedfm.learning.export import Manifest, export_adapter
 from secure_fedfm.learning.learner import LocalLearner, load_adapted
 from secure_fedfm.learning.model_card import CardFacts
 from secure_fedfm.learning.server_optimiser import AdapterUpdater
+from secure_fedfm.learning.specs import TaskSpec
 from secure_fedfm.services.adapter_keeper import AdapterKeeper
 from secure_fedfm.services.client_memory import ClientJournal
 from secure_fedfm.services.learning_specs import LearningSpecs
@@ -76,6 +78,8 @@ def set_up_client(site: Site, config: SiteConfig) -> ClientSetup:
         label_column=config.label_column,
         labelled=specs.task.kind == "classification",
     )
+    if specs.task.kind == "classification":
+        _check_labels(rows, specs.task, config.data)
     learner = LocalLearner(
         specs.model,
         specs.adapter,
@@ -110,6 +114,13 @@ def set_up_client(site: Site, config: SiteConfig) -> ClientSetup:
         memory=_restore(journal, keeper),
         limits=limits_for(federation),
     )
+
+
+def _check_labels(rows: Dataset, task: TaskSpec, source: object) -> None:
+    try:
+        rows.label_indices(task.labels)
+    except DataError as error:
+        raise DataError(f"{source}: {error}") from error
 
 
 def _caching_progress(done: int, of: int) -> None:

@@ -49,8 +49,6 @@ from secure_fedfm.transport.server import ServerTransport
 LOG = logging.getLogger("secure_fedfm.coordinator")
 # Rounds that may fail one after the other before the coordinator gives up.
 MAX_FAILURES = 5
-# How long a round waits for clients that were there before, so that a restart can rejoin.
-REJOIN_SECONDS = 2.0
 
 
 @dataclass
@@ -109,7 +107,7 @@ class CoordinatorService:
         try:
             concluded = self._evidence.history.concluded
             # Started again after the end, it serves those who missed the end: any number.
-            needed = 0 if concluded else self._federation.thresholds.share_threshold
+            needed = 0 if concluded else self._federation.thresholds.vote_quorum
             await self._gather(self._config.timeouts.connect, needed)
             while self._evidence.history.completed < self._federation.charter.rounds:
                 await self._run_round(self._evidence.history.last_round + 1)
@@ -117,6 +115,7 @@ class CoordinatorService:
                 self._check_failures()
             self._evidence.conclude()
             await self._publish_checkpoint()
+            self._check_witnesses()
         finally:
             reader.cancel()
             self._meter.enter(None)
@@ -212,13 +211,13 @@ class CoordinatorService:
                 len(self._peers.ready),
                 needed,
             )
-            await self._idle(max(seconds, REJOIN_SECONDS))
+            await self._idle(self._config.timeouts.rejoin)
 
     # ---- rounds
 
     async def _run_round(self, number: int) -> None:
-        grace = REJOIN_SECONDS if number > 1 else 0.0
-        await self._gather(grace, self._federation.thresholds.share_threshold)
+        grace = self._config.timeouts.rejoin if number > 1 else 0.0
+        await self._gather(grace, self._federation.thresholds.vote_quorum)
         self._peers.outbox.clear()
         opened = open_round(
             self._context,
@@ -389,14 +388,16 @@ class CoordinatorService:
         deadline = loop.time() + self._config.timeouts.cosignatures
         while self._peers.ready - self._peers.cosigned and loop.time() < deadline:
             await self._idle(deadline - loop.time())
-        quorum = self._federation.thresholds.vote_quorum
-        if len(self._peers.cosigned) < quorum:
-            LOG.warning(
-                "%d witnesses cosigned the checkpoint, the quorum is %d",
-                len(self._peers.cosigned),
-                quorum,
-            )
         self._meter.enter(None)
+
+    def _check_witnesses(self) -> None:
+        """Without a quorum of witnesses the evidence convinces nobody: not a success."""
+        signed, quorum = self._evidence.witnesses(), self._federation.thresholds.vote_quorum
+        if len(signed) < quorum:
+            raise ServiceError(
+                f"{len(signed)} clients have cosigned the conclusion, {quorum} are needed for "
+                "evidence that verifies; start the missing clients, then this coordinator again"
+            )
 
     # ---- what operators see
 

@@ -29,7 +29,7 @@ from fedfm_audit.transcript import count_round, make_transcript
 from fedfm_crypto.codec import decode, encode
 from fedfm_crypto.envelope import CheckpointSeen
 from fedfm_crypto.identity import IdentityKey
-from fedfm_crypto.note import NoteAlgorithm, format_vkey
+from fedfm_crypto.note import NoteAlgorithm, format_vkey, open_note
 from fedfm_protocols.coordinator_states import Finished, TranscriptEntry
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.messages import CatchUpRound, CheckpointOffer
@@ -219,6 +219,10 @@ class Evidence:
             leaf=self.log.leaves[last],
             inclusion=tuple(self.log.inclusion_proof(last)),
         )
+
+    def witnesses(self) -> frozenset[str]:
+        """Names of the witness keys that have cosigned the latest checkpoint."""
+        return frozenset(open_note(self.note, self._witness_keys).cosignatures)
 
     def attach(self, line: bytes) -> None:
         """Add a witness's cosignature line to the latest checkpoint.

@@ -26,6 +26,7 @@ from fedfm_audit.storage import write_durably
 from fedfm_crypto.identity import IdentityKey
 from fedfm_crypto.secret import Secret
 from fedfm_protocols.charter import SignedCharter, open_charter
+from fedfm_protocols.errors import CharterError
 from secure_fedfm.errors import StorageError
 from secure_fedfm.storage.database import Database
 from secure_fedfm.storage.keys import load_identity, load_transport
@@ -131,7 +132,12 @@ class Site:
                 f"no charter at {self.charter_file}; copy the signed charter of the federation "
                 "there (see docs/for-institutions.md)"
             ) from None
-        return open_charter(data)
+        try:
+            return open_charter(data)
+        except CharterError as error:
+            raise CharterError(
+                f"{self.charter_file}: {error}; copy the signed charter again from a founder"
+            ) from error
 
     def database(self) -> Database:
         """The state file, opened for this process alone."""

@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator
 
 import zmq
 import zmq.asyncio
-from fedfm_crypto.random_source import RandomSource
 from zmq.utils.monitor import recv_monitor_message
 
+from fedfm_crypto.random_source import RandomSource
 from secure_fedfm.transport.curve import CurveKeyPair, check_curve_public
 from secure_fedfm.transport.errors import (
     BindError,

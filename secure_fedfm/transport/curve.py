@@ -6,12 +6,12 @@ import struct
 from dataclasses import dataclass
 
 import zmq
+from zmq.utils import z85
+
 from fedfm_crypto.agreement import check_agreement_public
 from fedfm_crypto.errors import CryptoError
 from fedfm_crypto.random_source import RandomSource, system_random
 from fedfm_crypto.secret import Secret
-from zmq.utils import z85
-
 from secure_fedfm.transport.errors import CurveKeyError
 
 KEY_BYTES = 32

@@ -23,7 +23,6 @@ from fedfm_crypto.quantise import Quantiser
 from fedfm_protocols.coordinator_states import PHASES, Finished
 from fedfm_protocols.effects import Effect, Persist, Send, Transition
 from secure_fedfm.learning.learner import LocalLearner
-from secure_fedfm.services import coordinator as coordinator_module
 from secure_fedfm.services.client import ClientService
 from secure_fedfm.services.coordinator import CoordinatorService
 from secure_fedfm.services.evidence import Evidence
@@ -165,11 +164,6 @@ def _coordinator_dies(death: dict[str, Any]) -> None:
     _patch(Evidence, "record_round", recording)
 
 
-def _wait_for_all(seconds: float) -> None:
-    """Rounds wait so long for everybody: restarted clients are back in the next round."""
-    coordinator_module.REJOIN_SECONDS = seconds
-
-
 def _record_traffic(folder: str) -> None:
     """Write all that the coordinator receives (whole payloads, as the transport hands them over)
     and sends, one file each, to ``folder``."""
@@ -217,7 +211,6 @@ _FAULTS: dict[str, Callable[[Any], None]] = {
     "send_twice": _send_twice,
     "record_updates": _record_updates,
     "coordinator_dies": _coordinator_dies,
-    "wait_for_all": _wait_for_all,
     "record_traffic": _record_traffic,
     "authenticator_dies": _authenticator_dies,
 }

@@ -64,7 +64,7 @@ class Killed:
 
     def faults(self, party: str) -> dict[str, Any]:
         if party == COORDINATOR:
-            return {"wait_for_all": 60.0}
+            return {}
         slow = {str(BACK_EARLY): 6.0} if party == victim(BACK_EARLY + 1) else {}
         return {"client_dies": self.plan[party][self.deaths[party] :], "train_slowly": slow}
 
@@ -85,7 +85,9 @@ def killed(
     tmp_path_factory: pytest.TempPathFactory, launcher: Launcher, tiny_model: ModelSpec
 ) -> Killed:
     root = tmp_path_factory.mktemp("killed")
-    federation = build_federation(root, launcher, tiny_model, clients=CLIENTS, rounds=LAST - 1)
+    federation = build_federation(
+        root, launcher, tiny_model, clients=CLIENTS, rounds=LAST - 1, timeouts={"rejoin": 60.0}
+    )
     with federation:
         run = Killed(federation)
         run.run()

@@ -22,6 +22,7 @@ from tests.integration.federation_processes import (
 )
 
 KILLED = -9
+ABORTED = 6  # exit code of a service that cannot go on
 ABORTING = (
     "opened",
     "offers",
@@ -48,14 +49,18 @@ def federation(
 ) -> TestFederation:
     root = tmp_path_factory.mktemp("coordinator-killed")
     federation = build_federation(
-        root, launcher, tiny_model, clients=3, rounds=ROUNDS, timeouts={"connect": 20.0}
+        root,
+        launcher,
+        tiny_model,
+        clients=3,
+        rounds=ROUNDS,
+        timeouts={"connect": 20.0, "rejoin": 60.0},
     )
     lives = iter(DEATHS)
 
     def coordinator_faults() -> dict[str, Any]:
         death = next(lives, None)
-        faults = {"wait_for_all": 60.0}
-        return faults if death is None else {**faults, "coordinator_dies": death}
+        return {} if death is None else {"coordinator_dies": death}
 
     def start_again(ended: Exited) -> None:
         assert (ended.party, ended.code) == (COORDINATOR, KILLED), federation.tail()
@@ -132,7 +137,12 @@ def test_one_who_misses_the_end_gets_it_when_the_coordinator_is_started_again(
         death = {"round": 1, "effect": "RoundAck", "when": "after"}
         federation.start_all({LATE: {"client_dies": [death]}})
         federation.run_until(
-            lambda: federation.processes[COORDINATOR].code == 0, lambda ended: None
+            lambda: federation.processes[COORDINATOR].code is not None, lambda ended: None
+        )
+        # Two of three witnesses are no quorum, and evidence without one is no success.
+        assert federation.processes[COORDINATOR].code == ABORTED
+        assert "2 clients have cosigned the conclusion, 3 are needed" in federation.log_of(
+            COORDINATOR
         )
         assert federation.processes[LATE].code == KILLED
         federation.start(COORDINATOR)

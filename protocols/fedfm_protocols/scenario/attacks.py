@@ -1,0 +1,24 @@
+"""Every act that a scenario can name, in one place: importing them fills the registry."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+MODULES = (
+    "network",
+    "crashes",
+    "lies_opening",
+    "lies_dealing",
+    "lies_cohort",
+    "lies_closing",
+    "lies_log",
+    "lies_clients",
+    "lies_shares",
+    "two_stories",
+)
+
+
+def load() -> None:
+    """Import the modules that hold acts."""
+    for name in MODULES:
+        import_module(f"fedfm_protocols.scenario.{name}")
