@@ -31,6 +31,7 @@ from fedfm_protocols.coordinator_states import Acking, Unmasking
 from fedfm_protocols.effects import Event, Received
 from fedfm_protocols.errors import CharterError
 from fedfm_protocols.messages import Cohort
+from fedfm_protocols.shared_sets import SharedSets
 from fedfm_protocols.simulation import Simulation
 from fedfm_protocols.thresholds import Thresholds
 
@@ -92,7 +93,7 @@ def measure(clients: int, values: int) -> Row:
         lambda number: example_update(number, values),
         dropped=tenth(clients),
         kind=OpeningSimulation,
-        large=True,
+        shared_sets=SharedSets(),
     )
     wall = time.monotonic() - started
     per_dropped, expansions = dropout_seconds(played)

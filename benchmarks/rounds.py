@@ -22,6 +22,7 @@ from fedfm_crypto.lanes import from_lanes
 from fedfm_crypto.random_source import RandomSource, system_random
 from fedfm_protocols.charter import Suite
 from fedfm_protocols.messages import UploadHash, type_name
+from fedfm_protocols.shared_sets import SharedSets
 from fedfm_protocols.simulation import Delivery, Simulation
 
 Update = NDArray[np.float32]
@@ -154,11 +155,11 @@ def play_round(
     dropped: int,
     random: RandomSource = system_random,
     kind: type[Simulation] = Simulation,
-    large: bool = False,
+    shared_sets: SharedSets | None = None,
 ) -> PlayedRound:
     """Run one round of a federation, in which client number ``i`` has ``update(i)``, and check
     the sum that it opens.  Arguments and errors otherwise as for :func:`run_round`; ``kind`` is
-    the simulation that runs it, ``large`` as ``Simulation`` has it.
+    the simulation that runs it, ``shared_sets`` is handed to it.
     """
     names = tuple(parties.clients)
     staying = names[: len(names) - dropped]
@@ -171,7 +172,8 @@ def play_round(
         random,
         lambda name, _: sources[name].train(),
         wire.carry,
-        large=large,
+        shared_sets=shared_sets,
+        keep_messages=False,
     )
     for name, client in simulation.clients.items():
         client.context = replace(client.context, random=sources[name])

@@ -48,10 +48,43 @@ class RoundOpen:
 
 
 @dataclass(frozen=True, slots=True)
+class StepKeys:
+    """A client's mask key and seed commitment for one step; nothing an auditor can check."""
+
+    mask_key: Bytes32
+    seed_commitment: Bytes32
+
+
+@dataclass(frozen=True, slots=True)
+class KeyOffer:
+    """Client: ephemeral keys, and commitments; read on sparse graphs, for the last of them."""
+
+    share_key: Bytes32
+    steps: Annotated[tuple[StepKeys, ...], MaxCount(1024)]
+    nonce_commitment: Bytes32
+    graph_commitment: Bytes32
+
+
+@dataclass(frozen=True, slots=True)
 class KeyRoster:
     """Coordinator: every signed KeyOffer envelope, sorted by sender; rebuilt, never stored."""
 
     offers: _Envelopes
+
+
+@dataclass(frozen=True, slots=True)
+class GraphNonce:
+    """Client, sparse graphs only: opens the ``graph_commitment`` of its KeyOffer."""
+
+    nonce: Bytes32
+
+
+@dataclass(frozen=True, slots=True)
+class GraphNonces:
+    """Coordinator, sparse graphs only: every signed GraphNonce envelope, sorted by sender;
+    rebuilt, never stored."""
+
+    nonces: _Envelopes
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +161,8 @@ def context1(context: bytes, roster_hash: bytes) -> bytes:
     return hash_parts(Label.CONTEXT_KEYS, context, roster_hash, NO_HASH)
 
 
-def dealers_hash(context: bytes, dealers: tuple[str, ...]) -> bytes:
-    """What every UploadHash refers to: the set of dealers whose masks the upload carries."""
-    return hash_parts(Label.DEALERS, context, encode(Names(dealers)))
+def dealers_hash(context: bytes, dealers: tuple[str, ...], graph_seed: bytes | None) -> bytes:
+    """What every UploadHash refers to: the set of dealers whose masks the upload may carry, and on
+    sparse graphs the seed of the graph."""
+    graph = () if graph_seed is None else (graph_seed,)
+    return hash_parts(Label.DEALERS, context, encode(Names(dealers)), *graph)

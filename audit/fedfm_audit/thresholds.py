@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedfm_audit.errors import CharterViewError
+from fedfm_audit.graph import MAX_COMPLETE, GraphParameters, graph_parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +38,16 @@ class Thresholds:
                 f"limits: a sum needs {self.min_accepted} accepted updates, the roster has "
                 f"{self.clients} clients"
             )
+        if self.sparse and self.graph(self.clients) is None:
+            raise CharterViewError(
+                f"limits: no sparse graph holds {self.clients} clients with {self.colluding} "
+                f"colluding and {self.dropouts} dropping out"
+            )
 
     @property
     def vote_quorum(self) -> int:
-        """Identical votes that fix a cohort; acknowledgements that fix an adapter; witnesses.
+        """Identical votes that fix a cohort; acknowledgements that fix an adapter; key offers,
+        dealers, unmaskings, witnesses.
 
         Two quorums of size v overlap in at least 2v - n clients; the second term makes that more
         than c, so that no two different cohorts can both be voted.
@@ -49,9 +56,15 @@ class Thresholds:
         return max(2 * n // 3 + 1, (n + c) // 2 + 1)
 
     @property
-    def share_threshold(self) -> int:
-        """Shares that rebuild a mask secret; equal to :attr:`vote_quorum`."""
-        return self.vote_quorum
+    def sparse(self) -> bool:
+        """Whether a masked round has a sparse masking graph, drawn from nonces."""
+        return self.clients > MAX_COMPLETE
+
+    def graph(self, participants: int) -> GraphParameters | None:
+        """Parameters of the sparse graph over ``participants`` of the roster; whoever is missing
+        counts as dropped out.  None if so few cannot have one."""
+        missing = self.clients - participants
+        return graph_parameters(participants, self.colluding, max(self.dropouts - missing, 0))
 
     @property
     def min_accepted(self) -> int:

@@ -2,8 +2,9 @@
 
 One canonical JSON file per round.  What is secret or large (shares, uploads, unmasking, the
 aggregate) appears as its signed header only; what the coordinator merely collected (KeyRoster,
-UploadSet, CohortProof) is rebuilt from the collected envelopes and compared by hash.  The order
-is fixed by the protocol (step, phase, sender, sequence), so one set of messages has one file.
+GraphNonces, UploadSet, CohortProof) is rebuilt from the collected envelopes and compared by hash.
+The order is fixed by the protocol (step, phase, sender, sequence), so one set of messages has one
+file.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from fedfm_audit.errors import TranscriptError
 from fedfm_audit.messages import (
     Cohort,
     CohortProof,
+    GraphNonces,
     KeyRoster,
     RoundOpen,
     UploadSet,
@@ -36,6 +38,8 @@ MESSAGE_ORDER = (
     "RoundOpen",
     "KeyOffer",
     "KeyRoster",
+    "GraphNonce",
+    "GraphNonces",
     "ShareBundle",
     "ShareDelivery",
     "UploadHash",
@@ -51,12 +55,22 @@ MESSAGE_ORDER = (
 )
 PHASE = {name: rank for rank, name in enumerate(MESSAGE_ORDER)}
 PUBLIC_BODIES = frozenset(
-    {"RoundOpen", "KeyOffer", "UploadHash", "Cohort", "CohortVote", "RoundAck", "RoundClose"}
+    {
+        "RoundOpen",
+        "KeyOffer",
+        "GraphNonce",
+        "UploadHash",
+        "Cohort",
+        "CohortVote",
+        "RoundAck",
+        "RoundClose",
+    }
 )
 COORDINATOR_MESSAGES = frozenset(
     {
         "RoundOpen",
         "KeyRoster",
+        "GraphNonces",
         "ShareDelivery",
         "UploadSet",
         "Cohort",
@@ -239,6 +253,11 @@ def make_transcript(
 def rebuild_roster(offers: Sequence[Entry]) -> bytes:
     """The KeyRoster body that these KeyOffers make (entries are already sorted by sender)."""
     return encode(KeyRoster(tuple(entry.envelope() for entry in offers)))
+
+
+def rebuild_nonces(nonces: Sequence[Entry]) -> bytes:
+    """The GraphNonces body that these GraphNonces make."""
+    return encode(GraphNonces(tuple(entry.envelope() for entry in nonces)))
 
 
 def rebuild_upload_set(hashes: Sequence[Entry]) -> bytes:

@@ -9,6 +9,7 @@
     |   |-- DecryptionError      a ciphertext that does not authenticate
     |   |-- ShareError           secret shares that cannot be used or do not fit together
     |   |-- CapacityError        integers that do not fit their lanes
+    |   |-- CiphertextError      a lattice ciphertext, key or share outside its format
     |   `-- NonFiniteError       NaN or infinity where a number is needed (also a ValueError)
     |-- CodecError               bytes or values outside the canonical encoding
     |   `-- CanonicalJSONError   JSON that is not RFC 8785 canonical
@@ -27,6 +28,7 @@ from __future__ import annotations
 __all__ = [
     "CanonicalJSONError",
     "CapacityError",
+    "CiphertextError",
     "CodecError",
     "CryptoError",
     "DSSEError",
@@ -67,6 +69,10 @@ class ShareError(CryptoError):
 
 class CapacityError(CryptoError):
     """Integers do not fit the lanes that should carry them or their sum."""
+
+
+class CiphertextError(CryptoError):
+    """A lattice ciphertext, key or share does not have its exact format."""
 
 
 class NonFiniteError(CryptoError, ValueError):

@@ -91,8 +91,9 @@ class Simulation:
     ``intercept`` is the network.  The new adapter's hash is the hash of old hash and sum, so that
     clients agree on it exactly if they were given the same sum.
 
-    ``large`` is for hundreds of clients: each distinct signed set is verified once, and messages
-    are not kept (``SimulatedClient.sent``, ``coordinator_received`` stay empty).
+    For hundreds of clients: with ``shared_sets`` each distinct signed set is verified once for all
+    of them; without ``keep_messages`` what is sent and received is not kept
+    (``SimulatedClient.sent`` and ``coordinator_received`` stay empty).
     """
 
     def __init__(
@@ -104,17 +105,18 @@ class Simulation:
         updates: Callable[[str, int], NDArray[np.floating]],
         intercept: Intercept = deliver,
         *,
-        large: bool = False,
+        shared_sets: SharedSets | None = None,
+        keep_messages: bool = True,
     ) -> None:
         self.federation = federation
         self.updates = updates
-        self._keep_messages = not large
+        self._keep_messages = keep_messages
         self.intercept = intercept
         self.coordinator = CoordinatorContext(CoordinatorSite(coordinator_key, federation), random)
         adapter = bytes.fromhex(federation.charter.initial_adapter)
         memory = ClientMemory(0, 0, 0, adapter, NOTHING_SEEN)
-        self._shared_sets = SharedSets() if large else None
-        open_set = self._shared_sets or open_signed_set
+        self._shared_sets = shared_sets
+        open_set = open_signed_set if shared_sets is None else shared_sets
         self.clients = {
             name: SimulatedClient(
                 ClientContext(ClientSite(name, key, federation), random, open_set), Idle(memory)
@@ -136,6 +138,7 @@ class Simulation:
         invited: tuple[str, ...] | None = None,
         checkpoint: CheckpointSeen = NOTHING_SEEN,
         note: bytes = b"",
+        consistency: tuple[bytes, ...] = (),
     ) -> Finished:
         """Run one round to its end and return how it ended."""
         opening = RoundOpening(
@@ -145,7 +148,7 @@ class Simulation:
             adapter_hash=self.adapter_hash,
             checkpoint=checkpoint,
             checkpoint_note=note,
-            consistency=(),
+            consistency=consistency,
         )
         started = time.process_time()
         opened = open_round(self.coordinator, opening)

@@ -9,7 +9,7 @@ from enum import IntEnum
 
 from fedfm_audit.errors import CharterViewError, PolicyError
 from fedfm_crypto.errors import CapacityError, FedFMError
-from fedfm_protocols.errors import CharterError, EnrolmentError, PolicyViolation
+from fedfm_protocols.errors import CharterError, EnrolmentError, PolicyViolation, ScenarioError
 from secure_fedfm.errors import ConfigurationError, DataError, ModelError, TransportError
 from secure_fedfm.logs import redact_text
 
@@ -31,9 +31,9 @@ class Exit(IntEnum):
 EPILOG = """\b
 Exit codes:
   0   success
-  1   a check failed: audit verify, doctor, or evaluate below --at-least
+  1   a check failed: audit verify, doctor, protocol run, or evaluate below --at-least
   2   wrong usage of the command line
-  3   configuration, charter, policy, enrolment, or a missing extra
+  3   configuration, charter, policy, enrolment, scenario, or a missing extra
   4   data set, base model or adapter
   5   network and transport
   6   a service aborted, or its stored state cannot be used
@@ -50,6 +50,7 @@ _CODES: tuple[tuple[tuple[type[FedFMError], ...], Exit], ...] = (
             CharterError,
             PolicyViolation,
             EnrolmentError,
+            ScenarioError,
             CharterViewError,
             PolicyError,
             CapacityError,

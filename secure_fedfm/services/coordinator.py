@@ -28,7 +28,7 @@ from fedfm_protocols.coordinator_states import (
     Finished,
 )
 from fedfm_protocols.effects import Deadline, Event, Left, Received, Send, Transition
-from fedfm_protocols.errors import MessageRefused
+from fedfm_protocols.errors import MalformedMessage, MessageRefused
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.messages import Body, CatchUp, Cosignature, Hello, read_body, type_name
 from secure_fedfm.config import SiteConfig
@@ -325,6 +325,12 @@ class CoordinatorService:
         """
         self._check_link(envelope)
         hello = read_body(envelope, Hello)
+        if hello.log_size != envelope.header.checkpoint.size:
+            # Proofs start from it, and none starts from a size that this log never had.
+            raise MalformedMessage(
+                f"{name} greets with a log of size {hello.log_size} and echoes a checkpoint of "
+                f"size {envelope.header.checkpoint.size}"
+            )
         if not self._same_log(name, envelope.header.checkpoint):
             return None
         for missed in self._evidence.missed_rounds(hello.last_round):

@@ -10,6 +10,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,13 @@ class Insider:
             (self.sealed(Cosignature(b"\xe2\x80\x94 nobody AAAA\n")), "refused: "),
             (
                 self.sealed(hello, checkpoint=CheckpointSeen(1_000_000, bytes(32))),
+                f"{INSIDER} greets with a log of size 0",
+            ),
+            (
+                self.sealed(
+                    replace(hello, log_size=1_000_000),
+                    checkpoint=CheckpointSeen(1_000_000, bytes(32)),
+                ),
                 f"{INSIDER} is not admitted to rounds",
             ),
         ]
@@ -183,7 +191,12 @@ def attacked(
     round 4 with the true clinic-4 back."""
     root = tmp_path_factory.mktemp("attacked")
     federation = build_federation(
-        root / "sites", launcher, tiny_model, clients=4, rounds=3, timeouts={"connect": 60.0}
+        root / "sites",
+        launcher,
+        tiny_model,
+        clients=4,
+        rounds=3,
+        timeouts={"connect": 60.0, "rejoin": 0.3},
     )
     traffic = federation.sites[COORDINATOR].root / "traffic"
     traffic.mkdir()
@@ -202,7 +215,7 @@ def attacked(
     with federation:
         federation.start_all(
             {
-                COORDINATOR: {"wait_for_all": 0.3, "record_traffic": str(traffic)},
+                COORDINATOR: {"record_traffic": str(traffic)},
                 "clinic-1": {"train_until": {str(n): str(g) for n, g in gates.items()}},
                 "clinic-2": {"send_twice": True},
                 INSIDER: {"client_dies": [death]},

@@ -254,13 +254,13 @@ def test_commitments_that_fit_nobodys_shares_are_blamed_on_the_dealer() -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda b: ShareBundle(b.shares[:-1]), "do not cover the key roster"),
-        (lambda b: ShareBundle(tuple(reversed(b.shares))), "do not cover the key roster"),
-        (lambda b: ShareBundle((b.shares[0], *b.shares)), "do not cover the key roster"),
-        (lambda b: ShareBundle(()), "do not cover the key roster"),
+        (lambda b: ShareBundle(b.shares[:-1]), "do not cover its neighbours, in order"),
+        (lambda b: ShareBundle(tuple(reversed(b.shares))), "do not cover its neighbours, in order"),
+        (lambda b: ShareBundle((b.shares[0], *b.shares)), "do not cover its neighbours, in order"),
+        (lambda b: ShareBundle(()), "do not cover its neighbours, in order"),
         (
             lambda b: ShareBundle((replace(b.shares[0], commitments=()), *b.shares[1:])),
-            "do not cover the key roster",
+            "do not cover its neighbours, in order",
         ),
     ],
 )

@@ -123,7 +123,7 @@ def _forged_opening(simulation: RecordingSimulation, **fields: Any) -> Envelope:
         ({"kind": "unlearn"}, "unknown kind 'unlearn'"),
         ({"kind": ""}, "unknown kind ''"),
         ({"key_epoch": 1}, "key epoch 1"),
-        ({"invited": ("client-01", "client-02", "client-03")}, "below the share threshold of 4"),
+        ({"invited": ("client-01", "client-02", "client-03")}, "below the quorum of 4"),
         ({"invited": ("client-01", "client-02", "client-04", "client-05")}, "does not invite"),
         ({"invited": (*KEYS.clients, "eve")}, "not on the roster"),
         ({"invited": ("client-01", "client-01", *sorted(KEYS.clients)[1:])}, "repeated"),
@@ -488,7 +488,7 @@ def test_two_rosters_make_two_rounds_neither_of_which_has_a_quorum() -> None:
         (
             lambda d: ShareDelivery((*d.dealers, "eve"), (*d.shares, d.shares[0])),
             EquivocationError,
-            "on the key roster",
+            "taking part in the round",
         ),
         (
             lambda d: ShareDelivery((d.dealers[0], *d.dealers), (d.shares[0], *d.shares)),

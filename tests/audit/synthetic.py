@@ -350,7 +350,7 @@ class PlayedRound:
         for name in dealers:
             self._say("ShareDelivery", self._bytes("delivery", name, 96))
         uploads = {name: self._bytes("upload", name, 256) for name in federation.names}
-        refers = dealers_hash(self._context, dealers)
+        refers = dealers_hash(self._context, dealers, None)
         hashes = self._all(
             "UploadHash", lambda name: encode(UploadHash(sha256(uploads[name]))), refers
         )

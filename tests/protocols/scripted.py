@@ -26,6 +26,7 @@ from fedfm_protocols.coordinator_states import CompletedRound, CoordinatorState,
 from fedfm_protocols.effects import Event
 from fedfm_protocols.errors import ProtocolError, RoundViolation
 from fedfm_protocols.messages import CatchUp, CatchUpRound
+from fedfm_protocols.shared_sets import SharedSets
 from fedfm_protocols.simulation import Delivery, Intercept, SimulatedClient, Simulation, deliver
 from tests.protocols.federations import make_federation, make_keys
 
@@ -48,6 +49,9 @@ COORDINATOR_MESSAGES = (
     "Aggregate",
     "RoundClose",
 )
+# On a sparse graph the nonces that draw it come between keys and shares.
+SPARSE_CLIENT_MESSAGES = ("KeyOffer", "GraphNonce", *CLIENT_MESSAGES[1:])
+SPARSE_COORDINATOR_MESSAGES = ("RoundOpen", "KeyRoster", "GraphNonces", *COORDINATOR_MESSAGES[2:])
 START = bytes.fromhex("11" * 32)  # the initial adapter of a test charter
 
 
@@ -139,6 +143,7 @@ def exact_simulation(
         SeededRandom(b"exact" + seed.to_bytes(4, "big")),
         update,
         intercept,
+        shared_sets=SharedSets() if federation.sparse else None,
     )
 
 

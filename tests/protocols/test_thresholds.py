@@ -7,12 +7,13 @@ from math import floor
 import pytest
 
 from fedfm_protocols.errors import CharterError
-from fedfm_protocols.thresholds import MAX_COMPLETE_GRAPH, Thresholds
+from fedfm_protocols.graph import find_parameters
+from fedfm_protocols.thresholds import MAX_CLIENTS, MAX_COMPLETE_GRAPH, Thresholds
 
 
 def _valid() -> list[Thresholds]:
     found = []
-    for n in range(1, MAX_COMPLETE_GRAPH + 2):
+    for n in range(1, MAX_COMPLETE_GRAPH + 1):
         for c in range(-1, n + 2):
             for d in range(-1, n + 1):
                 try:
@@ -22,7 +23,12 @@ def _valid() -> list[Thresholds]:
     return found
 
 
-VALID = _valid()
+VALID = _valid()  # on complete graphs
+SPARSE = [
+    Thresholds(n, n // share, n // share)
+    for n in (65, 70, 100, 101, 300, 1000, MAX_CLIENTS)
+    for share in (10, 20)
+]
 
 
 def test_the_published_example() -> None:
@@ -42,8 +48,28 @@ def test_formulas_as_written_in_the_design() -> None:
         assert t.min_honest == n - c - t.dropouts
 
 
+def test_on_sparse_graphs_votes_stay_global_and_shares_are_the_neighbourhoods() -> None:
+    for t in SPARSE:
+        n, c = t.clients, t.colluding
+        assert t.vote_quorum == max(floor(2 * n / 3) + 1, floor((n + c) / 2) + 1)
+        graph = t.graph(n)
+        assert t.share_threshold == graph.threshold
+        assert graph.threshold <= graph.degree + 1 < n
+        assert graph.threshold <= graph.min_neighbours <= graph.degree
+
+
+def test_who_is_missing_on_a_sparse_graph_counts_as_a_dropout() -> None:
+    t = Thresholds(100, 10, 10)
+    assert t.graph(100) == find_parameters(100, 10, 10)
+    assert t.graph(96) == find_parameters(96, 10, 6)
+    assert t.graph(90) == find_parameters(90, 10, 0)
+    assert t.graph(85) == find_parameters(85, 10, 0)
+    with pytest.raises(CharterError):
+        t.graph(20)  # colluders would be half of them
+
+
 def test_two_quorums_share_more_than_the_colluders() -> None:
-    for t in VALID:
+    for t in (*VALID, *SPARSE):
         assert 2 * t.vote_quorum - t.clients > t.colluding
 
 
@@ -58,17 +84,19 @@ def test_seed_and_mask_key_of_one_client_cannot_both_be_rebuilt() -> None:
 
 
 def test_a_sum_always_holds_two_honest_updates_and_tolerated_dropouts_do_not_stop_it() -> None:
-    for t in VALID:
+    for t in (*VALID, *SPARSE):
         assert t.min_accepted - t.colluding >= 2
-        assert t.clients - t.dropouts >= t.share_threshold
+        assert t.clients - t.dropouts >= t.vote_quorum >= t.share_threshold
         assert t.min_accepted <= t.clients
         assert t.clients - t.dropouts >= t.min_accepted
 
 
 def test_colluders_alone_never_reach_a_threshold() -> None:
-    for t in VALID:
-        assert t.colluding < t.share_threshold
+    for t in (*VALID, *SPARSE):
+        assert t.colluding < t.vote_quorum
         assert t.colluding < t.key_threshold
+    for t in VALID:  # on sparse graphs with overwhelming probability: see test_graph
+        assert t.colluding < t.share_threshold
 
 
 def test_every_size_up_to_the_limit_has_a_valid_choice() -> None:
@@ -80,7 +108,8 @@ def test_every_size_up_to_the_limit_has_a_valid_choice() -> None:
     ("numbers", "text"),
     [
         ((2, 1, 0), "2 clients"),
-        ((65, 1, 0), "65 clients"),
+        ((4097, 1, 0), "4097 clients"),
+        ((65, 30, 2), "30 colluding and 2 dropping out need more neighbours"),
         ((5, 0, 0), "colluding is 0"),
         ((5, -1, 0), "colluding is -1"),
         ((5, 1, -1), "dropouts is -1"),

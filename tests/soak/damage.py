@@ -63,7 +63,7 @@ def damage_value(rng: random.Random, value: Any, others: Sequence[Any], depth: i
 
     ``others`` are values of the same type from other messages.
     """
-    same = [other for other in others if type(other) is type(value)]
+    same = [other for other in others if type(other) is type(value) and other != value]
     if same and rng.random() < 0.25:
         return rng.choice(same)
     match value:

@@ -133,15 +133,23 @@ class Campaign:
         while case < self.cases and len(report.failures) < 10:
             if time.monotonic() - started > limit:
                 break
-            batch = min(BATCH, self.cases - case)
-            with bounded_memory():
-                for number in range(case, case + batch):
-                    self._try(number, report)
-            case += batch
-            report.seconds = time.monotonic() - started
+            case = self.batch(min(BATCH, self.cases - case), report, start=case)
             if self.resume and not report.failures:
                 self._note(case, report)
         return report
+
+    def batch(self, count: int, report: Report, start: int | None = None) -> int:
+        """Run ``count`` more cases, from ``start`` or behind those of ``report``; returns the
+        number of the next."""
+        first = report.cases if start is None else start
+        started = time.monotonic()
+        # Recordings and servers that targets share are made before the bound is drawn.
+        self.target.make(generator(self.seed, self.target.name, first))
+        with bounded_memory():
+            for case in range(first, first + count):
+                self._try(case, report)
+        report.seconds += time.monotonic() - started
+        return first + count
 
     def repeat(self, case: int) -> None:
         """Run one case again; whatever it raises that is no answer comes out."""

@@ -104,9 +104,18 @@ def _maker(state: str, kind: str, attempt: _Attempter) -> Callable[[random.Rando
         else:
             recording = recordings.masked() if rng.random() < 0.8 else recordings.clear()
         moment = rng.choice(recording.moments[state])
-        return attempt(rng, recording, moment, hostile(rng, recording, moment, kind))
+        made = attempt(rng, recording, moment, hostile(rng, recording, moment, kind))
+        return _on_small_graphs(made) if state in SPARSE_ONLY else made
 
     return make
+
+
+def _on_small_graphs(attempt: Attempt) -> Attempt:
+    def run() -> str:
+        with recordings.small_graphs():
+            return attempt.run()
+
+    return dataclasses.replace(attempt, run=run)
 
 
 # ---------------------------------------------------------------- hostile messages
@@ -161,9 +170,7 @@ def _damaged_body(rng: random.Random, recording: Recording, envelope: Envelope) 
     return encoded_or_raw(rng, body, others)
 
 
-def _damaged_header(
-    rng: random.Random, recording: Recording, envelope: Envelope
-) -> dict[str, Any]:
+def _damaged_header(rng: random.Random, recording: Recording, envelope: Envelope) -> dict[str, Any]:
     names = ("context", "type", "sender", "step", "sequence", "refers_to", "checkpoint_size")
     name = rng.choice(names)
     honest = getattr(envelope.header, name)

@@ -12,9 +12,12 @@ from collections.abc import Collection, Sequence
 
 from fedfm_audit.charter_view import CharterView
 from fedfm_audit.errors import TranscriptError
+from fedfm_audit.graph import MAX_WITHHELD, MaskingGraph, nonce_commitment
 from fedfm_audit.messages import (
     Cohort,
     CohortVote,
+    GraphNonce,
+    KeyOffer,
     RoundAck,
     RoundClose,
     UploadHash,
@@ -29,11 +32,13 @@ from fedfm_audit.transcript import (
     count_round,
     read_body,
     rebuild_cohort_proof,
+    rebuild_nonces,
     rebuild_upload_set,
 )
 from fedfm_crypto.errors import CodecError
 
 KINDS = ("train",)
+SPARSE_MESSAGES = frozenset({"GraphNonce", "GraphNonces"})
 
 
 def replay_round(evidence: RoundEvidence, charter: CharterView, findings: Findings) -> None:
@@ -63,6 +68,8 @@ class _Replay:
         self._of = evidence.transcript.of
         self._thresholds = charter.thresholds
         self._suite = charter.suite
+        self._sparse = charter.suite != "clear" and charter.thresholds.sparse
+        self._graph: MaskingGraph | None = None
         self._offerers = sorted(_senders(self._of("KeyOffer")))
         self._dealers = sorted(_senders(self._of("ShareBundle")))
 
@@ -72,6 +79,7 @@ class _Replay:
         self._check_order()
         self._check_opening()
         self._check_keys()
+        self._check_graph()
         self._check_uploads()
         self._check_cohort()
         self._check_unmasking()
@@ -116,11 +124,15 @@ class _Replay:
 
     def _check_order(self) -> None:
         """Nothing without its basis; a completed round went all the way."""
-        present = [kind for kind in MESSAGE_ORDER[:-1] if self._of(kind)]
-        reached = MESSAGE_ORDER.index(present[-1]) + 1 if present else 0
+        absent = frozenset() if self._sparse else SPARSE_MESSAGES
+        order = [kind for kind in MESSAGE_ORDER if kind not in absent]
+        for kind in sorted(absent):
+            self._expect(not self._of(kind), f"{kind} in a round whose graph is complete")
+        present = [kind for kind in order[:-1] if self._of(kind)]
+        reached = order.index(present[-1]) + 1 if present else 0
         if self._evidence.predicate.outcome == "completed":
-            reached = len(MESSAGE_ORDER) - 1
-        missing = [kind for kind in MESSAGE_ORDER[:reached] if kind not in present]
+            reached = len(order) - 1
+        missing = [kind for kind in order[:reached] if kind not in present]
         self._expect(not missing, f"no {', '.join(missing)}, though the round went on")
         self._expect(bool(self._of("RoundClose")), "no RoundClose")
 
@@ -154,26 +166,59 @@ class _Replay:
             roster.header.body_hash == self._evidence.roster_hash,
             "KeyRoster is not made of exactly these KeyOffers",
         )
-        self._at_least(len(self._offerers), self._thresholds.share_threshold, "key offers")
+        self._at_least(len(self._offerers), self._thresholds.vote_quorum, "key offers")
         self._expect_within("ShareBundle", self._offerers, "those on the key roster")
         deliveries = self._of("ShareDelivery")
         if deliveries:
-            self._at_least(len(self._dealers), self._thresholds.share_threshold, "dealers")
+            self._at_least(len(self._dealers), self._thresholds.vote_quorum, "dealers")
             self._expect(
                 len(deliveries) == len(self._dealers),
                 f"{len(deliveries)} ShareDelivery messages to {len(self._dealers)} dealers",
             )
+
+    def _check_graph(self) -> None:
+        """Sparse graphs: the nonces are those committed to, and the graph is the one they draw."""
+        entries, published = self._of("GraphNonce"), self._one("GraphNonces")
+        context1 = self._evidence.context1
+        if not self._sparse or context1 is None:
+            return
+        self._expect_within("GraphNonce", self._offerers, "those on the key roster")
+        offers = {e.header.sender: read_body(e, KeyOffer) for e in self._of("KeyOffer")}
+        nonces = {entry.header.sender: read_body(entry, GraphNonce).nonce for entry in entries}
+        for name, nonce in nonces.items():
+            committed = nonce_commitment(self._evidence.context0, name, nonce)
+            self._expect(
+                name in offers and offers[name].graph_commitment == committed,
+                f"{name} opened another nonce than it committed to",
+            )
+        if published is None:
+            return
+        self._expect(
+            published.header.body_hash == _sha256(rebuild_nonces(entries)),
+            "GraphNonces is not made of exactly these nonces",
+        )
+        withheld = len(self._offerers) - len(nonces)
+        self._expect(
+            withheld <= MAX_WITHHELD,
+            f"{withheld} clients did not open their nonces, at most {MAX_WITHHELD} may be missing",
+        )
+        self._expect_within("ShareBundle", nonces, "those who opened their nonces")
+        parameters = self._thresholds.graph(len(nonces))
+        self._expect(parameters is not None, f"no masking graph for {len(nonces)} clients")
+        if parameters is not None:
+            self._graph = MaskingGraph.draw(context1, nonces, parameters)
 
     def _check_uploads(self) -> None:
         hashes = self._of("UploadHash")
         if not hashes or self._evidence.context1 is None:
             return
         self._expect_within("UploadHash", self._dealers, "the dealers")
-        expected = dealers_hash(self._evidence.context1, tuple(self._dealers))
+        seed = None if self._graph is None else self._graph.seed
+        expected = dealers_hash(self._evidence.context1, tuple(self._dealers), seed)
         for entry in hashes:
             self._expect(
                 entry.header.refers_to == expected,
-                f"{entry.header.sender} masked for another set of dealers",
+                f"{entry.header.sender} masked for another set of dealers, or on another graph",
             )
         upload_set = self._one("UploadSet")
         if upload_set is None:
@@ -224,6 +269,13 @@ class _Replay:
         strangers = sorted(set(accepted) - set(_senders(self._of("Upload"))))
         self._expect(not strangers, f"{', '.join(strangers)} accepted without an upload")
         self._at_least(len(accepted), self._thresholds.min_accepted, "accepted updates")
+        if self._graph is not None:
+            alone = self._graph.lonely(accepted)
+            self._expect(
+                not alone,
+                f"{', '.join(alone[:3])} kept fewer than "
+                f"{self._graph.parameters.min_neighbours} accepted neighbours",
+            )
         self._check_votes(proposal)
 
     def _check_votes(self, proposal: Entry) -> None:
@@ -258,7 +310,7 @@ class _Replay:
                 f"{entry.header.sender} unmasked for another cohort than the one voted",
             )
         if aggregate is not None:
-            self._at_least(len(unmasked), self._thresholds.share_threshold, "clients unmasked")
+            self._at_least(len(unmasked), self._thresholds.vote_quorum, "clients unmasked")
             self._expect(
                 aggregate.header.refers_to == cohort_hash, "Aggregate is of another cohort"
             )

@@ -47,6 +47,10 @@ COORDINATOR_MESSAGES = (
 )
 
 
+class CoordinatorDied(Exception):
+    """The coordinator's process is gone in the middle of a round."""
+
+
 def known_message(value: str) -> str:
     """A message type by name, or an error that lists them."""
     if value not in MESSAGES:

@@ -15,14 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from fedfm_protocols.errors import ScenarioError
 from fedfm_protocols.scenario import attacks as _attacks
-from fedfm_protocols.scenario.acts import ActForm, parse_act
 from fedfm_protocols.scenario.actors import OUTSIDER
+from fedfm_protocols.scenario.acts import ActForm, parse_act
 from fedfm_protocols.scenario.federations import COORDINATOR, client_names
 
 __all__ = ["Expectation", "RoundForm", "Scenario", "parse_scenario", "with_seed"]
 
 LOG = "log"
 HONEST = "honest"
+OTHERS = "others"
 _attacks.load()
 
 
@@ -66,7 +67,8 @@ class PolicyForm(_Form):
 
 class ErrorForm(_Form):
     """One kind of error that must occur: ``by`` whom (``honest`` for every honest client that is
-    invited), its class, a part of its text, and how often (at least once if left out)."""
+    invited, ``others`` for those of them that no other entry names), its class, a part of its
+    text, and how often (at least once if left out)."""
 
     by: list[str] = Field(default_factory=lambda: [HONEST])
     error: str
@@ -83,12 +85,15 @@ class NoteForm(_Form):
 
 class Expectation(_Form):
     """What a round must lead to.  Errors and notes of honest parties that are not listed fail
-    the verdict, and so does a listed one that does not occur."""
+    the verdict, and so does a listed one that does not occur.  ``accepted`` is everyone invited
+    but the ``removed`` (dealt shares, not in the sum) and the ``absent`` (dealt none), unless
+    stated."""
 
     outcome: Literal["completed", "void", "aborted", "lost"] = "completed"
     reason: str = ""
     accepted: list[str] | None = None
     removed: list[str] = Field(default_factory=list)
+    absent: list[str] = Field(default_factory=list)
     dissenters: list[str] = Field(default_factory=list)
     errors: list[ErrorForm] = Field(default_factory=list)
     notes: list[NoteForm] = Field(default_factory=list)
@@ -133,7 +138,8 @@ class Scenario(_Form):
     ``malicious`` are the parties whose keys the adversary holds and of whom nothing is asserted
     (clients, ``coordinator``, ``log``); ``stolen_keys`` are keys of clients that still behave
     honestly.  ``row`` quotes the row of the attack table that the scenario is about, ``steps``
-    the steps of protocols/README.md that it touches.
+    the steps of protocols/README.md that it touches.  ``log`` runs a transparency log beside the
+    rounds; ``large`` is for hundreds of clients (messages are not kept: no replay).
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -144,6 +150,7 @@ class Scenario(_Form):
     malicious: list[str] = Field(default_factory=list)
     stolen_keys: list[str] = Field(default_factory=list)
     log: bool = False
+    large: bool = False
     federation: FederationForm = Field(default_factory=FederationForm)
     policy: PolicyForm | None = None
     updates: UpdatesForm = Field(default_factory=UpdatesForm)
@@ -168,15 +175,20 @@ class Scenario(_Form):
             raise ValueError("rounds: a scenario has at least one round, or a refused_charter")
         return self
 
-    def _check_round(
-        self, number: int, one: RoundForm, clients: set[str], known: set[str]
-    ) -> None:
+    def _check_round(self, number: int, one: RoundForm, clients: set[str], known: set[str]) -> None:
         expect = one.expect
         named = {*one.restart, *one.catch_up, *(one.invited or ()), *expect.removed}
-        named |= {*(expect.accepted or ()), *expect.dissenters, *expect.behind, *expect.sent}
+        named |= {
+            *(expect.accepted or ()),
+            *expect.dissenters,
+            *expect.behind,
+            *expect.sent,
+            *expect.absent,
+        }
         strangers = sorted(named - clients)
-        speakers = {name for error in (*expect.errors, *expect.notes) for name in error.by}
-        strangers += sorted(speakers - known - {HONEST, OUTSIDER})
+        speakers = {name for error in expect.errors for name in error.by}
+        speakers |= {name for note in expect.notes for name in note.by}
+        strangers += sorted(speakers - known - {HONEST, OTHERS, OUTSIDER})
         if strangers:
             raise ValueError(f"round {number}: {', '.join(strangers)} is no party of this scenario")
         for act in one.acts:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import zmq
 import zmq.asyncio
-from fedfm_crypto.random_source import SeededRandom
 from zmq.utils import z85
 
+from fedfm_crypto.random_source import SeededRandom
 from secure_fedfm.transport.client import ClientTransport
 from secure_fedfm.transport.curve import CurveKeyPair
 from secure_fedfm.transport.events import EventKind, TransportEvent

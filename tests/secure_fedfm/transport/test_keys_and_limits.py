@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 import zmq
-from fedfm_crypto.random_source import SeededRandom
-from fedfm_crypto.secret import Secret
 from zmq.utils import z85
 
+from fedfm_crypto.random_source import SeededRandom
+from fedfm_crypto.secret import Secret
 from secure_fedfm.transport.curve import (
     CurveKeyPair,
     check_curve_public,

@@ -1,0 +1,147 @@
+"""Malicious clients, steps 3 and 11: shares that were dealt or are revealed falsely."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from fedfm_crypto.secret import Secret
+from fedfm_protocols import shares
+from fedfm_protocols.client_states import Shared
+from fedfm_protocols.masking import RoundSecrets, StepSecrets
+from fedfm_protocols.messages import (
+    RevealedShare,
+    SealedShares,
+    ShareBundle,
+    ShareCommitments,
+    Unmask,
+)
+from fedfm_protocols.scenario.actors import OUTSIDER
+from fedfm_protocols.scenario.lies import Moment, Signed, lie
+
+BY = ("by",)
+
+# ---------------------------------------------------------------- step 3
+
+
+def _deal(moment: Moment, change: Callable[[RoundSecrets], RoundSecrets]) -> object:
+    """Properly sealed shares, of other secrets than were offered."""
+    state = moment.stage.clients[moment.speaker.name].state
+    if not isinstance(state, Shared):
+        return None
+    return shares.deal(
+        context=state.session.context,
+        dealer=moment.speaker.name,
+        secrets=change(state.secrets),
+        share_keys={name: offer.share_key for name, offer in state.offers.items()},
+        share_index=moment.stage.federation.share_index,
+        threshold=state.hood.threshold,
+        random=moment.stage.coordinator.random,
+    )
+
+
+@lie("deal-other-seed", "ShareBundle", needs=BY)
+def _deal_other_seed(moment: Moment, bundle: ShareBundle) -> object:
+    """Shares of another self-mask seed than was committed to are dealt."""
+    return _deal(
+        moment,
+        lambda s: replace(s, steps=(StepSecrets(s.steps[0].mask_key, Secret(b"s" * 32)),)),
+    )
+
+
+@lie("deal-other-key", "ShareBundle", needs=BY)
+def _deal_other_key(moment: Moment, bundle: ShareBundle) -> object:
+    """Shares of another mask key than was offered are dealt."""
+    return _deal(moment, lambda s: replace(s, steps=(StepSecrets(s.share_key, s.steps[0].seed),)))
+
+
+def _spoil(
+    moment: Moment, bundle: ShareBundle, change: Callable[[SealedShares], SealedShares]
+) -> ShareBundle:
+    return ShareBundle(
+        tuple(change(e) if e.recipient in moment.clients else e for e in bundle.shares)
+    )
+
+
+@lie("spoil-shares", "ShareBundle", needs=("by", "clients"))
+def _spoil_shares(moment: Moment, bundle: ShareBundle) -> ShareBundle:
+    """What is sealed for `clients` does not open."""
+    return _spoil(
+        moment, bundle, lambda e: replace(e, sealed=e.sealed[:-1] + bytes([e.sealed[-1] ^ 1]))
+    )
+
+
+@lie("spoil-commitments", "ShareBundle", needs=("by", "clients"))
+def _spoil_commitments(moment: Moment, bundle: ShareBundle) -> ShareBundle:
+    """What is signed about the shares of `clients` does not fit them, so that they would be
+    blamed for what they reveal."""
+    return _spoil(
+        moment,
+        bundle,
+        lambda e: replace(e, commitments=(ShareCommitments(bytes(32), bytes(32)),)),
+    )
+
+
+@lie("deal-to-fewer", "ShareBundle", needs=BY)
+def _deal_to_fewer(moment: Moment, bundle: ShareBundle) -> ShareBundle:
+    """One recipient gets no shares."""
+    return ShareBundle(bundle.shares[:-1])
+
+
+@lie("deal-without-commitments", "ShareBundle", needs=BY)
+def _deal_without(moment: Moment, bundle: ShareBundle) -> ShareBundle:
+    """One recipient's shares come without signed commitments."""
+    return ShareBundle((replace(bundle.shares[0], commitments=()), *bundle.shares[1:]))
+
+
+# ---------------------------------------------------------------- step 11
+
+
+def _bent(share: RevealedShare) -> RevealedShare:
+    return replace(share, value=share.value[:-1] + bytes([share.value[-1] ^ 1]))
+
+
+@lie("reveal-false", "Unmask", needs=BY)
+def _reveal_false(moment: Moment, reveal: Unmask) -> Unmask:
+    """One share revealed is not the one that was dealt."""
+    return replace(reveal, seed_shares=(_bent(reveal.seed_shares[0]), *reveal.seed_shares[1:]))
+
+
+@lie("reveal-swapped", "Unmask", needs=BY)
+def _reveal_swapped(moment: Moment, reveal: Unmask) -> Unmask:
+    """The share of one dealer is passed off as that of another."""
+    first, second, *rest = reveal.seed_shares
+    other = replace(first, value=second.value, salt=second.salt)
+    return replace(reveal, seed_shares=(other, second, *rest))
+
+
+@lie("reveal-twice", "Unmask", needs=BY)
+def _reveal_twice(moment: Moment, reveal: Unmask) -> Unmask:
+    """One share is revealed twice, to stand for one that is missing."""
+    return replace(reveal, seed_shares=(reveal.seed_shares[0], *reveal.seed_shares))
+
+
+@lie("reveal-both-kinds", "Unmask", needs=("by", "client"))
+def _reveal_both(moment: Moment, reveal: Unmask) -> Unmask:
+    """The mask-key share of `client`, who is accepted, is given out with its seed share."""
+    entry = next(s for s in reveal.seed_shares if s.dealer == moment.client)
+    return replace(reveal, key_shares=(entry,))
+
+
+@lie("reveal-stranger", "Unmask", needs=BY)
+def _reveal_stranger(moment: Moment, reveal: Unmask) -> Unmask:
+    """A share of somebody who dealt none is revealed."""
+    entry = RevealedShare(OUTSIDER, bytes(33), bytes(32))
+    return replace(reveal, seed_shares=(*reveal.seed_shares, entry))
+
+
+@lie("reveal-for-another-cohort", "Unmask", needs=BY)
+def _reveal_elsewhere(moment: Moment, reveal: Unmask) -> Signed:
+    """The shares refer to another cohort."""
+    return Signed(reveal, {"refers_to": bytes(32)})
+
+
+@lie("reveal-nothing", "Unmask", needs=BY)
+def _reveal_nothing(moment: Moment, reveal: Unmask) -> Unmask:
+    """No share is revealed."""
+    return Unmask((), ())

@@ -1,0 +1,110 @@
+"""What holds in every round of every scenario, whatever is done to it.
+
+1.  No honest client gives out both kinds of shares for one dealer, shares for two cohorts, or
+    twice.
+2.  The adversary (the coordinator with every malicious client) never gets enough shares of both
+    secrets of an honest client: its update would lie bare.
+3.  No sum is opened with fewer than two honest updates in it.
+4.  What a crash must not undo is journalled before the message that depends on it is sent.
+5.  No honest client signs two different bodies of one type in one context, offers keys twice for
+    one round number, or offers a key that it offered before.
+
+Source: protocols/README.md, sections "Roles and trust" and "What a crash leaves".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from fedfm_crypto.envelope import Envelope
+from fedfm_protocols.effects import Persist
+from fedfm_protocols.scenario.observations import RoundFacts, offered_keys
+
+# Message -> the journal record that must come before it.
+JOURNALLED_FIRST = {"KeyOffer": "opened", "CohortVote": "voted", "Unmask": "unmasked"}
+
+
+@dataclass
+class Promises:
+    """Watches what the state machines of honest clients send and store."""
+
+    honest: frozenset[str]
+    broken: list[str] = field(default_factory=list)
+    _records: set[tuple[str, int, str]] = field(default_factory=set)
+    _bodies: dict[tuple[str, bytes, str], bytes] = field(default_factory=dict)
+    _offers: set[tuple[str, int]] = field(default_factory=set)
+    _keys: set[bytes] = field(default_factory=set)
+
+    def journalled(self, name: str, record: Persist) -> None:
+        """A client made a record durable."""
+        self._records.add((name, record.round, record.record))
+
+    def sent(self, name: str, number: int, envelope: Envelope) -> None:
+        """A client's state machine produced a message in round ``number``."""
+        if name not in self.honest:
+            return
+        kind, digest = envelope.header.type, envelope.header.body_hash
+        needed = JOURNALLED_FIRST.get(kind)
+        if needed is not None and (name, number, needed) not in self._records:
+            self._break(f"{name} sent {kind} of round {number} before it journalled {needed!r}")
+        earlier = self._bodies.setdefault((name, envelope.header.context, kind), digest)
+        if earlier != digest:
+            self._break(f"{name} signed two different {kind} messages in one context")
+        if kind == "KeyOffer":
+            self._check_offer(name, number, envelope)
+
+    def _check_offer(self, name: str, number: int, envelope: Envelope) -> None:
+        if (name, number) in self._offers:
+            self._break(f"{name} offered keys twice for round {number}")
+        self._offers.add((name, number))
+        for key in offered_keys(envelope):
+            if key in self._keys:
+                self._break(f"{name} offered a key that was offered before")
+            self._keys.add(key)
+
+    def check_round(self, facts: RoundFacts, malicious: Iterable[str]) -> tuple[str, ...]:
+        """Promises 1 to 3 for a finished round; returns whose updates would lie bare."""
+        corrupt = frozenset(malicious)
+        for name in sorted(self.honest):
+            self._check_reveals(name, facts)
+        exposed = tuple(
+            name for name in sorted(self.honest) if self._lies_bare(name, facts, corrupt)
+        )
+        for name in exposed:
+            self._break(f"round {facts.number}: enough shares of both secrets of {name} are out")
+        for digest in {r.cohort_hash for n in self.honest for r in facts.reveals.get(n, ())}:
+            inside = [name for name in facts.cohorts.get(digest, ()) if name not in corrupt]
+            if len(inside) < 2:
+                self._break(
+                    f"round {facts.number}: shares were given out for a sum with "
+                    f"{len(inside)} honest updates"
+                )
+        return exposed
+
+    def _check_reveals(self, name: str, facts: RoundFacts) -> None:
+        reveals = facts.reveals.get(name, [])
+        if len(reveals) > 1:
+            self._break(f"round {facts.number}: {name} gave out shares {len(reveals)} times")
+        for reveal in reveals:
+            dealers = Counter((*reveal.seeds, *reveal.keys))
+            twice = sorted(dealer for dealer, count in dealers.items() if count > 1)
+            if twice:
+                self._break(
+                    f"round {facts.number}: {name} gave out two shares of {', '.join(twice)}"
+                )
+
+    def _lies_bare(self, victim: str, facts: RoundFacts, corrupt: frozenset[str]) -> bool:
+        if not facts.threshold:
+            return False
+        colluding = sum(holder in corrupt for holder in facts.holders.get(victim, ()))
+        seeds = keys = colluding
+        for holder, reveals in facts.reveals.items():
+            if holder not in corrupt:
+                seeds += any(victim in reveal.seeds for reveal in reveals)
+                keys += any(victim in reveal.keys for reveal in reveals)
+        return min(seeds, keys) >= facts.threshold
+
+    def _break(self, text: str) -> None:
+        self.broken.append(text)

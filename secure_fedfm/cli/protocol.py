@@ -1,0 +1,135 @@
+"""`protocol`: scripted runs of the protocol, on the base install (no torch, no transport)."""
+
+from __future__ import annotations
+
+import runpy
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedfm_protocols.errors import ScenarioError
+from fedfm_protocols.scenario.acts import REGISTRY
+from fedfm_protocols.scenario.explain import explain as explain_lines
+from fedfm_protocols.scenario.form import Scenario, parse_scenario, with_seed
+from fedfm_protocols.scenario.library import shipped, shipped_names
+from fedfm_protocols.scenario.runner import Result, run_scenario
+from fedfm_protocols.scenario.transcript import read_transcript, verdict_view
+from secure_fedfm.cli.options import JsonOption
+from secure_fedfm.cli.outcome import EPILOG, Exit
+from secure_fedfm.cli.output import emit, say, table
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def group() -> None:
+    """Play, explain and list protocol scenarios: attacks and faults, without a network."""
+
+
+@app.command("run", epilog=EPILOG)
+def run(
+    scenario: Annotated[
+        str | None,
+        typer.Argument(metavar="[SCENARIO]", help="Name of a shipped one, or a .toml or .py file."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every shipped scenario.")] = False,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", min=0, max=2**32 - 1, help="Another seed than the scenario's."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", file_okay=False, help="Write transcripts there."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Play scenarios on the real state machines, in virtual time; compare with what they expect.
+
+    A .py file must define `scenario`; it is executed. Ends with 1 if a verdict is not the
+    expected one.
+    """
+    if (scenario is None) == (not everything):
+        raise typer.BadParameter("name one scenario, or say --all")
+    results: dict[str, Any] = {}
+    for one in _chosen(scenario):
+        started = time.monotonic()
+        result = run_scenario(one if seed is None else with_seed(one, seed))
+        _report(result, time.monotonic() - started)
+        results[one.name] = verdict_view(result.verdict)
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / f"{one.name}.json").write_bytes(result.transcript)
+    ok = all(verdict["ok"] for verdict in results.values())
+    right = sum(verdict["ok"] for verdict in results.values())
+    say(f"{right} of {len(results)} scenarios as expected")
+    if as_json:
+        emit({"ok": ok, "scenarios": results})
+    raise typer.Exit(Exit.OK if ok else Exit.CHECK_FAILED)
+
+
+def _chosen(scenario: str | None) -> Iterator[Scenario]:
+    if scenario is None:
+        yield from (shipped(name) for name in shipped_names())
+    elif scenario.endswith(".toml"):
+        path = Path(scenario)
+        yield parse_scenario(path.read_text("utf-8"), name=path.stem)
+    elif scenario.endswith(".py"):
+        found = runpy.run_path(scenario).get("scenario")
+        if not isinstance(found, Scenario):
+            raise ScenarioError(f"{scenario} defines no `scenario` of type Scenario")
+        yield found
+    else:
+        yield shipped(scenario)
+
+
+def _report(result: Result, seconds: float) -> None:
+    verdict = result.verdict
+    word = "ok    " if verdict.ok else "FAILED"
+    say(f"{word}  {result.scenario.name:<28} {seconds:5.1f} s  {result.scenario.title}")
+    for line in verdict.failures:
+        place = f"round {line.round}: " if line.round else ""
+        say(f"        {place}{line.what}: expected {line.expected!r}, found {line.found!r}")
+
+
+@app.command("explain", epilog=EPILOG)
+def explain(
+    transcript: Annotated[
+        Path, typer.Argument(metavar="TRANSCRIPT", exists=True, dir_okay=False, help="From --out.")
+    ],
+) -> None:
+    """Tell a transcript step by step: who said what, what an act made of it, who refused it."""
+    for line in explain_lines(read_transcript(transcript.read_bytes())):
+        print(line)
+
+
+@app.command("list", epilog=EPILOG)
+def list_scenarios(
+    acts: Annotated[
+        bool, typer.Option("--acts", help="What can be done in a scenario, instead.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Name every shipped scenario, or every act that a scenario can use."""
+    if acts:
+        rows = {
+            entry.name: {"by": entry.role, "summary": entry.summary}
+            for entry in sorted(REGISTRY.values(), key=lambda e: (e.role, e.name))
+        }
+        say(table({name: f"[{row['by']}] {row['summary']}" for name, row in rows.items()}))
+        if as_json:
+            emit({"acts": rows})
+        return
+    found = [shipped(name) for name in shipped_names()]
+    say(table({one.name: one.title for one in found}))
+    if as_json:
+        emit(
+            {
+                "scenarios": [
+                    {"name": o.name, "title": o.title, "row": o.row, "steps": o.steps}
+                    for o in found
+                ]
+            }
+        )

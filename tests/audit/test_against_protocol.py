@@ -1,0 +1,313 @@
+"""The federation's real state machines leave evidence that the auditor's second implementation
+accepts, on complete and on sparse graphs; and it refuses the same evidence once it lies."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import pytest
+
+from fedfm_audit.bundle import CHARTER, POLICY
+from fedfm_audit.charter_view import open_charter
+from fedfm_audit.graph import graph_parameters
+from fedfm_audit.log import CHECKPOINT
+from fedfm_audit.messages import GraphNonce
+from fedfm_audit.policy import render_policy
+from fedfm_audit.report import Report, Status
+from fedfm_audit.statements import (
+    CheckpointReference,
+    ConclusionPredicate,
+    FederationPredicate,
+    RoundPredicate,
+    conclusion_statement,
+    federation_statement,
+    round_statement,
+    sign_statement,
+    transcript_path,
+)
+from fedfm_audit.tiles import render_tiles
+from fedfm_audit.transcript import PUBLIC_BODIES, Transcript, count_round, make_transcript
+from fedfm_audit.verify import verify_files
+from fedfm_crypto.codec import encode
+from fedfm_crypto.envelope import CheckpointSeen, Envelope, SignedHeader
+from fedfm_crypto.identity import IdentityKey
+from fedfm_crypto.labels import Label
+from fedfm_crypto.merkle import leaf_hash, tree_root
+from fedfm_crypto.note import Checkpoint, add_signature, cosign, sign_checkpoint
+from fedfm_crypto.random_source import SeededRandom
+from fedfm_protocols.charter import Charter, add_charter_signature, make_charter, sign_charter
+from fedfm_protocols.coordinator_states import Finished
+from fedfm_protocols.enrolment import request_enrolment
+from fedfm_protocols.errors import CharterError
+from fedfm_protocols.federation import Federation
+from fedfm_protocols.graph import find_parameters
+from fedfm_protocols.shared_sets import SharedSets
+from fedfm_protocols.simulation import Delivery, Simulation
+from tests.protocols.federations import Keys, charter_fields, make_keys, seeded_update
+
+NOT_AFTER, MOMENT = "2030-01-01", 1_800_000_000
+ORIGIN = "test/log"
+# Who loses which message in which round.
+Losses = Mapping[int, Mapping[str, Sequence[str]]]
+
+# Late enough in a round that everybody still learns of its end, until the last one.
+FIVE: Losses = {
+    2: {"Upload": ["client-02"]},
+    3: {"UploadHash": ["client-01", "client-04"]},
+    4: {"CohortVote": ["client-03"]},
+    5: {"Unmask": ["client-03", "client-05"]},
+    6: {"RoundAck": ["client-02", "client-03"]},
+    7: {"ShareBundle": ["client-01"]},
+    8: {"KeyOffer": ["client-05"]},
+}
+SEVENTY: Losses = {
+    1: {
+        "KeyOffer": ["client-07"],
+        "GraphNonce": ["client-02", "client-31"],
+        "ShareBundle": ["client-33"],
+        "Upload": ["client-54"],
+        "Unmask": ["client-11"],
+    },
+    2: {"GraphNonce": [f"client-{i}" for i in range(20, 25)]},
+}
+
+
+@dataclass
+class Evidence:
+    """Leaves, transcripts and keys of a federation that has run."""
+
+    keys: Keys
+    charter: Charter
+    envelope: bytes
+    leaves: list[bytes]
+    transcripts: dict[int, bytes]
+    outcomes: list[str]
+
+    def head(self) -> CheckpointSeen:
+        return CheckpointSeen(len(self.leaves), tree_root([leaf_hash(e) for e in self.leaves]))
+
+    def note(self) -> bytes:
+        head = self.head()
+        note = sign_checkpoint(Checkpoint(ORIGIN, head.size, head.root), ORIGIN, self.keys.log)
+        for name, key in self.keys.clients.items():
+            note = add_signature(note, cosign(note, f"test/{name}", key, MOMENT))
+        return note
+
+    def verify(self) -> Report:
+        files = {
+            CHARTER: self.envelope,
+            POLICY: render_policy(open_charter(self.envelope)),
+            CHECKPOINT: self.note(),
+            **render_tiles(self.leaves),
+            **{transcript_path(number): data for number, data in self.transcripts.items()},
+        }
+        return verify_files(files, name="simulated")
+
+    def add_round(
+        self, number: int, transcript: Transcript, finished: Finished, before: bytes
+    ) -> None:
+        data, head = transcript.encode(), self.head()
+        predicate = RoundPredicate(
+            self.charter.hash.hex(),
+            number,
+            "train",
+            finished.outcome,
+            finished.reason,
+            before.hex(),
+            finished.adapter_hash.hex(),
+            count_round(transcript),
+            CheckpointReference(head.size, head.root.hex()),
+        )
+        statement = sign_statement(round_statement(predicate, data), self.keys.coordinator)
+        self.leaves.append(statement)
+        self.transcripts[number] = data
+        self.outcomes.append(finished.outcome)
+
+
+Messages = list[tuple[SignedHeader, bytes | None]]
+
+
+def _founded(clients: int, **changes: object) -> Evidence:
+    """A federation's charter, and the leaves from before its first round."""
+    keys = make_keys(clients)
+    fields = charter_fields(keys, rounds=9, **changes)
+    leaves = [
+        request_enrolment(
+            "coordinator", "coordinator", keys.coordinator, bytes.fromhex("01" * 32), NOT_AFTER
+        )
+    ]
+    for entry in fields["roster"]:
+        name, transport = entry["name"], bytes.fromhex(entry["transport"])
+        leaf = request_enrolment(name, "client", keys.clients[name], transport, NOT_AFTER)
+        entry["enrolment"] = hashlib.sha256(leaf).hexdigest()
+        leaves.append(leaf)
+    charter = make_charter(fields)
+    first, second = charter.clients[:2]
+    envelope = sign_charter(charter, first, keys.clients[first])
+    envelope = add_charter_signature(envelope, second, keys.clients[second])
+    federation = FederationPredicate(
+        charter.hash.hex(), "secure-fedfm", "0.1.0", "3.11", charter.model.sha256
+    )
+    leaves.append(sign_statement(federation_statement(federation), keys.coordinator))
+    return Evidence(keys, charter, envelope, leaves, {}, [])
+
+
+def _played(
+    clients: int,
+    rounds: int,
+    losses: Losses,
+    change: Callable[[Keys, Messages], Messages] = lambda keys, messages: messages,
+    **changes: object,
+) -> Evidence:
+    """Run the real state machines and write down what they leave."""
+    evidence = _founded(clients, **changes)
+    number = 0
+
+    def network(sender: str, recipient: str, envelope: Envelope) -> tuple[Delivery, ...]:
+        lost = sender in losses.get(number, {}).get(envelope.header.type, ())
+        return () if lost else ((recipient, envelope),)
+
+    simulation = Simulation(
+        Federation.of(evidence.charter),
+        evidence.keys.clients,
+        evidence.keys.coordinator,
+        SeededRandom(b"evidence"),
+        lambda name, number: seeded_update(name, number, 50),
+        network,
+        shared_sets=SharedSets(),
+    )
+    # One checkpoint for all rounds: the simulation passes no consistency proofs.
+    seen, note = evidence.head(), evidence.note()
+    for number in range(1, rounds + 1):
+        before = simulation.adapter_hash
+        finished = simulation.run_round(number, checkpoint=seen, note=note)
+        messages: Messages = [(e.signed, e.body) for e in finished.round.transcript]
+        transcript = make_transcript(number, change(evidence.keys, messages))
+        evidence.add_round(number, transcript, finished, before)
+    conclusion = ConclusionPredicate(
+        evidence.charter.hash.hex(),
+        simulation.adapter_hash.hex(),
+        evidence.outcomes.count("completed"),
+        evidence.outcomes.count("void"),
+        evidence.outcomes.count("aborted"),
+    )
+    evidence.leaves.append(
+        sign_statement(conclusion_statement(conclusion), evidence.keys.coordinator)
+    )
+    return evidence
+
+
+@cache
+def _sparse() -> Evidence:
+    return _played(70, 2, SEVENTY, limits={"colluding": 5, "dropouts": 5})
+
+
+def _assert_verified(report: Report) -> None:
+    assert report.ok, report.to_text()
+    assert all(step.status is Status.VERIFIED for step in report.steps[:6])
+
+
+@pytest.mark.parametrize("suite", ["masked", "clear"])
+def test_rounds_on_a_complete_graph_verify(suite: str) -> None:
+    evidence = _played(5, 8, FIVE, suite=suite)
+    done, stopped = "completed", "aborted"
+    assert evidence.outcomes == [done, done, stopped, done, stopped, "void", done, stopped]
+    _assert_verified(evidence.verify())
+
+
+def test_rounds_on_a_sparse_graph_verify() -> None:
+    evidence = _sparse()
+    assert evidence.outcomes == ["completed", "aborted"]
+    _assert_verified(evidence.verify())
+    entries = Transcript.decode(evidence.transcripts[1]).entries
+    assert {entry.header.type for entry in entries if entry.body is not None} == PUBLIC_BODIES
+
+
+def test_a_clear_round_of_seventy_verifies_without_nonces() -> None:
+    evidence = _played(70, 1, {}, suite="clear", limits={"colluding": 5, "dropouts": 5})
+    assert evidence.outcomes == ["completed"]
+    _assert_verified(evidence.verify())
+
+
+def test_both_readers_see_one_charter() -> None:
+    evidence = _sparse()
+    view, charter = open_charter(evidence.envelope), evidence.charter
+    assert (view.digest, view.config_hash) == (charter.hash, charter.config_hash)
+    for name in ("vote_quorum", "min_accepted", "sparse"):
+        assert getattr(view.thresholds, name) == getattr(charter.thresholds, name)
+
+
+@pytest.mark.parametrize("clients", [65, 70, 99, 150, 300, 1000])
+def test_both_searches_find_the_same_graph(clients: int) -> None:
+    """One in logarithms, one in exact integers."""
+    for colluding in {1, 5, clients // 20, clients // 10}:
+        for dropouts in {0, 1, clients // 20, clients // 10}:
+            try:
+                found = find_parameters(clients, colluding, dropouts)
+            except CharterError:
+                assert graph_parameters(clients, colluding, dropouts) is None
+                continue
+            again = graph_parameters(clients, colluding, dropouts)
+            assert again is not None
+            assert (again.degree, again.threshold, again.min_neighbours) == (
+                found.degree,
+                found.threshold,
+                found.min_neighbours,
+            )
+
+
+# ---------------------------------------------------------------- lies about the graph
+
+
+def _resigned(
+    key: IdentityKey, message: tuple[SignedHeader, bytes | None], body: bytes
+) -> tuple[SignedHeader, bytes | None]:
+    signed, _ = message
+    header = replace(signed.header, body_hash=hashlib.sha256(body).digest())
+    return SignedHeader(header, key.sign(Label.ENVELOPE, encode(header))), body
+
+
+def _another_nonce(keys: Keys, messages: Messages) -> Messages:
+    """client-01 opens another nonce than it committed to, and signs it."""
+    key, body = keys.clients["client-01"], encode(GraphNonce(b"\x07" * 32))
+    return [
+        _resigned(key, m, body)
+        if (m[0].header.type, m[0].header.sender) == ("GraphNonce", "client-01")
+        else m
+        for m in messages
+    ]
+
+
+def _dropped(kind: str, *senders: str) -> Callable[[Keys, Messages], Messages]:
+    def change(keys: Keys, messages: Messages) -> Messages:
+        del keys
+        return [
+            m
+            for m in messages
+            if m[0].header.type != kind or (senders and m[0].header.sender not in senders)
+        ]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (_another_nonce, "client-01 opened another nonce than it committed to"),
+        (_another_nonce, "GraphNonces is not made of exactly these nonces"),
+        (_dropped("GraphNonce", "client-01"), "GraphNonces is not made of exactly these nonces"),
+        (_dropped("GraphNonce", "client-01"), "masked for another set of dealers, or on another"),
+        (_dropped("GraphNonce", "client-01"), "not among those who opened their nonces"),
+        (_dropped("GraphNonces"), "no GraphNonces, though the round went on"),
+    ],
+)
+def test_lies_about_the_graph_fail(change: Callable[[Keys, Messages], Messages], text: str) -> None:
+    evidence = _played(70, 1, {}, change, limits={"colluding": 5, "dropouts": 5})
+    report = evidence.verify()
+    assert not report.ok
+    step = report.steps[4]
+    assert step.status is Status.FAILED
+    assert any(text in failure.reason for failure in step.failures), report.to_text()

@@ -1,0 +1,105 @@
+"""What must never happen to a federation, whatever its schedule; checked as things are said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedfm_crypto.envelope import Envelope
+from fedfm_protocols.coordinator_states import Finished
+from fedfm_protocols.effects import Persist
+from fedfm_protocols.errors import DivergenceError, EquivocationError
+from fedfm_protocols.federation import Federation
+from fedfm_protocols.messages import CohortVote, KeyOffer, Unmask, read_body
+from tests.protocols.scripted import integers_of
+
+
+class Ledger:
+    """Everything said by clients, and how rounds ended.
+
+    An assertion fails as soon as a key is offered twice, a client opens or votes twice, uploads
+    two different things, gives both kinds of share, opens a wrong sum, or two sites disagree.
+    """
+
+    def __init__(self, federation: Federation) -> None:
+        self.federation = federation
+        self.finished: list[Finished] = []
+        self._owners: dict[bytes, tuple[str, bytes]] = {}
+        self._contexts: dict[bytes, int] = {}
+        self._once: dict[tuple[Any, ...], bytes] = {}
+        self._kinds: dict[tuple[str, bytes, str], str] = {}
+        self._journal: set[tuple[str, int, str]] = set()
+        self._sums: dict[int, NDArray[np.int64]] = {}
+
+    def journalled(self, name: str, record: Persist) -> None:
+        """A client wrote a record: each kind once a round."""
+        entry = (name, record.round, record.record)
+        assert entry not in self._journal, f"{entry} was journalled twice"
+        self._journal.add(entry)
+
+    def sent(self, name: str, envelope: Envelope) -> None:
+        """A client said something new (resends do not come here)."""
+        header = envelope.header
+        self._say_once(("sequence", name, header.context, header.sequence), envelope.encode())
+        match header.type:
+            case "KeyOffer":
+                self._say_once(("KeyOffer", name, header.context), envelope.body)
+                for key in _keys_of(read_body(envelope, KeyOffer)):
+                    owner = (name, header.context)
+                    assert self._owners.setdefault(key, owner) == owner, f"{name} reuses a key"
+            case "UploadHash" | "Upload" | "RoundAck" | "ShareBundle":
+                self._say_once((header.type, name, header.context), envelope.body)
+            case "CohortVote":
+                cohort = read_body(envelope, CohortVote).cohort_hash
+                self._say_once(("CohortVote", name, header.context), cohort)
+            case "Unmask":
+                self._release(name, header.context, read_body(envelope, Unmask))
+
+    def _say_once(self, what: tuple[Any, ...], said: bytes) -> None:
+        assert self._once.setdefault(what, said) == said, f"{what[:2]} said twice, differently"
+
+    def _release(self, name: str, context: bytes, reveal: Unmask) -> None:
+        for kind, entries in (("seed", reveal.seed_shares), ("key", reveal.key_shares)):
+            for entry in entries:
+                before = self._kinds.setdefault((name, context, entry.dealer), kind)
+                assert before == kind, f"{name} released both shares of {entry.dealer}"
+
+    def opened(self, name: str, number: int, total: NDArray[np.float64]) -> None:
+        """A client was given a sum: the same as everybody, whole numbers; checked against the
+        plain sum when the round has ended."""
+        scale = self.federation.charter.quantiser.scale
+        integers = np.rint(total * scale).astype(np.int64)
+        assert np.array_equal(integers, total * scale), "a sum with fractions"
+        before = self._sums.setdefault(number, integers)
+        assert np.array_equal(before, integers), f"{name} opened another sum of round {number}"
+
+    def offers(self, name: str) -> int:
+        """In how many rounds a client has offered keys."""
+        return sum(what[:2] == ("KeyOffer", name) for what in self._once)
+
+    def violated(self, name: str, error: Exception) -> None:
+        """A client left a round: nobody here lies, so nobody may be accused of it."""
+        assert not isinstance(error, (EquivocationError, DivergenceError)), f"{name}: {error}"
+
+    def ended(self, finished: Finished) -> None:
+        """The coordinator ended a round."""
+        number = finished.round.identity.round
+        assert number not in [f.round.identity.round for f in self.finished]
+        self.finished.append(finished)
+        if number in self._sums:
+            section = self.federation.charter.quantiser
+            plain = sum(integers_of(section, name, number) for name in finished.accepted)
+            assert np.array_equal(plain, self._sums[number]), f"round {number} has a wrong sum"
+        else:
+            assert finished.outcome != "completed"
+
+
+def _keys_of(offer: KeyOffer) -> Iterator[bytes]:
+    yield offer.share_key
+    yield offer.nonce_commitment
+    for step in offer.steps:
+        yield step.mask_key
+        yield step.seed_commitment
