@@ -8,16 +8,17 @@ BIN := $(VENV)/bin
 OUT ?= runs/demo
 DEMO ?=
 JOBS ?= 2
+MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench soak clean setup setup-lint setup-bench
+.PHONY: help demo test lint bench soak fuzz clean setup setup-lint setup-bench
 
 help: ## this list
 	@echo "secure-fedfm: federated fine-tuning that can be checked afterwards"
 	@echo
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 	@echo
-	@echo "Options: OUT=$(OUT)  DEMO=\"--clients 3 --rounds 1\"  PYTHON=$(PYTHON)"
+	@echo "Options: OUT=$(OUT)  DEMO=\"--clients 3 --rounds 1\"  MINUTES=$(MINUTES)  PYTHON=$(PYTHON)"
 
 demo: $(VENV)/.demo ## a whole federation as separate processes on this machine
 	$(BIN)/secure-fedfm demo --out $(OUT) $(DEMO)
@@ -36,6 +37,9 @@ bench: $(VENV)/.bench ## benchmarks side by side with the peers
 
 soak: $(VENV)/.test ## large counts: seeded, resumable; see CONTRIBUTING.md
 	$(BIN)/pytest -n $(JOBS) -m soak $(PYTEST)
+
+fuzz: $(VENV)/.test ## hostile input with a new seed for MINUTES; see CONTRIBUTING.md
+	$(BIN)/python -m tests.soak.fuzz --minutes $(MINUTES) $(FUZZ)
 
 setup: $(VENV)/.test ## only set up, run nothing
 

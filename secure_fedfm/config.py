@@ -180,7 +180,7 @@ def read_config(
             raise ConfigurationError(
                 f"no configuration at {file}; `secure-fedfm keygen` writes one"
             ) from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # also numbers and nestings without end
             raise ConfigurationError(f"{file} is not valid TOML: {error}") from error
         for key in ("data", "model"):  # beside site.toml, if there is such a file or folder
             if isinstance(fields.get(key), str) and (file.parent / fields[key]).exists():

@@ -188,7 +188,7 @@ def _check_roles(coordinator: Enrolment, clients: Iterable[Enrolment]) -> None:
 
 
 def _usual_dropouts(clients: int, colluding: int) -> int:
-    return min(1, clients - Thresholds(clients, colluding, 0).share_threshold)
+    return min(1, clients - Thresholds(clients, colluding, 0).vote_quorum)
 
 
 def _log_section(federation: str, public: IdentityPublicKey) -> dict[str, str]:

@@ -74,7 +74,7 @@ def _value(text: str) -> object:
     """A TOML value where it reads as one (numbers, lists, booleans), otherwise the text itself."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # also numbers and nestings without end
         return text
 
 

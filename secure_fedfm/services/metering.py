@@ -14,6 +14,8 @@ PHASE_OF: dict[str, str] = {
     "RoundOpen": "keys",
     "KeyOffer": "keys",
     "KeyRoster": "keys",
+    "GraphNonce": "keys",
+    "GraphNonces": "keys",
     "ShareBundle": "shares",
     "ShareDelivery": "shares",
     "UploadHash": "training",

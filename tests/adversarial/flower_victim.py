@@ -24,9 +24,17 @@ from flwr.common.secure_aggregation.ndarrays_arithmetic import (
 from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFIGS, Key, Stage
 from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
 from flwr.supercore.primitives.asymmetric import bytes_to_private_key, bytes_to_public_key
+from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 
-from benchmarks.peers.flower_secagg import MODULUS, RUN, TARGET_RANGE, FlowerClient, mod
+from benchmarks.peers.flower_secagg import (
+    MODULUS,
+    RUN,
+    SERVER_NODE,
+    TARGET_RANGE,
+    FlowerClient,
+    mod,
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,7 @@ class MaliciousServer:
     """Plays the four stages of SecAgg+ with Flower's client mod, and lies in the last one."""
 
     def __init__(self, updates: list[NDArray[np.float32]], threshold: int) -> None:
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN, SERVER_NODE, RUN
         self.threshold = threshold
         self.clients = {
             node: FlowerClient(node, update, Context(RUN, node, {}, RecordDict(), {}))
@@ -76,9 +85,7 @@ class MaliciousServer:
         place = list(self.clients).index(victim)
         seeds, secrets = self._unmask(victim)
         vector = self._strip(victim, masked[victim], combine_shares(seeds), secrets, keys)
-        return Recovered(
-            vector, quantised[place].astype(np.int64), len(seeds), len(secrets)
-        )
+        return Recovered(vector, quantised[place].astype(np.int64), len(seeds), len(secrets))
 
     def _setup(self) -> dict[int, tuple[bytes, bytes]]:
         terms = {
@@ -118,9 +125,7 @@ class MaliciousServer:
         seeds, secrets = [], []
         for node in self.clients:
             answer = self._ask(node, Stage.UNMASK, **fields)
-            shares = list(
-                zip(answer[Key.NODE_ID_LIST], answer[Key.SHARE_LIST], strict=True)
-            )
+            shares = list(zip(answer[Key.NODE_ID_LIST], answer[Key.SHARE_LIST], strict=True))
             ours = [share for owner, share in shares if owner == victim]
             seeds.append(ours[0])
             secrets.append(ours[1])

@@ -22,8 +22,7 @@ def test_flower_gives_the_victims_vector_away() -> None:
     found = MaliciousServer(updates, THRESHOLD).recover(victim=4)
     assert (found.seed_shares, found.key_shares) == (CLIENTS, CLIENTS)
     assert np.array_equal(found.vector, found.truth)  # every quantised value, exactly
-    clipped = found.vector / (found.vector.max() or 1)
-    assert len(set(clipped.tolist())) > VALUES // 2  # and it is a vector, not a constant
+    assert len(set(found.vector.tolist())) > VALUES // 2  # and it is a vector, not a constant
 
 
 def test_here_it_gets_no_share_at_all() -> None:

@@ -134,10 +134,9 @@ def _founded(clients: int, **changes: object) -> Evidence:
     """A federation's charter, and the leaves from before its first round."""
     keys = make_keys(clients)
     fields = charter_fields(keys, rounds=9, **changes)
+    transport = bytes.fromhex(fields["coordinator"]["transport"])
     leaves = [
-        request_enrolment(
-            "coordinator", "coordinator", keys.coordinator, bytes.fromhex("01" * 32), NOT_AFTER
-        )
+        request_enrolment("coordinator", "coordinator", keys.coordinator, transport, NOT_AFTER)
     ]
     for entry in fields["roster"]:
         name, transport = entry["name"], bytes.fromhex(entry["transport"])

@@ -22,6 +22,7 @@ from fedfm_crypto.errors import CodecError
 from fedfm_crypto.quantise import Quantiser
 from fedfm_protocols.coordinator_states import PHASES, Finished
 from fedfm_protocols.effects import Effect, Persist, Send, Transition
+from fedfm_protocols.masking import RoundSecrets
 from secure_fedfm.learning.learner import LocalLearner
 from secure_fedfm.services.client import ClientService
 from secure_fedfm.services.coordinator import CoordinatorService
@@ -133,6 +134,23 @@ def _record_updates(folder: str) -> None:
     _patch(Quantiser, "quantise", quantise)
 
 
+def _record_secrets(folder: str) -> None:
+    """Write the secrets that the client draws for each round to ``folder``: what an attacker who
+    has all keys would know, so that a test can show that nothing else undoes the protection."""
+    original = RoundSecrets.draw
+    counter = iter(range(1, 1 << 30))
+
+    def draw(steps: int, random: Any) -> RoundSecrets:
+        secrets = original(steps, random)
+        (step,) = secrets.steps
+        keys = (secrets.share_key.secret, step.mask_key.secret, step.seed)
+        data = b"".join(key.reveal() for key in keys)
+        (Path(folder) / f"secrets-{next(counter)}").write_bytes(data)
+        return secrets
+
+    _patch(RoundSecrets, "draw", staticmethod(draw))
+
+
 # ---------------------------------------------------------------- coordinator
 
 
@@ -210,6 +228,7 @@ _FAULTS: dict[str, Callable[[Any], None]] = {
     "train_until": _train_until,
     "send_twice": _send_twice,
     "record_updates": _record_updates,
+    "record_secrets": _record_secrets,
     "coordinator_dies": _coordinator_dies,
     "record_traffic": _record_traffic,
     "authenticator_dies": _authenticator_dies,

@@ -10,6 +10,7 @@ import logging
 import random
 from contextlib import ExitStack
 
+from tests.soak.documents import document_targets
 from tests.soak.engine import Attempt, Target
 from tests.soak.front_door import FrontDoor, frame_targets
 from tests.soak.handlers import client_targets, coordinator_targets
@@ -36,6 +37,7 @@ def all_targets() -> list[Target]:
     """Every target, the cheap ones first.  Making the list starts nothing."""
     return [
         *parser_targets(),
+        *document_targets(),
         *frame_targets(),
         *client_targets(),
         *coordinator_targets(),

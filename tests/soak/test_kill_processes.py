@@ -1,7 +1,7 @@
 """SIGKILL at random moments: real processes, coordinator and clients alike, many runs.
 
-Each run is a federation of four institutions that finishes six rounds although three to eight of its
-processes are killed and started again, at moments drawn from the run's seed.  Then: no journal
+Each run is a federation of four institutions that finishes six rounds although three to eight of
+its processes are killed and started again, at moments drawn from the run's seed.  Then: no journal
 opened a round twice, no key pair was offered twice, nobody sent two uploads or votes in a round,
 everyone holds the same adapter, and the evidence verifies.
 

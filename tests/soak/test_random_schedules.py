@@ -70,19 +70,19 @@ class Schedules(RuleBasedStateMachine):
         else:
             self.federation.deliver_out_of_order(place)
 
-    @precondition(_up)
+    @precondition(lambda self: bool(self._up()))
     @rule(choice=places, after=st.integers(0, 4))
     def crash_client(self, choice: int, after: int) -> None:
         up = self._up()
         self.federation.crash_client(up[choice % len(up)], after)
 
-    @precondition(_down)
+    @precondition(lambda self: bool(self._down()))
     @rule(choice=places)
     def restart_client(self, choice: int) -> None:
         down = self._down()
         self.federation.restart_client(down[choice % len(down)])
 
-    @precondition(_up)
+    @precondition(lambda self: bool(self._up()))
     @rule(choice=places)
     def reconnect(self, choice: int) -> None:
         up = self._up()

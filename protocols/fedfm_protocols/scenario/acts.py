@@ -99,7 +99,7 @@ class Selector(ActForm):
     """Acts on messages: all of them, or those that fit every field given."""
 
     message: str | None = None
-    sender: str | None = Field(default=None, alias="from")
+    sender: str | None = Field(default=None, validation_alias="from", serialization_alias="from")
     to: list[str] | None = None
 
     @field_validator("message")

@@ -73,7 +73,8 @@ def _verdict(verdict: Mapping[str, Any]) -> Iterator[str]:
     yield f"Verdict: NOT as expected, {len(wrong)} of {len(lines)} comparisons fail"
     for line in wrong:
         place = f"round {line['round']}, " if line["round"] else ""
-        yield f"       {place}{line['what']}: expected {line['expected']!r}, found {line['found']!r}"
+        found = f"expected {line['expected']!r}, found {line['found']!r}"
+        yield f"       {place}{line['what']}: {found}"
 
 
 def _sent(event: Event) -> str:

@@ -235,7 +235,7 @@ def parse_scenario(text: str | Mapping[str, Any], *, name: str | None = None) ->
     """
     try:
         fields = dict(tomllib.loads(text) if isinstance(text, str) else text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also numbers and nestings without end
         raise ScenarioError(f"the scenario is not TOML: {error}") from error
     if name is not None:
         fields.setdefault("name", name)

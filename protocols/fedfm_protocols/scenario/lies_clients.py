@@ -172,11 +172,3 @@ def _malformed(moment: Moment, body: object) -> bytes:
     """Every message of `by` (any party) is broken bytes, properly signed: `empty`, `truncated`,
     `trailing-byte`, `doubled` or `all-ones` (lengths of 2^32 - 1)."""
     return DAMAGE[moment.form.damage or "empty"](moment.envelope.body)
-
-
-@lie("misname", "", needs=("by", "damage"))
-def _misname(moment: Moment, body: object) -> object:
-    """Every message of type `damage` goes under the name of another type."""
-    if moment.envelope.header.type != moment.form.damage:
-        return None
-    return Signed(moment.envelope.body, {"type": "Hello"})

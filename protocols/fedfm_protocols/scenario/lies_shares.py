@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from fedfm_crypto.secret import Secret
 from fedfm_protocols import shares
-from fedfm_protocols.client_states import Shared
+from fedfm_protocols.client_states import Shared, Voted
 from fedfm_protocols.masking import RoundSecrets, StepSecrets
 from fedfm_protocols.messages import (
     RevealedShare,
@@ -121,11 +121,17 @@ def _reveal_twice(moment: Moment, reveal: Unmask) -> Unmask:
     return replace(reveal, seed_shares=(reveal.seed_shares[0], *reveal.seed_shares))
 
 
-@lie("reveal-both-kinds", "Unmask", needs=("by", "client"))
-def _reveal_both(moment: Moment, reveal: Unmask) -> Unmask:
+@lie("reveal-both-kinds", "", needs=("by", "client"))
+def _reveal_both(moment: Moment, body: object) -> object:
     """The mask-key share of `client`, who is accepted, is given out with its seed share."""
-    entry = next(s for s in reveal.seed_shares if s.dealer == moment.client)
-    return replace(reveal, key_shares=(entry,))
+    stage, name = moment.stage, moment.speaker.name
+    state = stage.clients[name].state
+    if isinstance(state, Voted):  # a state machine erases its shares; a liar writes them down
+        stage.hoard[name] = state.held
+    if not isinstance(body, Unmask):
+        return None
+    own = stage.hoard[name][moment.client].steps[0]
+    return replace(body, key_shares=(RevealedShare(moment.client, own.key, own.key_salt),))
 
 
 @lie("reveal-stranger", "Unmask", needs=BY)

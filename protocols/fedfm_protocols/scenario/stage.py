@@ -8,7 +8,7 @@ round.  Time is virtual and randomness seeded: the same scenario gives the same 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -37,7 +37,7 @@ from fedfm_protocols.effects import (
 )
 from fedfm_protocols.errors import ProtocolError, ScenarioError
 from fedfm_protocols.federation import Federation
-from fedfm_protocols.messages import CheckpointOffer, Cohort, body_hash
+from fedfm_protocols.messages import CheckpointOffer, Cohort, ShareContents, body_hash
 from fedfm_protocols.scenario.actors import OUTSIDER, Actor, body_of, outsider
 from fedfm_protocols.scenario.acts import CoordinatorDied, Interceptor
 from fedfm_protocols.scenario.charters import charter_of
@@ -100,6 +100,7 @@ class Stage(Simulation):
         self.said: list[Envelope] = []
         self.earlier: list[tuple[int, str, str, Envelope]] = []
         self.dead: dict[str, str] = {}
+        self.hoard: dict[str, Mapping[str, ShareContents]] = {}
         self.diverging: set[str] = set()
         self.late_training: dict[str, str] = {}
         self.late_applying: dict[str, str] = {}
