@@ -94,7 +94,14 @@ class Killings:
         """By itself, for want of the others: an operator would start it again."""
         assert ended.code > 0, f"{ended}{self.federation.tail()}"
         assert self.lives[ended.party] < 12, self.federation.tail()
-        self.back.append((time.monotonic() + 0.5, ended.party))
+        now = time.monotonic()
+        self.back.append((now + 0.5, ended.party))
+        if "have cosigned the conclusion" in self.federation.log_of(ended.party):
+            # Killed with cosignatures under way, whose signers are content and gone: it says to
+            # start them again, and so we do.
+            for name in self.federation.clients:
+                if self.federation.processes[name].code == 0:
+                    self.back.append((now, name))
 
 
 def draw_plan(rng: random.Random, clients: tuple[str, ...]) -> list[tuple[float, str, float]]:

@@ -30,9 +30,8 @@ class Keys:
 
 
 def client_names(clients: int) -> tuple[str, ...]:
-    """``client-01``, ``client-02``, ...: sorted, whatever their number."""
-    width = max(2, len(str(clients)))
-    return tuple(f"client-{number:0{width}d}" for number in range(1, clients + 1))
+    """``client-01``, ``client-02``, ...: sorted as text, as rosters are."""
+    return tuple(sorted(f"client-{number:02d}" for number in range(1, clients + 1)))
 
 
 def make_keys(clients: int, seed: int = 1) -> Keys:
