@@ -35,7 +35,10 @@ from fedfm_protocols.messages import (
 @dataclass(frozen=True, slots=True)
 class MissedRound:
     """One missed round, verified: apply ``total`` (float64 ``[values]``) to adapter
-    ``adapter_before``; the result must hash to ``adapter_after``."""
+    ``adapter_before``; the result must hash to ``adapter_after``.
+
+    Source: protocols/README.md, section "Catching up".
+    """
 
     round: int
     accepted: int

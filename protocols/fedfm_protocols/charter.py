@@ -36,7 +36,10 @@ class _Section(BaseModel):
 
 
 class Coordinator(_Section):
-    """The coordinator's two public keys: Ed25519 identity and CURVE transport."""
+    """The coordinator's two public keys: Ed25519 identity and CURVE transport.
+
+    Source: protocols/README.md, section "Charter".
+    """
 
     name: NameText
     identity: Hex32
@@ -44,7 +47,10 @@ class Coordinator(_Section):
 
 
 class Client(_Section):
-    """One institution: its keys, and the SHA-256 of its enrolment statement."""
+    """One institution: its keys, and the SHA-256 of its enrolment statement.
+
+    Source: protocols/README.md, section "Charter".
+    """
 
     name: NameText
     identity: Hex32
@@ -53,35 +59,50 @@ class Client(_Section):
 
 
 class Founders(_Section):
-    """Which clients sign the charter, and how many of them make it valid."""
+    """Which clients sign the charter, and how many of them make it valid.
+
+    Source: protocols/README.md, section "Charter".
+    """
 
     names: list[NameText] = Field(min_length=1)
     quorum: int = Field(ge=1)
 
 
 class LogSection(_Section):
-    """Origin line and verification key (C2SP vkey) of the transparency log."""
+    """Origin line and verification key (C2SP vkey) of the transparency log.
+
+    Source: protocols/README.md, section "Charter".
+    """
 
     origin: str = Field(min_length=1, max_length=255)
     key: str = Field(min_length=1, max_length=512)
 
 
 class Model(_Section):
-    """The base model by name, and the SHA-256 of its weights file."""
+    """The base model by name, and the SHA-256 of its weights file.
+
+    Source: protocols/README.md, section "Charter".
+    """
 
     name: str = Field(min_length=1, max_length=255)
     sha256: Hex32
 
 
 class Task(_Section):
-    """What is learned; ``labels`` in the order of the classifier's outputs."""
+    """What is learned; ``labels`` in the order of the classifier's outputs.
+
+    Source: protocols/README.md, section "Charter".
+    """
 
     kind: Literal["classification", "causal-lm"]
     labels: list[str]
 
 
 class Limits(_Section):
-    """Clients that may collude, clients that may vanish in a round."""
+    """Clients that may collude, clients that may vanish in a round.
+
+    Source: protocols/README.md, section "Charter".
+    """
 
     colluding: int
     dropouts: int
@@ -89,7 +110,10 @@ class Limits(_Section):
 
 class QuantiserSection(_Section):
     """Number of values in an update, element-wise clip (in units of the update), integer scale,
-    bits per lane."""
+    bits per lane.
+
+    Source: protocols/README.md, section "Charter".
+    """
 
     values: int = Field(ge=1, le=1 << 28)
     clip: float = Field(gt=0)
@@ -98,14 +122,20 @@ class QuantiserSection(_Section):
 
 
 class Privacy(_Section):
-    """Privacy mode; ``none`` states that the adapter carries no formal guarantee."""
+    """Privacy mode; ``none`` states that the adapter carries no formal guarantee.
+
+    Source: protocols/README.md, section "Charter".
+    """
 
     mode: Literal["none"]
 
 
 class Charter(_Section):
     """All that participants agree on.  ``adapter``, ``training`` and ``server_optimiser`` are
-    read by the application; the protocol binds them by hash."""
+    read by the application; the protocol binds them by hash.
+
+    Source: protocols/README.md, section "Charter".
+    """
 
     version: Literal[1]
     federation: NameText
@@ -244,7 +274,10 @@ def read_charter_payload(payload: bytes) -> Charter:
 
 @dataclass(frozen=True, slots=True)
 class SignedCharter:
-    """A charter together with the DSSE bytes that carry its founders' signatures."""
+    """A charter together with the DSSE bytes that carry its founders' signatures.
+
+    Source: protocols/README.md, section "Charter".
+    """
 
     charter: Charter
     envelope: bytes

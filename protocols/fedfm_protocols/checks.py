@@ -102,7 +102,10 @@ def open_signed_set(
 
 
 class OpenSet(Protocol):
-    """How a party opens signed sets: :func:`open_signed_set`, with its arguments and errors."""
+    """How a party opens signed sets: :func:`open_signed_set`, with its arguments and errors.
+
+    Source: protocols/README.md, section "Sets".
+    """
 
     def __call__(
         self,

@@ -27,6 +27,8 @@ class ClientContext:
     """What a transition may use besides state and event: the site and its randomness.
 
     ``open_set`` verifies signed sets; only a simulation of many clients puts another one here.
+
+    Source: protocols/README.md, section "A round".
     """
 
     site: ClientSite

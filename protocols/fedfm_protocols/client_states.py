@@ -28,7 +28,10 @@ from fedfm_protocols.neighbourhood import Neighbourhoods
 
 @dataclass(frozen=True, slots=True)
 class ClientSite:
-    """What does not change during a run: who this client is, and under which charter."""
+    """What does not change during a run: who this client is, and under which charter.
+
+    Source: protocols/README.md, section "A round".
+    """
 
     name: str
     key: IdentityKey = field(repr=False)
@@ -41,6 +44,8 @@ class ClientMemory:
 
     ``last_opened`` is the highest round this client ever answered, ``last_applied`` the last whose
     adapter it adopted, ``adapter_hash`` the adapter it holds, ``checkpoint`` the last it saw.
+
+    Source: protocols/README.md, section "What a crash leaves".
     """
 
     last_opened: int
@@ -57,6 +62,8 @@ class Session:
     ``context`` is context0 until the key roster fixes context1.  ``taken`` maps the type of every
     coordinator message taken in this round to its body hash: another body of the same type is
     equivocation.  ``sent`` counts own messages under ``context``.
+
+    Source: protocols/README.md, section "A round".
     """
 
     identity: RoundIdentity
@@ -70,7 +77,10 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """In no round."""
+    """In no round.
+
+    Source: protocols/README.md, section "A round".
+    """
 
     memory: ClientMemory
 
@@ -110,7 +120,10 @@ class Shared:
 @dataclass(frozen=True, slots=True)
 class Training:
     """Shares held; waits for the local update.  ``held`` are the shares of every dealer whose
-    sealed entry opened."""
+    sealed entry opened.
+
+    Source: protocols/README.md, section "A round".
+    """
 
     memory: ClientMemory
     session: Session
@@ -173,7 +186,10 @@ class Unmasked:
 
 @dataclass(frozen=True, slots=True)
 class Applying:
-    """Aggregate taken; waits for the adapter's new hash."""
+    """Aggregate taken; waits for the adapter's new hash.
+
+    Source: protocols/README.md, section "A round".
+    """
 
     memory: ClientMemory
     session: Session

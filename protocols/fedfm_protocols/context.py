@@ -21,14 +21,20 @@ NO_HASH = bytes(32)
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """A list of participant names, in the order in which it is hashed."""
+    """A list of participant names, in the order in which it is hashed.
+
+    Source: protocols/README.md, section "Encodings".
+    """
 
     names: Annotated[tuple[Name, ...], MaxCount(4096)]
 
 
 @dataclass(frozen=True, slots=True)
 class RoundIdentity:
-    """What identifies a round before any key of it exists (``context0``)."""
+    """What identifies a round before any key of it exists (``context0``).
+
+    Source: protocols/README.md, section "Contexts".
+    """
 
     charter_hash: bytes
     key_epoch: int

@@ -28,7 +28,10 @@ from fedfm_protocols.summing import Opening
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorSite:
-    """The coordinator's identity key and the charter it serves."""
+    """The coordinator's identity key and the charter it serves.
+
+    Source: protocols/README.md, section "A round".
+    """
 
     key: IdentityKey = field(repr=False)
     federation: Federation = field(repr=False)
@@ -41,7 +44,10 @@ class CoordinatorSite:
 
 @dataclass(frozen=True, slots=True)
 class TranscriptEntry:
-    """One signed message as evidence: its header, its signature, and the body where public."""
+    """One signed message as evidence: its header, its signature, and the body where public.
+
+    Source: protocols/README.md, section "Transcript".
+    """
 
     signed: SignedHeader
     body: bytes | None
@@ -53,6 +59,8 @@ class Round:
 
     ``taken`` maps (sender, type) to the body hash already taken; ``gone`` are participants whose
     connection is lost; ``sent`` counts own messages under ``context``.
+
+    Source: protocols/README.md, section "A round".
     """
 
     identity: RoundIdentity
@@ -174,7 +182,10 @@ class Acking:
 
 @dataclass(frozen=True, slots=True)
 class CompletedRound:
-    """What a client that missed this round needs to catch up."""
+    """What a client that missed this round needs to catch up.
+
+    Source: protocols/README.md, section "Catching up".
+    """
 
     opened: bytes
     roster_hash: bytes
@@ -188,6 +199,8 @@ class Finished:
 
     ``accepted`` and ``removed`` are empty where no cohort was fixed; ``dissenters`` acknowledged
     another adapter than the quorum.
+
+    Source: protocols/README.md, section "A round".
     """
 
     round: Round
@@ -220,7 +233,10 @@ PHASES: Mapping[type[RunningRound], str] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorContext:
-    """What a transition may use besides state and event: the site and its randomness."""
+    """What a transition may use besides state and event: the site and its randomness.
+
+    Source: protocols/README.md, section "A round".
+    """
 
     site: CoordinatorSite
     random: RandomSource

@@ -23,7 +23,10 @@ StateT_co = TypeVar("StateT_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message has arrived; nothing about it is trusted yet."""
+    """A message has arrived; nothing about it is trusted yet.
+
+    Source: protocols/README.md, section "A round".
+    """
 
     envelope: Envelope
 
@@ -45,7 +48,10 @@ class UpdateReady:
 @dataclass(frozen=True, slots=True)
 class AdapterComputed:
     """The sum opened in ``round`` was applied to the adapter; ``adapter_hash`` is the result's
-    hash."""
+    hash.
+
+    Source: protocols/README.md, section "A round".
+    """
 
     round: int
     adapter_hash: bytes
@@ -53,14 +59,20 @@ class AdapterComputed:
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """Time is up for the phase named; late deadlines of earlier phases are ignored."""
+    """Time is up for the phase named; late deadlines of earlier phases are ignored.
+
+    Source: protocols/README.md, section "A round".
+    """
 
     phase: str
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """The transport has lost this participant; waiting for it in this round is pointless."""
+    """The transport has lost this participant; waiting for it in this round is pointless.
+
+    Source: protocols/README.md, section "A round".
+    """
 
     name: str
 
@@ -74,6 +86,8 @@ class Persist:
 
     ``record`` names what happened (``opened``, ``voted``, ``closed``), ``value`` is what must be
     remembered about it (never a secret).
+
+    Source: protocols/README.md, section "What a crash leaves".
     """
 
     round: int
@@ -83,7 +97,10 @@ class Persist:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a signed envelope to one participant by name."""
+    """Send a signed envelope to one participant by name.
+
+    Source: protocols/README.md, section "A round".
+    """
 
     recipient: str
     envelope: Envelope
@@ -104,6 +121,8 @@ class ApplySum:
 
     ``total`` is the sum of the accepted updates in units of the update (float64, shape
     ``[values]``), ``accepted`` how many there are.
+
+    Source: protocols/README.md, section "A round".
     """
 
     round: int
@@ -117,6 +136,8 @@ class RoundEnded:
 
     ``outcome`` is ``completed`` (adopt the computed adapter), ``void`` or ``aborted`` (keep the
     one from before).
+
+    Source: protocols/README.md, section "A round".
     """
 
     round: int
@@ -127,7 +148,10 @@ class RoundEnded:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something an operator should read: a peer that misbehaves, a clip that bites."""
+    """Something an operator should read: a peer that misbehaves, a clip that bites.
+
+    Source: protocols/README.md, section "A round".
+    """
 
     text: str
 
@@ -138,7 +162,10 @@ Effect = Persist | Send | Train | ApplySum | RoundEnded | Note
 
 @dataclass(frozen=True, slots=True)
 class Transition(Generic[StateT_co]):
-    """New state, and the effects to carry out in order."""
+    """New state, and the effects to carry out in order.
+
+    Source: protocols/README.md, section "A round".
+    """
 
     state: StateT_co
     effects: tuple[Effect, ...] = ()

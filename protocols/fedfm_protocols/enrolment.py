@@ -47,7 +47,10 @@ class _Predicate(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Enrolment:
-    """A verified request: who, in which role, with which keys, until which day (ISO date)."""
+    """A verified request: who, in which role, with which keys, until which day (ISO date).
+
+    Source: protocols/README.md, section "Identity".
+    """
 
     name: str
     role: Role

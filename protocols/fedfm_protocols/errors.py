@@ -32,31 +32,52 @@ from fedfm_crypto.errors import FedFMError
 
 
 class ProtocolError(FedFMError):
-    """Root of everything the protocol layer raises."""
+    """Root of everything the protocol layer raises.
+
+    Source: protocols/README.md, section "A round".
+    """
 
 
 class CharterError(ProtocolError):
-    """The charter is malformed, inconsistent or not signed by its founders' quorum."""
+    """The charter is malformed, inconsistent or not signed by its founders' quorum.
+
+    Source: protocols/README.md, section "Charter".
+    """
 
 
 class EnrolmentError(ProtocolError):
-    """An enrolment request is malformed, expired, wrongly signed or a duplicate."""
+    """An enrolment request is malformed, expired, wrongly signed or a duplicate.
+
+    Source: protocols/README.md, section "Identity".
+    """
 
 
 class PolicyViolation(ProtocolError):
-    """A charter or a round falls short of this site's own policy; names the policy line."""
+    """A charter or a round falls short of this site's own policy; names the policy line.
+
+    Source: protocols/README.md, section "Charter".
+    """
 
 
 class MessageRefused(ProtocolError):
-    """One message is dropped; the state is unchanged."""
+    """One message is dropped; the state is unchanged.
+
+    Source: protocols/README.md, section "A round".
+    """
 
 
 class MalformedMessage(MessageRefused):
-    """The body does not decode or breaks a bound."""
+    """The body does not decode or breaks a bound.
+
+    Source: protocols/README.md, section "A round".
+    """
 
 
 class UnknownSender(MessageRefused):
-    """The sender is not enrolled, or not the role that may send this message."""
+    """The sender is not enrolled, or not the role that may send this message.
+
+    Source: protocols/README.md, section "A round".
+    """
 
 
 class WrongContext(MessageRefused):
@@ -64,36 +85,63 @@ class WrongContext(MessageRefused):
 
 
 class ReplayedMessage(MessageRefused):
-    """The sender and sequence number were used before, for other bytes."""
+    """The sender and sequence number were used before, for other bytes.
+
+    Source: protocols/README.md, section "A round".
+    """
 
 
 class OutOfOrder(MessageRefused):
-    """The message is not one that this state waits for."""
+    """The message is not one that this state waits for.
+
+    Source: protocols/README.md, section "A round".
+    """
 
 
 class RoundViolation(ProtocolError):
-    """A signed message proves that the round cannot be trusted; this site leaves it."""
+    """A signed message proves that the round cannot be trusted; this site leaves it.
+
+    Source: protocols/README.md, section "A round".
+    """
 
 
 class RoundRefused(RoundViolation):
-    """A round was opened that this site must not join."""
+    """A round was opened that this site must not join.
+
+    Source: protocols/README.md, section "A round".
+    """
 
 
 class EquivocationError(RoundViolation):
-    """The other side contradicts itself, or a fact that this site signed."""
+    """The other side contradicts itself, or a fact that this site signed.
+
+    Source: protocols/README.md, section "A round".
+    """
 
 
 class BelowThreshold(RoundViolation):
-    """Fewer participants than the charter's thresholds demand."""
+    """Fewer participants than the charter's thresholds demand.
+
+    Source: protocols/README.md, section "A round".
+    """
 
 
 class RoundAborted(ProtocolError):
-    """The coordinator cannot finish the round; the message says why."""
+    """The coordinator cannot finish the round; the message says why.
+
+    Source: protocols/README.md, section "A round".
+    """
 
 
 class DivergenceError(ProtocolError):
-    """This site's adapter differs from the one that the quorum acknowledged."""
+    """This site's adapter differs from the one that the quorum acknowledged.
+
+    Source: protocols/README.md, section "Catching up".
+    """
 
 
 class ScenarioError(ProtocolError):
-    """A scenario is malformed, or asks of its actors what they have no key for."""
+    """A scenario is malformed, or asks of its actors what they have no key for.
+
+    Source: docs/protocol-testing.md.
+    """

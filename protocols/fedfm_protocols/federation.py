@@ -20,6 +20,8 @@ class Federation:
 
     Build it with :meth:`of`; ``identities`` holds the identity key of every party by name,
     ``share_index`` the Shamir x-coordinate of every client (1 .. n in roster order).
+
+    Source: protocols/README.md, section "Charter".
     """
 
     charter: Charter

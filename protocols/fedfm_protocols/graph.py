@@ -50,7 +50,10 @@ MAX_WITHHELD = 4
 @dataclass(frozen=True, slots=True)
 class GraphParameters:
     """Degree ``k`` (even), share threshold ``t`` of every neighbourhood, and the fewest accepted
-    neighbours that anybody in a cohort may be left with."""
+    neighbours that anybody in a cohort may be left with.
+
+    Source: protocols/README.md, section "Sparse graph".
+    """
 
     clients: int
     degree: int
@@ -189,6 +192,8 @@ class Ring:
     and after it; ``degree`` of ``len(order) - 1`` or more joins everybody.
 
     A ring of n names is kept, not n lists of neighbours: every client holds one.
+
+    Source: protocols/README.md, section "Sparse graph".
     """
 
     seed: bytes

@@ -38,7 +38,10 @@ class StepSecrets:
 
 @dataclass(frozen=True, slots=True)
 class RoundSecrets:
-    """Everything a client draws for one round, gone when the round is."""
+    """Everything a client draws for one round, gone when the round is.
+
+    Source: protocols/README.md, section "Masks".
+    """
 
     share_key: AgreementKey = field(repr=False)
     steps: tuple[StepSecrets, ...]

@@ -123,7 +123,10 @@ class ShareCommitments:
 
 @dataclass(frozen=True, slots=True)
 class SealedShares:
-    """All shares of one dealer for one recipient, sealed so that only the recipient can open."""
+    """All shares of one dealer for one recipient, sealed so that only the recipient can open.
+
+    Source: protocols/README.md, section "Shares".
+    """
 
     recipient: Name
     sealed: Annotated[bytes, MaxLength(MAX_SEALED_BYTES)]
@@ -150,7 +153,10 @@ class StepShares:
 
 @dataclass(frozen=True, slots=True)
 class ShareContents:
-    """The plaintext inside one sealed entry; never travels in clear."""
+    """The plaintext inside one sealed entry; never travels in clear.
+
+    Source: protocols/README.md, section "Shares".
+    """
 
     steps: Annotated[tuple[StepShares, ...], MaxCount(MAX_STEPS)]
 
@@ -158,7 +164,10 @@ class ShareContents:
 @dataclass(frozen=True, slots=True)
 class DeliveredShares:
     """One dealer's sealed entry for the receiving client, with the commitments that the dealer
-    signed: whoever holds shares that do not open them would be blamed for revealing them."""
+    signed: whoever holds shares that do not open them would be blamed for revealing them.
+
+    Source: protocols/README.md, section "Shares".
+    """
 
     dealer: Name
     sealed: Annotated[bytes, MaxLength(MAX_SEALED_BYTES)]
@@ -219,7 +228,10 @@ class CohortProof:
 
 @dataclass(frozen=True, slots=True)
 class RevealedShare:
-    """One share given out for unmasking, with the salt that opens the dealer's commitment."""
+    """One share given out for unmasking, with the salt that opens the dealer's commitment.
+
+    Source: protocols/README.md, section "Shares".
+    """
 
     dealer: Name
     value: ShareValue = field(repr=False)
@@ -302,6 +314,8 @@ class Hello:
 
     ``last_round`` is the last round whose outcome it has applied; ``round`` and ``received`` say
     how many coordinator envelopes of which round it holds.
+
+    Source: protocols/README.md, section "Catching up".
     """
 
     last_round: U32
@@ -317,6 +331,8 @@ class CatchUpRound:
 
     ``opened`` is the signed RoundOpen, ``roster_hash`` the SHA-256 of its KeyRoster body,
     ``aggregate`` the Aggregate body and ``acks`` a quorum's acknowledgements of it.
+
+    Source: protocols/README.md, section "Catching up".
     """
 
     opened: EncodedEnvelope
@@ -327,7 +343,10 @@ class CatchUpRound:
 
 @dataclass(frozen=True, slots=True)
 class CatchUp:
-    """Coordinator to one client: the completed rounds after the client's ``last_round``."""
+    """Coordinator to one client: the completed rounds after the client's ``last_round``.
+
+    Source: protocols/README.md, section "Catching up".
+    """
 
     rounds: Annotated[tuple[CatchUpRound, ...], MaxCount(4096)]
 

@@ -23,6 +23,8 @@ class Neighbourhoods:
     ``threshold`` shares rebuild a secret; nobody in a cohort may be left with fewer than
     ``min_neighbours`` accepted neighbours.  ``everyone`` are the participants (sorted), ``ring``
     joins them; it is ``None`` on the complete graph, where ``everyone`` says it all.
+
+    Source: protocols/README.md, section "Sparse graph".
     """
 
     everyone: tuple[str, ...]

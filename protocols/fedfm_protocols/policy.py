@@ -18,6 +18,8 @@ class SitePolicy:
 
     ``charter_hash`` pins the agreed charter (hex SHA-256, empty accepts any that is validly
     signed); ``suites`` are the protection suites it takes part in.
+
+    Source: protocols/README.md, section "Charter".
     """
 
     suites: tuple[str, ...] = ("masked",)

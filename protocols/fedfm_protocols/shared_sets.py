@@ -28,6 +28,8 @@ class SharedSets:
 
     A set is the same if its bytes and everything it is held against are.  Refusals are not
     remembered: they are found again, by the real check, for everyone.
+
+    Source: protocols/README.md, section "Sets".
     """
 
     def __init__(self) -> None:

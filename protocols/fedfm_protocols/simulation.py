@@ -69,6 +69,8 @@ class SimulatedClient:
     persisted, ``totals`` the sums it was given to apply, ``sent`` its messages.  ``cpu_s`` are its
     processor seconds, ``spared_s`` those that it would have spent on signatures which were
     verified for another client already (:class:`~fedfm_protocols.shared_sets.SharedSets`).
+
+    Source: protocols/README.md, section "A round".
     """
 
     context: ClientContext
@@ -94,6 +96,8 @@ class Simulation:
     For hundreds of clients: with ``shared_sets`` each distinct signed set is verified once for all
     of them; without ``keep_messages`` what is sent and received is not kept
     (``SimulatedClient.sent`` and ``coordinator_received`` stay empty).
+
+    Source: protocols/README.md, section "A round".
     """
 
     def __init__(

@@ -26,6 +26,8 @@ class Thresholds:
     ------
     CharterError
         if the numbers leave no room for a round that keeps its promises.
+
+    Source: protocols/README.md, section "Thresholds".
     """
 
     clients: int

@@ -172,7 +172,7 @@ def test_readme_mentions_every_verb() -> None:
 def runnable() -> list[Any]:
     """Python blocks marked ``runnable``, one parameter each."""
     found = []
-    for name in ("docs/api.md", "docs/for-protocol-testers.md"):
+    for name in ("docs/api.md", "docs/protocol-testing.md"):
         text = (REPOSITORY / name).read_text("utf-8")
         for number, (info, content) in enumerate(FENCE.findall(text)):
             if info.split() == ["python", "runnable"]:

@@ -217,7 +217,7 @@ def _readable(error: ValidationError) -> str:
         place = ".".join(str(step) for step in item["loc"]) or "scenario"
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            message = "is not a field of a scenario; see docs/for-protocol-testers.md"
+            message = "is not a field of a scenario; see docs/protocol-testing.md"
         parts.append(f"{place}: {message}")
     return "; ".join(parts)
 

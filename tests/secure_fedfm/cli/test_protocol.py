@@ -16,7 +16,7 @@ from tests.conftest import REPOSITORY
 from tests.secure_fedfm.cli.conftest import Run
 from tests.secure_fedfm.cli.test_light_imports import run_without_extras
 
-PAGE = REPOSITORY / "docs" / "for-protocol-testers.md"
+PAGE = REPOSITORY / "docs" / "protocol-testing.md"
 WRONG = """
 title = "an expectation that does not hold"
 [[rounds]]
