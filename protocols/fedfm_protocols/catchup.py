@@ -78,16 +78,7 @@ def _verify(federation: Federation, missed: CatchUpRound) -> MissedRound:
         raise MalformedMessage(f"a missed round does not decode: {error}") from error
     verify_signature(envelope, federation)
     opened = read_body(envelope, RoundOpen)
-    identity = RoundIdentity(
-        charter_hash=federation.charter_hash,
-        key_epoch=opened.key_epoch,
-        round=opened.round,
-        steps=opened.steps,
-        kind=opened.kind,
-        invited=opened.invited,
-        adapter_hash=opened.adapter_hash,
-        config_hash=opened.config_hash,
-    )
+    identity = RoundIdentity.of(federation.charter_hash, opened)
     context0 = identity.context0()
     check_place(envelope, context=context0, step=0)
     acks = open_signed_set(

@@ -27,16 +27,7 @@ def open_round(
     federation, name = context.site.federation, context.site.name
     memory = state.memory
     opened = read_body(envelope, RoundOpen)
-    identity = RoundIdentity(
-        charter_hash=federation.charter_hash,
-        key_epoch=opened.key_epoch,
-        round=opened.round,
-        steps=opened.steps,
-        kind=opened.kind,
-        invited=opened.invited,
-        adapter_hash=opened.adapter_hash,
-        config_hash=opened.config_hash,
-    )
+    identity = RoundIdentity.of(federation.charter_hash, opened)
     context0 = identity.context0()
     check_place(envelope, context=context0, step=0)
     if not isinstance(state, Idle) and state.session.context0 == context0:

@@ -15,6 +15,7 @@ from typing import Annotated
 from fedfm_crypto.codec import MaxCount, Name, encode
 from fedfm_crypto.hashing import hash_parts
 from fedfm_crypto.labels import Label
+from fedfm_protocols.messages import RoundOpen
 
 NO_HASH = bytes(32)
 
@@ -44,6 +45,20 @@ class RoundIdentity:
     invited: tuple[str, ...]
     adapter_hash: bytes
     config_hash: bytes
+
+    @classmethod
+    def of(cls, charter_hash: bytes, opened: RoundOpen) -> RoundIdentity:
+        """The identity of the round that ``opened`` announces, under this charter."""
+        return cls(
+            charter_hash=charter_hash,
+            key_epoch=opened.key_epoch,
+            round=opened.round,
+            steps=opened.steps,
+            kind=opened.kind,
+            invited=opened.invited,
+            adapter_hash=opened.adapter_hash,
+            config_hash=opened.config_hash,
+        )
 
     def context0(self) -> bytes:
         """32 bytes that messages 0 and 1 of the round are signed under."""

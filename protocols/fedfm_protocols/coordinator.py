@@ -45,17 +45,6 @@ class RoundOpening:
 def open_round(context: CoordinatorContext, opening: RoundOpening) -> Transition[CoordinatorState]:
     """Step 0: open a round with everyone in ``opening.invited`` (sorted names)."""
     federation = context.site.federation
-    identity = RoundIdentity(
-        charter_hash=federation.charter_hash,
-        key_epoch=0,
-        round=opening.round,
-        steps=1,
-        kind=opening.kind,
-        invited=opening.invited,
-        adapter_hash=opening.adapter_hash,
-        config_hash=federation.config_hash,
-    )
-    context0 = identity.context0()
     body = RoundOpen(
         round=opening.round,
         key_epoch=0,
@@ -67,6 +56,8 @@ def open_round(context: CoordinatorContext, opening: RoundOpening) -> Transition
         checkpoint=opening.checkpoint_note,
         consistency=opening.consistency,
     )
+    identity = RoundIdentity.of(federation.charter_hash, body)
+    context0 = identity.context0()
     envelope = seal_envelope(
         context.site.key,
         context=context0,

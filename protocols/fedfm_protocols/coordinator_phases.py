@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import replace
-from typing import TypeVar
 
 from fedfm_crypto.codec import encode
 from fedfm_crypto.envelope import Envelope, seal_envelope
@@ -56,8 +55,6 @@ from fedfm_protocols.messages import (
 from fedfm_protocols.neighbourhood import complete_graph, sparse_graph
 from fedfm_protocols.shares import ShareLedger
 from fedfm_protocols.summing import Opening
-
-RoundT = TypeVar("RoundT", bound=RunningRound)
 
 
 def advance(
