@@ -30,7 +30,6 @@ from fedfm_protocols.coordinator_inbox import take
 from fedfm_protocols.coordinator_states import Acking, Unmasking
 from fedfm_protocols.effects import Event, Received
 from fedfm_protocols.errors import CharterError
-from fedfm_protocols.messages import Cohort
 from fedfm_protocols.shared_sets import SharedSets
 from fedfm_protocols.simulation import Simulation
 from fedfm_protocols.thresholds import Thresholds
@@ -120,12 +119,14 @@ def dropout_seconds(played: PlayedRound) -> tuple[float, float]:
     removed = state.cohort.removed
     if not removed:
         return 0.0, 0.0
-    accepted_only = dataclasses.replace(state.opening, cohort=Cohort(state.cohort.accepted, ()))
+    accepted_only = dataclasses.replace(
+        state.opening, cohort=dataclasses.replace(state.cohort, removed=())
+    )
     spent = []
     for opening in (state.opening, accepted_only):
         clock = CpuClock()
         with clock.running():
-            opening.open_sum(state.total, state.reveals)
+            opening.peel(None, state.total, state.reveals)
         spent.append(clock.seconds)
     accepted = frozenset(state.cohort.accepted)
     shared = sum(len(accepted.intersection(state.opening.hood.of(name))) for name in removed)

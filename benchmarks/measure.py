@@ -10,11 +10,13 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedfm_crypto.mask import Keystream
 from fedfm_crypto.secret import Secret
@@ -34,6 +36,50 @@ class CpuClock:
             yield
         finally:
             self.seconds += time.process_time() - started
+
+
+@dataclass
+class Stages:
+    """Processor seconds of one party, by the name of what it does."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def running(self, stage: str) -> Iterator[CpuClock]:
+        """Count the block under ``stage``; the clock yielded is that of this block alone."""
+        clock = CpuClock()
+        try:
+            with clock.running():
+                yield clock
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + clock.seconds
+
+    @property
+    def total(self) -> float:
+        """Seconds of all stages."""
+        return sum(self.seconds.values())
+
+
+@dataclass(frozen=True, slots=True)
+class ProtectedSum:
+    """One protected sum, opened: what each party spent, what travelled, what came out.
+
+    ``clients`` has one entry for each, ``opening`` is a client that opens the result, ``adds`` the
+    seconds in which the server checked and added each upload.  Bytes are of one client.
+    ``running_sum_bytes`` is what the server holds of the sum.  ``opened`` is the sum itself as
+    floats; ``rounding`` the 32 bytes that rounded each client's update, empty if nothing was
+    quantised.
+    """
+
+    clients: Sequence[Stages]
+    server: Stages
+    opening: Stages
+    adds: Sequence[float]
+    bytes_up: int
+    bytes_down: int
+    running_sum_bytes: int
+    opened: NDArray[Any]
+    rounding: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ class _Section(BaseModel):
 class PolicySection(_Section):
     """What this site insists on; see ``fedfm_protocols.policy.SitePolicy``."""
 
-    suites: Names = ("masked",)
+    suites: Names = ("layered",)
     min_clients: int = 3
     min_colluding: int = 1
     min_accepted: int = 3
@@ -65,18 +65,21 @@ class Timeouts(_Section):
     connect: Seconds = 120.0
     rejoin: Seconds = 30.0
     offers: Seconds = 30.0
+    key_shares: Seconds = 60.0
+    key_acknowledgements: Seconds = 60.0
     nonces: Seconds = 30.0
     shares: Seconds = 30.0
     training: Seconds = 3600.0
     uploads: Seconds = 300.0
     votes: Seconds = 30.0
     unmasking: Seconds = 60.0
+    decryption: Seconds = 60.0
     acknowledgements: Seconds = 120.0
     cosignatures: Seconds = 15.0
 
     def of_phase(self, phase: str) -> float:
-        """Seconds for a phase as ``coordinator_states.PHASES`` names it."""
-        return float(getattr(self, phase))
+        """Seconds for a phase as ``coordinator_states.phase_of`` names it."""
+        return float(getattr(self, phase.removeprefix("second_")))
 
 
 class SiteConfig(_Section):

@@ -4,6 +4,7 @@
       ApplicationError              anything the application refuses or cannot do
         DataError                   a data set: file, column, label, empty part
         ModelError                  a base model or an adapter: missing, wrong hash, wrong shape
+          PrivacyGateError          a model that private training would not protect; not trained
         ConfigurationError          a setting or a charter section: unknown key, value out of range
         StorageError                durable state: schema version, missing or damaged database
         TransportError              sockets: port in use, peer refused, limit exceeded
@@ -27,6 +28,10 @@ class DataError(ApplicationError):
 
 class ModelError(ApplicationError):
     """A base model or adapter is missing, altered, or of another shape than agreed."""
+
+
+class PrivacyGateError(ModelError):
+    """Private training of this model would not be private, or not train it; nothing was trained."""
 
 
 class ConfigurationError(ApplicationError):

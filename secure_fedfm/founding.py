@@ -28,7 +28,9 @@ LARGEST_SCALE = 1 << 24
 # Wide enough that a round of local training is not cut: a head moves by less than 1 in a round
 # of a few hundred steps at the default rates.
 DEFAULT_CLIP = 4.0
-DEFAULT_LANE_BITS = 32
+# Finer steps than this change nothing that training would notice: rounding is unbiased, and its
+# error is 1e-5 of the largest update's where the noise of a batch is a tenth of it.
+FINE_ENOUGH = 1 << 16
 _UNKNOWN_HASH = "00" * 32
 
 
@@ -67,6 +69,18 @@ def largest_scale(clients: int, clip: float, lane_bits: int) -> int:
     return scale
 
 
+def leanest_lane(clients: int, clip: float, scale: int | None) -> int:
+    """24 bits a lane where the sum fits them, at the given scale or a fine one; else 32.
+
+    A quarter fewer bytes, in every suite, for steps that are still far below what matters.
+    """
+    try:
+        finest = largest_scale(clients, clip, 24)
+    except CharterError:
+        return 32
+    return 24 if finest >= (FINE_ENOUGH if scale is None else scale) else 32
+
+
 def draft_charter(
     *,
     federation: str,
@@ -79,12 +93,12 @@ def draft_charter(
     plan: TrainingPlan,
     server_optimiser: ServerOptimiserSpec,
     rounds: int,
-    suite: str = "masked",
+    suite: str = "layered",
     colluding: int = 1,
     dropouts: int | None = None,
     clip: float = DEFAULT_CLIP,
     scale: int | None = None,
-    lane_bits: int = DEFAULT_LANE_BITS,
+    lane_bits: int | None = None,
     founders: Sequence[str] | None = None,
     quorum: int | None = None,
     location: Path | None = None,
@@ -102,7 +116,8 @@ def draft_charter(
         where the roster is large enough for that, else none.
     clip, scale, lane_bits
         The quantiser: element-wise clip in units of the update, steps per unit, 24 or 32 bits a
-        lane.  ``scale`` of None takes :func:`largest_scale`.
+        lane.  ``scale`` of None takes :func:`largest_scale`, ``lane_bits`` of None
+        :func:`leanest_lane`.
     founders, quorum
         Who signs and how many make the charter valid; None takes all clients, and a majority.
     location
@@ -126,6 +141,8 @@ def draft_charter(
     signing = list(names if founders is None else founders)
     if clip <= 0 or not clip < float("inf"):
         raise CharterError(f"quantiser.clip is {clip}; expected a positive finite number")
+    if lane_bits is None:
+        lane_bits = leanest_lane(len(clients), clip, scale)
     if dropouts is None:
         dropouts = _usual_dropouts(len(clients), colluding)
     fields: dict[str, Any] = {

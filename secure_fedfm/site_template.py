@@ -44,7 +44,7 @@ _LOGS = """
 _POLICY = """
 # What this site insists on, whatever the charter says. It can only be stricter than the charter.
 [policy]
-# suites = ["masked"]
+# suites = ["layered"]
 # min_clients = 3
 # min_colluding = 1           # sums stay hidden from so many clients together with the coordinator
 # min_accepted = 3            # fewest updates in a sum
@@ -60,12 +60,15 @@ _TIMEOUTS = """
 # connect = 120.0            # everybody's first connection
 # rejoin = 30.0              # clients that are missing when a later round begins
 # offers = 30.0
+# key_shares = 60.0          # suites with encryption
+# key_acknowledgements = 60.0
 # nonces = 30.0              # rosters above 64 only
 # shares = 30.0
 # training = 3600.0
 # uploads = 300.0
 # votes = 30.0
 # unmasking = 60.0
+# decryption = 60.0          # suites with encryption
 # acknowledgements = 120.0
 # cosignatures = 15.0
 """

@@ -21,6 +21,12 @@ from fedfm_crypto.identity import IdentityPublicKey
 from fedfm_crypto.note import NoteAlgorithm, VerifierKey, parse_vkey
 
 CHARTER_PAYLOAD_TYPE = "application/vnd.secure-fedfm.charter+json"
+MASKED_SUITES = frozenset({"masked", "layered"})
+"""Suites whose uploads carry pairwise masks."""
+ENCRYPTED_SUITES = frozenset({"sealed", "layered"})
+"""Suites whose uploads are ciphertexts under a collective key."""
+MAX_ENCRYPTED_CLIENTS = 1000
+MAX_KEY_THRESHOLD = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,8 @@ class Party:
 @dataclass(frozen=True, slots=True)
 class CharterView:
     """What the verifier needs of a charter.  ``digest`` is the SHA-256 of its payload, ``signers``
-    the founders whose signatures verified."""
+    the founders whose signatures verified, ``privacy`` the section of that name as it stands, and
+    ``values`` the length of an update."""
 
     digest: bytes
     federation: str
@@ -53,6 +60,18 @@ class CharterView:
     thresholds: Thresholds
     config_hash: bytes
     initial_adapter: bytes
+    privacy: Mapping[str, Any]
+    values: int
+
+    @property
+    def masked(self) -> bool:
+        """Whether uploads carry pairwise masks."""
+        return self.suite in MASKED_SUITES
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether uploads are encrypted, and rounds of kind ``keys`` make the key."""
+        return self.suite in ENCRYPTED_SUITES
 
     @property
     def clients(self) -> tuple[str, ...]:
@@ -115,6 +134,9 @@ def _view(charter: Mapping[str, Any], payload: bytes, envelope: bytes) -> Charte
         )
     founders = tuple(charter["founders"]["names"])
     limits = charter["limits"]
+    thresholds = Thresholds(len(roster), limits["colluding"], limits["dropouts"])
+    if charter["suite"] in ENCRYPTED_SUITES:
+        _check_encryption(thresholds)
     return CharterView(
         digest=hashlib.sha256(payload).digest(),
         federation=charter["federation"],
@@ -127,9 +149,11 @@ def _view(charter: Mapping[str, Any], payload: bytes, envelope: bytes) -> Charte
         base_model=charter["model"]["sha256"],
         suite=charter["suite"],
         rounds=charter["rounds"],
-        thresholds=Thresholds(len(roster), limits["colluding"], limits["dropouts"]),
+        thresholds=thresholds,
         config_hash=_config_hash(charter),
         initial_adapter=bytes.fromhex(charter["initial_adapter"]),
+        privacy=charter["privacy"],
+        values=charter["quantiser"]["values"],
     )
 
 
@@ -160,6 +184,20 @@ def _check_parties(coordinator: Party, roster: tuple[Party, ...], log_key: Verif
         raise CharterViewError("two parties share an identity key, or the log key is one of them")
     if len({party.transport for party in parties}) != len(parties):
         raise CharterViewError("two parties share a transport key")
+
+
+def _check_encryption(thresholds: Thresholds) -> None:
+    """Beyond these limits the noise of a sum, or of its opening, may drown the sum itself."""
+    if thresholds.clients > MAX_ENCRYPTED_CLIENTS:
+        raise CharterViewError(
+            f"the roster has {thresholds.clients} clients; suites with encryption take "
+            f"{MAX_ENCRYPTED_CLIENTS}"
+        )
+    if thresholds.key_threshold > MAX_KEY_THRESHOLD:
+        raise CharterViewError(
+            f"limits: {thresholds.key_threshold} holders would open a key sum together; suites "
+            f"with encryption take {MAX_KEY_THRESHOLD}"
+        )
 
 
 def _signers(

@@ -10,6 +10,10 @@
         ├── PolicyError             a tlog-policy that cannot be read, or that trusts nobody
         ├── TranscriptError         a round transcript that cannot be read or built
         ├── BundleError             a bundle that cannot be read or written at all
+        ├── PrivacyError            privacy accounting
+        │   ├── PrivacyEventError   a mechanism outside the allow-list, or numbers it cannot have
+        │   ├── PrivacyLedgerError  a ledger whose entries do not follow from each other
+        │   └── BudgetExceededError the next charge would exceed the budget; nothing was spent
         └── LogError
             ├── LogCorruptError     stored entries, tiles and checkpoint do not fit together
             ├── LogForkError        a witness holds a head that this log does not extend
@@ -50,6 +54,22 @@ class TranscriptError(AuditError):
 
 class BundleError(AuditError):
     """A bundle cannot be read safely, or cannot be written."""
+
+
+class PrivacyError(AuditError):
+    """Root of what privacy accounting raises."""
+
+
+class PrivacyEventError(PrivacyError):
+    """An event of an unknown type, or with a field that is missing, unknown or out of range."""
+
+
+class PrivacyLedgerError(PrivacyError):
+    """An entry does not follow from the ones before it, or settles what is not open."""
+
+
+class BudgetExceededError(PrivacyError):
+    """A charge would exceed the privacy budget; it was refused before anything was spent."""
 
 
 class LogError(AuditError):

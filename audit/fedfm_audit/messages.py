@@ -18,6 +18,8 @@ from fedfm_crypto.labels import Label
 MAX_PARTICIPANTS = 4096
 MAX_ENVELOPE_BYTES = 131_072
 NO_HASH = bytes(32)
+TRAIN, KEYS = "train", "keys"
+"""Kinds of round: one sums updates, one makes a collective key."""
 
 _Names = Annotated[tuple[Name, ...], MaxCount(MAX_PARTICIPANTS)]
 _Envelope = Annotated[bytes, MaxLength(MAX_ENVELOPE_BYTES)]
@@ -49,7 +51,7 @@ class RoundOpen:
 
 @dataclass(frozen=True, slots=True)
 class StepKeys:
-    """A client's mask key and seed commitment for one step; nothing an auditor can check."""
+    """A client's mask key and seed commitment for one step; an auditor can only count them."""
 
     mask_key: Bytes32
     seed_commitment: Bytes32
@@ -57,12 +59,14 @@ class StepKeys:
 
 @dataclass(frozen=True, slots=True)
 class KeyOffer:
-    """Client: ephemeral keys, and commitments; read on sparse graphs, for the last of them."""
+    """Client: ephemeral keys, and commitments.  ``graph_commitment`` is opened on sparse graphs,
+    ``key_commitment`` fixes the client's part of a collective key (kind ``keys``, else zeros)."""
 
     share_key: Bytes32
     steps: Annotated[tuple[StepKeys, ...], MaxCount(1024)]
     nonce_commitment: Bytes32
     graph_commitment: Bytes32
+    key_commitment: Bytes32
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +93,11 @@ class GraphNonces:
 
 @dataclass(frozen=True, slots=True)
 class UploadHash:
-    """Client: SHA-256 of the Upload body that it will send."""
+    """Client: SHA-256 of the Upload body that it will send, and of the WrappedKey body (zeros in
+    suites without encryption)."""
 
     upload_hash: Bytes32
+    wrap_hash: Bytes32
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +109,10 @@ class UploadSet:
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """Coordinator: whose uploads are summed and whose are not, both sorted."""
+    """Coordinator: SHA-256 of the UploadSet body, whose uploads are summed and whose are not, both
+    sorted."""
 
+    upload_set: Bytes32
     accepted: _Names
     removed: _Names
 
@@ -125,7 +133,8 @@ class CohortProof:
 
 @dataclass(frozen=True, slots=True)
 class RoundAck:
-    """Client: hash of the adapter that it holds after the round."""
+    """Client: hash of the adapter that it holds after the round.  What it acknowledges is what it
+    refers to: an aggregate, or in a round of kind ``keys`` the hash of the key it has stored."""
 
     adapter_hash: Bytes32
 
@@ -155,10 +164,13 @@ def context0(charter_hash: bytes, opened: RoundOpen) -> bytes:
     )
 
 
-def context1(context: bytes, roster_hash: bytes) -> bytes:
-    """Context of everything after the key offers (32 bytes); ``roster_hash`` is the SHA-256 of
-    the KeyRoster body, and suites without encryption have no key-generation transcript."""
-    return hash_parts(Label.CONTEXT_KEYS, context, roster_hash, NO_HASH)
+def context1(context: bytes, roster_hash: bytes, key_hash: bytes) -> bytes:
+    """Context of everything after the key offers (32 bytes).
+
+    ``roster_hash`` is the SHA-256 of the KeyRoster body, ``key_hash`` names the collective key that
+    the round encrypts under: :data:`NO_HASH` without encryption, and in the round that makes one.
+    """
+    return hash_parts(Label.CONTEXT_KEYS, context, roster_hash, key_hash)
 
 
 def dealers_hash(context: bytes, dealers: tuple[str, ...], graph_seed: bytes | None) -> bytes:
@@ -166,3 +178,11 @@ def dealers_hash(context: bytes, dealers: tuple[str, ...], graph_seed: bytes | N
     sparse graphs the seed of the graph."""
     graph = () if graph_seed is None else (graph_seed,)
     return hash_parts(Label.DEALERS, context, encode(Names(dealers)), *graph)
+
+
+def active_hash(context: bytes, cohort_hash: bytes, step: int, active: tuple[str, ...]) -> bytes:
+    """What a KeyRequest and its KeyOpenings refer to: the holders (sorted) that are to open the
+    key sum of one cohort in one step."""
+    return hash_parts(
+        Label.ACTIVE_SET, context, cohort_hash, step.to_bytes(2, "big"), encode(Names(active))
+    )

@@ -84,6 +84,7 @@ class Summary:
     rounds_completed: int
     rounds_void: int
     rounds_aborted: int
+    keys_made: int
     concluded: bool
     adapter: str
 
@@ -162,11 +163,12 @@ class Report:
 
 
 def _summary_lines(summary: Summary) -> list[str]:
+    keys = f"; {summary.keys_made} collective keys made" if summary.keys_made else ""
     return [
         f"federation {summary.federation}, charter {summary.charter}",
         f"{summary.leaves} leaves, root {summary.root}",
         f"rounds: {summary.rounds_completed} completed, {summary.rounds_void} void, "
-        f"{summary.rounds_aborted} aborted; adapter {summary.adapter}",
+        f"{summary.rounds_aborted} aborted{keys}; adapter {summary.adapter}",
     ]
 
 

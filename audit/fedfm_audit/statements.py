@@ -1,7 +1,8 @@
-"""The four statements of the log: in-toto Statement v1, one frozen dataclass per predicate.
+"""The five statements of the log: in-toto Statement v1, one frozen dataclass per predicate.
 
 A leaf is a DSSE envelope around the canonical JSON of a statement, signed by one party: an
-enrolment by the identity key that it names, everything else by the coordinator.  The subject
+enrolment by the identity key that it names, a privacy ledger's entry by its institution, everything
+else by the coordinator.  The subject
 follows from the predicate (only a round's transcript digest is information of its own), so a
 statement cannot say two things about one subject.  Schemas: ``fedfm_audit/schemas``.
 Source: https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md
@@ -15,6 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from fedfm_audit.errors import StatementError
+from fedfm_audit.privacy.entries import PrivacyPredicate, read_privacy_predicate
 from fedfm_audit.schema import check_schema
 from fedfm_audit.tiles import MAX_LEAF_BYTES
 from fedfm_crypto.canonical_json import canonical_decode, canonical_encode
@@ -53,7 +55,11 @@ class FederationPredicate:
 
 @dataclass(frozen=True, slots=True)
 class RoundCounts:
-    """How many took part in each phase; ``transcript.count_round`` computes them."""
+    """How many messages each phase had; ``transcript.count_round`` computes them.
+
+    ``dealers`` sent a ShareBundle or, in a round of kind ``keys``, a KeyDealing; ``openings`` are
+    KeyOpenings, which a client may send for each of two active sets.
+    """
 
     invited: int
     offers: int
@@ -63,6 +69,7 @@ class RoundCounts:
     removed: int
     votes: int
     unmasked: int
+    openings: int
     acks: int
 
 
@@ -75,8 +82,22 @@ class CheckpointReference:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyReference:
+    """The collective key of an epoch: the hash that its clients agreed on (hex), and the names
+    of those who dealt it and hold its shares, sorted."""
+
+    epoch: int
+    hash: str
+    holders: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RoundPredicate:
-    """How a round ended, the adapter before and after it (hex), and what it was built on."""
+    """How a round ended, the adapter before and after it (hex), and what it was built on.
+
+    ``key`` is the collective key that a completed round of kind ``keys`` made, or that a round of
+    kind ``train`` encrypted under (also if it failed); ``None`` in every other round.
+    """
 
     TYPE: ClassVar[str] = "urn:secure-fedfm:round:v1"
     charter: str
@@ -88,11 +109,13 @@ class RoundPredicate:
     adapter_out: str
     counts: RoundCounts
     previous: CheckpointReference
+    key: KeyReference | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ConclusionPredicate:
-    """The final adapter (hex of its tensor hash), and how many rounds ended in which way."""
+    """The final adapter (hex of its tensor hash), and how many rounds of kind ``train`` ended in
+    which way."""
 
     TYPE: ClassVar[str] = "urn:secure-fedfm:conclusion:v1"
     charter: str
@@ -102,11 +125,18 @@ class ConclusionPredicate:
     aborted: int
 
 
-Predicate = EnrolmentPredicate | FederationPredicate | RoundPredicate | ConclusionPredicate
+Predicate = (
+    EnrolmentPredicate
+    | FederationPredicate
+    | PrivacyPredicate
+    | RoundPredicate
+    | ConclusionPredicate
+)
 
 _SCHEMAS = {
     EnrolmentPredicate.TYPE: "enrolment-v1",
     FederationPredicate.TYPE: "federation-v1",
+    PrivacyPredicate.TYPE: "privacy-v1",
     RoundPredicate.TYPE: "round-v1",
     ConclusionPredicate.TYPE: "conclusion-v1",
 }
@@ -150,7 +180,7 @@ class Statement:
             "_type": STATEMENT_TYPE,
             "subject": [self.subject],
             "predicateType": self.predicate.TYPE,
-            "predicate": asdict(self.predicate),
+            "predicate": _write_predicate(self.predicate),
         }
 
     def encode(self) -> bytes:
@@ -161,7 +191,7 @@ class Statement:
 
     @classmethod
     def decode(cls, payload: bytes) -> Statement:
-        """Parse a canonical statement of one of the four types.
+        """Parse a canonical statement of one of the five types.
 
         Raises
         ------
@@ -209,6 +239,11 @@ def round_statement(predicate: RoundPredicate, transcript: bytes) -> Statement:
 def conclusion_statement(predicate: ConclusionPredicate) -> Statement:
     """Statement about the final adapter."""
     return Statement(predicate, predicate.adapter)
+
+
+def privacy_statement(predicate: PrivacyPredicate) -> Statement:
+    """Statement about an entry of a privacy ledger; subject is the entry itself."""
+    return Statement(predicate, predicate.digest)
 
 
 def sign_statement(statement: Statement, key: IdentityKey) -> bytes:
@@ -260,6 +295,8 @@ def _implied_digest(predicate: Predicate) -> str | None:
             return predicate.charter
         case ConclusionPredicate():
             return predicate.adapter
+        case PrivacyPredicate():
+            return predicate.digest
         case RoundPredicate():
             return None  # the transcript's digest: the one thing the predicate does not say
 
@@ -273,17 +310,33 @@ def _subject_name(predicate: Predicate) -> tuple[str, str]:
             return "charter.json", "sha256"
         case RoundPredicate():
             return transcript_path(predicate.round), "sha256"
+        case PrivacyPredicate():
+            return predicate.subject, "sha256"
         case ConclusionPredicate():
             # Not the SHA-256 of a file: the hash over named tensors (audit/README.md).
             return "adapter", "fedfmTensors"
 
 
+def _write_predicate(predicate: Predicate) -> dict[str, Any]:
+    """The predicate as JSON objects; tuples become lists, as they come back from JSON."""
+    fields = asdict(predicate)
+    if isinstance(predicate, RoundPredicate) and predicate.key is not None:
+        fields["key"]["holders"] = list(predicate.key.holders)
+    return fields
+
+
 def _read_predicate(predicate_type: str, fields: dict[str, Any]) -> Predicate:
     """Build the dataclass of a predicate that its schema has already accepted."""
+    if predicate_type == PrivacyPredicate.TYPE:
+        return read_privacy_predicate(fields)
     if predicate_type == RoundPredicate.TYPE:
+        key = fields["key"]
         nested = {
             "counts": RoundCounts(**fields["counts"]),
             "previous": CheckpointReference(**fields["previous"]),
+            "key": None
+            if key is None
+            else KeyReference(key["epoch"], key["hash"], tuple(key["holders"])),
         }
         return RoundPredicate(**{**fields, **nested})
     classes: tuple[type[EnrolmentPredicate | FederationPredicate | ConclusionPredicate], ...] = (

@@ -6,6 +6,7 @@ federation's own code would inherit its mistakes.  Source: protocols/README.md, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedfm_audit.errors import CharterViewError
@@ -70,3 +71,25 @@ class Thresholds:
     def min_accepted(self) -> int:
         """Fewest updates in an opened sum: max(c + 2, n - d)."""
         return max(self.colluding + 2, self.clients - self.dropouts)
+
+    @property
+    def key_threshold(self) -> int:
+        """Holders of a collective key that open a key sum together: one more than conspire."""
+        return self.colluding + 1
+
+    def holders_to_be(self, key_roster: Sequence[str]) -> tuple[str, ...]:
+        """Who of a key roster (sorted) may deal a collective key and hold shares of it.
+
+        Everybody up to 64 clients.  Beyond, enough that c + 1 honest ones are left to open a sum
+        when c conspire and d have vanished; the c alone are always too few.
+        """
+        if self.clients <= MAX_COMPLETE:
+            return tuple(key_roster)
+        return tuple(key_roster[: 2 * self.colluding + 1 + self.dropouts])
+
+    @property
+    def min_key_dealers(self) -> int:
+        """Fewest dealers of a collective key."""
+        if self.clients <= MAX_COMPLETE:
+            return self.vote_quorum
+        return 2 * self.colluding + 1

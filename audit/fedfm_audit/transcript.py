@@ -1,10 +1,10 @@
 """A round's transcript: every signed header of the round, and the bodies that are public.
 
-One canonical JSON file per round.  What is secret or large (shares, uploads, unmasking, the
-aggregate) appears as its signed header only; what the coordinator merely collected (KeyRoster,
-GraphNonces, UploadSet, CohortProof) is rebuilt from the collected envelopes and compared by hash.
-The order is fixed by the protocol (step, phase, sender, sequence), so one set of messages has one
-file.
+One canonical JSON file per round.  What is secret or large (shares, uploads, wrapped keys,
+unmasking, key openings, the aggregate) appears as its signed header only; what the coordinator
+merely collected (KeyRoster, GraphNonces, UploadSet, CohortProof) is rebuilt from the collected
+envelopes and compared by hash.  The order is fixed by the protocol (step, phase, sender,
+sequence), so one set of messages has one file.
 """
 
 from __future__ import annotations
@@ -42,17 +42,23 @@ MESSAGE_ORDER = (
     "GraphNonces",
     "ShareBundle",
     "ShareDelivery",
+    "KeyDealing",
+    "KeyDelivery",
     "UploadHash",
     "UploadSet",
+    "WrappedKey",
     "Upload",
     "Cohort",
     "CohortVote",
     "CohortProof",
     "Unmask",
+    "KeyRequest",
+    "KeyOpening",
     "Aggregate",
     "RoundAck",
     "RoundClose",
 )
+"""Types of the messages of a round, of any kind and suite, in their order."""
 PHASE = {name: rank for rank, name in enumerate(MESSAGE_ORDER)}
 PUBLIC_BODIES = frozenset(
     {
@@ -72,9 +78,11 @@ COORDINATOR_MESSAGES = frozenset(
         "KeyRoster",
         "GraphNonces",
         "ShareDelivery",
+        "KeyDelivery",
         "UploadSet",
         "Cohort",
         "CohortProof",
+        "KeyRequest",
         "Aggregate",
         "RoundClose",
     }
@@ -273,6 +281,9 @@ def rebuild_cohort_proof(votes: Sequence[Entry]) -> bytes:
 def count_round(transcript: Transcript) -> RoundCounts:
     """What a round statement says about participation, counted from the transcript.
 
+    Nothing here depends on suite or kind: a message that a round does not have counts zero, and
+    no round has both kinds of dealer.
+
     Raises
     ------
     TranscriptError
@@ -283,12 +294,13 @@ def count_round(transcript: Transcript) -> RoundCounts:
     return RoundCounts(
         invited=len(opens[0].invited) if opens else 0,
         offers=len(transcript.of("KeyOffer")),
-        dealers=len(transcript.of("ShareBundle")),
+        dealers=len(transcript.of("ShareBundle")) + len(transcript.of("KeyDealing")),
         uploads=len(transcript.of("Upload")),
         accepted=len(cohorts[0].accepted) if cohorts else 0,
         removed=len(cohorts[0].removed) if cohorts else 0,
         votes=len(transcript.of("CohortVote")),
         unmasked=len(transcript.of("Unmask")),
+        openings=len(transcript.of("KeyOpening")),
         acks=len(transcript.of("RoundAck")),
     )
 

@@ -6,9 +6,11 @@
     1  checkpoint signature and witness quorum                     steps/head.py
     2  tree rebuilt from leaves, with every stored tile            steps/tree.py
     3  every envelope: signature, enrolled key, context, sequence  steps/leaves.py, envelopes.py
-    4  state machine of every round replayed                       steps/history.py, replay.py
+    4  state machine of every round replayed                       steps/history.py, replay.py,
+       (shape, training round, key sum, key generation, epochs)    shape.py, training_round.py, ...
     5  adapter hash chain, and the adapter folder if given         steps/adapters.py
-    6  privacy ledger            not checkable: privacy mode is none
+    6  privacy ledgers recomputed from their events                steps/privacy.py
+       (not checkable where the charter's privacy mode is none)
     7  robust verdicts           not checkable: the charter has no robust rule
     8  watermark                 not checkable: the charter has no watermark
     9  replay of arithmetic      not checkable: bundles hold no archived ciphertexts
@@ -27,6 +29,8 @@ from typing import TypeVar
 
 from fedfm_audit.bundle import read_bundle
 from fedfm_audit.errors import BundleError
+from fedfm_audit.messages import KEYS, TRAIN
+from fedfm_audit.privacy.entries import PrivacyPredicate
 from fedfm_audit.report import (
     Failure,
     Report,
@@ -42,6 +46,7 @@ from fedfm_audit.steps.findings import Findings
 from fedfm_audit.steps.head import Head, check_head
 from fedfm_audit.steps.history import check_history
 from fedfm_audit.steps.leaves import Leaf, check_leaves
+from fedfm_audit.steps.privacy import check_privacy, describe, why_not_checkable
 from fedfm_audit.steps.replay import replay_round
 from fedfm_audit.steps.roots import Roots, check_roots
 from fedfm_audit.steps.tree import Tree, check_tree
@@ -49,7 +54,6 @@ from fedfm_audit.steps.tree import Tree, check_tree
 _T = TypeVar("_T")
 
 _BEYOND = {
-    6: "the charter's privacy mode is none: there is no privacy claim to recompute",
     7: "the charter names no robust rule",
     8: "the charter names no watermark",
     9: "bundles of this version hold no archived ciphertexts",
@@ -63,6 +67,7 @@ def verify_bundle(
     policy: bytes | None = None,
     charter_sha256: str | None = None,
     adapter: Path | None = None,
+    full: bool = False,
 ) -> Report:
     """Verify a bundle folder or zip.
 
@@ -76,6 +81,9 @@ def verify_bundle(
     adapter
         Folder with ``adapter_model.safetensors`` (and ``head.safetensors``) whose tensors must
         have the hash that the log ends with.
+    full
+        Recompute the privacy ledgers by privacy loss distribution too, which takes seconds for
+        each distinct state of a ledger.
     """
     try:
         files = read_bundle(path)
@@ -86,7 +94,12 @@ def verify_bundle(
         rest = (_not_checkable(number, "step 0 failed") for number in range(1, 10))
         return Report(str(path), _UNREAD_ROOTS, None, (failed, *rest))
     return verify_files(
-        files, name=str(path), policy=policy, charter_sha256=charter_sha256, adapter=adapter
+        files,
+        name=str(path),
+        policy=policy,
+        charter_sha256=charter_sha256,
+        adapter=adapter,
+        full=full,
     )
 
 
@@ -97,6 +110,7 @@ def verify_files(
     policy: bytes | None = None,
     charter_sha256: str | None = None,
     adapter: Path | None = None,
+    full: bool = False,
 ) -> Report:
     """Verify the files of a bundle that is already in memory; see :func:`verify_bundle`."""
     run = _Run()
@@ -106,6 +120,7 @@ def verify_files(
     leaves, rounds = run.step3(files, roots, head, tree)
     run.step4(roots, leaves, rounds)
     last = run.step5(roots, leaves, rounds, adapter)
+    run.step6(roots, leaves, rounds, full=full)
     beyond = tuple(_not_checkable(number, reason) for number, reason in _BEYOND.items())
     return Report(
         bundle=name,
@@ -221,6 +236,29 @@ class _Run:
         given = "the adapter folder given has it" if adapter else "no adapter folder was given"
         return self._record(5, check, lambda last: f"ends with {last}; {given}") or ""
 
+    def step6(
+        self,
+        roots: Roots | None,
+        leaves: Sequence[Leaf],
+        rounds: Sequence[RoundEvidence],
+        *,
+        full: bool,
+    ) -> None:
+        if roots is None or not leaves:
+            self._skip(6, 3)
+            return
+        charter = roots.charter
+        reason = why_not_checkable(charter)
+        held = any(isinstance(leaf.statement.predicate, PrivacyPredicate) for leaf in leaves)
+        if reason is not None and not held:
+            self.results.append(_not_checkable(6, reason))
+            return
+        self._record(
+            6,
+            lambda findings: check_privacy(charter, leaves, rounds, findings, full=full),
+            lambda summaries: describe(summaries, full=full),
+        )
+
     def _skip(self, number: int, failed: int) -> None:
         self.results.append(_not_checkable(number, f"step {failed} left nothing to check"))
 
@@ -252,7 +290,8 @@ def _summary(
     if roots is None or tree is None:
         return None
     predicates = [leaf.statement.predicate for leaf in leaves]
-    outcomes = Counter(p.outcome for p in predicates if isinstance(p, RoundPredicate))
+    rounds = [p for p in predicates if isinstance(p, RoundPredicate)]
+    outcomes = Counter(p.outcome for p in rounds if p.kind == TRAIN)
     return Summary(
         federation=roots.charter.federation,
         charter=roots.charter.digest.hex(),
@@ -261,6 +300,7 @@ def _summary(
         rounds_completed=outcomes["completed"],
         rounds_void=outcomes["void"],
         rounds_aborted=outcomes["aborted"],
+        keys_made=sum(p.kind == KEYS and p.outcome == "completed" for p in rounds),
         concluded=any(isinstance(p, ConclusionPredicate) for p in predicates),
         adapter=last,
     )

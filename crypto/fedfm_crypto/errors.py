@@ -10,6 +10,7 @@
     |   |-- ShareError           secret shares that cannot be used or do not fit together
     |   |-- CapacityError        integers that do not fit their lanes
     |   |-- CiphertextError      a lattice ciphertext, key or share outside its format
+    |   |-- SensitivityError     a vector above the sensitivity that its noise is made for
     |   `-- NonFiniteError       NaN or infinity where a number is needed (also a ValueError)
     |-- CodecError               bytes or values outside the canonical encoding
     |   `-- CanonicalJSONError   JSON that is not RFC 8785 canonical
@@ -38,6 +39,7 @@ __all__ = [
     "MerkleError",
     "NonFiniteError",
     "NoteError",
+    "SensitivityError",
     "ShareError",
     "SignatureError",
 ]
@@ -73,6 +75,10 @@ class CapacityError(CryptoError):
 
 class CiphertextError(CryptoError):
     """A lattice ciphertext, key or share does not have its exact format."""
+
+
+class SensitivityError(CryptoError):
+    """A vector's norm is above the sensitivity that its noise is made for."""
 
 
 class NonFiniteError(CryptoError, ValueError):

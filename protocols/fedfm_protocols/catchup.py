@@ -18,10 +18,14 @@ from fedfm_crypto.codec import decode
 from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import CodecError
 from fedfm_protocols.checks import check_place, open_signed_set, verify_signature
-from fedfm_protocols.client_result import open_total
+from fedfm_protocols.client_decrypt import open_aggregate
+from fedfm_protocols.client_result import plain_total
+from fedfm_protocols.client_session import needed
 from fedfm_protocols.context import RoundIdentity, context1
+from fedfm_protocols.encryption import Encryption
 from fedfm_protocols.errors import BelowThreshold, MalformedMessage, RoundRefused
 from fedfm_protocols.federation import Federation
+from fedfm_protocols.key_ring import KeyRing
 from fedfm_protocols.messages import (
     Aggregate,
     CatchUp,
@@ -48,9 +52,17 @@ class MissedRound:
 
 
 def verify_catch_up(
-    federation: Federation, catch_up: CatchUp, *, last_applied: int, adapter_hash: bytes
+    federation: Federation,
+    catch_up: CatchUp,
+    *,
+    last_applied: int,
+    adapter_hash: bytes,
+    keys: KeyRing,
+    encryption: Encryption | None,
 ) -> Iterator[MissedRound]:
     """Verify missed rounds one after the other, as a chain from the adapter at hand.
+
+    With encryption the sums are opened here, under the group key of each round's epoch.
 
     Raises
     ------
@@ -58,7 +70,7 @@ def verify_catch_up(
         at the first round whose evidence does not hold.
     """
     for missed in catch_up.rounds:
-        verified = _verify(federation, missed)
+        verified = _verify(federation, missed, keys, encryption)
         if verified.round <= last_applied:
             raise RoundRefused(f"round {verified.round} was applied before")
         if verified.adapter_before != adapter_hash:
@@ -70,7 +82,9 @@ def verify_catch_up(
         last_applied, adapter_hash = verified.round, verified.adapter_after
 
 
-def _verify(federation: Federation, missed: CatchUpRound) -> MissedRound:
+def _verify(
+    federation: Federation, missed: CatchUpRound, keys: KeyRing, encryption: Encryption | None
+) -> MissedRound:
     try:
         envelope = Envelope.decode(missed.opened)
         aggregate = decode(Aggregate, missed.aggregate)
@@ -81,12 +95,13 @@ def _verify(federation: Federation, missed: CatchUpRound) -> MissedRound:
     identity = RoundIdentity.of(federation.charter_hash, opened)
     context0 = identity.context0()
     check_place(envelope, context=context0, step=0)
+    context = context1(context0, missed.roster_hash, missed.key_hash)
     acks = open_signed_set(
         missed.acks,
         RoundAck,
         federation=federation,
         allowed=federation.clients,
-        context=context1(context0, missed.roster_hash),
+        context=context,
         step=0,
     )
     digest = hashlib.sha256(missed.aggregate).digest()
@@ -100,7 +115,21 @@ def _verify(federation: Federation, missed: CatchUpRound) -> MissedRound:
         raise BelowThreshold(
             f"no quorum of {quorum} clients acknowledges one result of round {opened.round}"
         )
-    words = open_total(aggregate, federation.lanes.lane_bits, federation.charter.quantiser.values)
+    if federation.encrypted:
+        words = open_aggregate(
+            needed(encryption, federation),
+            federation,
+            aggregate,
+            open_set=open_signed_set,
+            holders=None,
+            group_keys=keys.group_keys(opened.key_epoch),
+            context=context,
+            step=0,
+            cohort_hash=None,
+        )
+    else:
+        values = federation.charter.quantiser.values
+        words = plain_total(aggregate, federation.lanes.lane_bits, values)
     return MissedRound(
         round=opened.round,
         accepted=aggregate.accepted,

@@ -28,7 +28,10 @@ CHARTER_PAYLOAD_TYPE = "application/vnd.secure-fedfm.charter+json"
 
 NameText = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Suite = Literal["masked", "clear"]
+Suite = Literal["layered", "masked", "sealed", "clear"]
+ENCRYPTED_SUITES = ("sealed", "layered")
+MAX_ENCRYPTED_CLIENTS = 1000  # beyond, a sum of ciphertexts may come out wrong
+MAX_KEY_THRESHOLD = 500  # beyond, the flooding of so many partial decryptions spoils the sum
 
 
 class _Section(BaseModel):
@@ -179,6 +182,7 @@ class Charter(_Section):
             raise ValueError(
                 f"founders.quorum is {self.founders.quorum} of {len(self.founders.names)} founders"
             )
+        self._check_suite()
         try:
             self.thresholds  # noqa: B018 - raises where the numbers leave no valid round
             self.lanes.check_capacity(len(self.roster))
@@ -198,6 +202,20 @@ class Charter(_Section):
             if identity == log_key.public:
                 raise ValueError(f"log.key is the identity key of {name}; the log needs its own")
         return self
+
+    def _check_suite(self) -> None:
+        if self.suite not in ENCRYPTED_SUITES:
+            return
+        if len(self.roster) > MAX_ENCRYPTED_CLIENTS:
+            raise ValueError(
+                f"suite {self.suite} adds up to {MAX_ENCRYPTED_CLIENTS} updates exactly, the "
+                f"roster has {len(self.roster)}; use suite masked or two federations"
+            )
+        if self.limits.colluding >= MAX_KEY_THRESHOLD:
+            raise ValueError(
+                f"limits.colluding is {self.limits.colluding}; with suite {self.suite} one more "
+                f"than that open the sum together, {MAX_KEY_THRESHOLD} at most"
+            )
 
     @property
     def thresholds(self) -> Thresholds:

@@ -14,9 +14,12 @@ from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import CodecError, SignatureError
 from fedfm_protocols.errors import MalformedMessage, UnknownSender, WrongContext
 from fedfm_protocols.federation import Federation
-from fedfm_protocols.messages import read_body
+from fedfm_protocols.key_messages import KeyOpening, KeyRequest
+from fedfm_protocols.messages import read_body, type_name
 
 B = TypeVar("B")
+
+PER_ACTIVE_SET = frozenset({type_name(KeyRequest), type_name(KeyOpening)})
 
 
 def verify_signature(envelope: Envelope, federation: Federation) -> None:
@@ -58,6 +61,15 @@ def check_place(envelope: Envelope, *, context: bytes, step: int) -> None:
         raise WrongContext(
             f"{header.type} from {header.sender} is of step {header.step}, expected {step}"
         )
+
+
+def place_of(envelope: Envelope) -> str:
+    """What an envelope is one of a kind of, within its context and step: its type; for what an
+    active set of key holders asks and answers, also which set (a step may need a second one)."""
+    header = envelope.header
+    if header.type in PER_ACTIVE_SET:
+        return f"{header.type} {header.refers_to.hex()}"
+    return header.type
 
 
 def open_signed_set(

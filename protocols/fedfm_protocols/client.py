@@ -16,8 +16,10 @@ from types import MappingProxyType
 from typing import Any
 
 from fedfm_crypto.envelope import Envelope
-from fedfm_protocols.checks import check_place, verify_signature
+from fedfm_protocols.checks import check_place, place_of, verify_signature
 from fedfm_protocols.client_cohort import unmask, vote_cohort
+from fedfm_protocols.client_decrypt import open_keys
+from fedfm_protocols.client_epoch import take_key_delivery
 from fedfm_protocols.client_keys import take_nonces, take_roster, take_shares
 from fedfm_protocols.client_opening import open_round
 from fedfm_protocols.client_result import acknowledge, close_round, take_aggregate
@@ -28,6 +30,7 @@ from fedfm_protocols.client_states import (
     Committed,
     Idle,
     InRound,
+    KeyDealt,
     Offered,
     Opened,
     Shared,
@@ -37,7 +40,6 @@ from fedfm_protocols.client_states import (
     Voted,
 )
 from fedfm_protocols.client_upload import commit_upload, send_upload
-from fedfm_protocols.context import context1
 from fedfm_protocols.effects import AdapterComputed, Event, Received, Transition, UpdateReady
 from fedfm_protocols.errors import (
     EquivocationError,
@@ -46,6 +48,7 @@ from fedfm_protocols.errors import (
     RoundRefused,
     UnknownSender,
 )
+from fedfm_protocols.key_messages import KeyDelivery, KeyRequest
 from fedfm_protocols.messages import (
     Aggregate,
     Cohort,
@@ -114,28 +117,30 @@ def _receive(
     if isinstance(state, Training) and header.type == type_name(UploadSet):
         check_place(envelope, context=state.session.context, step=state.session.step)
         raise RoundRefused("the round went on before this site had finished training")
-    waited, handler = _HANDLERS.get(type(state), (None, None))
-    if waited is None or handler is None or header.type != type_name(waited):
+    waited = _HANDLERS.get(type(state), {})
+    handler = waited.get(header.type)
+    if handler is None:
         raise OutOfOrder(
             f"{header.type} in state {type(state).__name__}, which waits for "
-            f"{type_name(waited) if waited else 'its own side'}"
+            f"{' or '.join(waited) or 'its own side'}"
         )
-    if waited is not KeyRoster:  # a roster fixes its own context, take_roster checks it
+    if header.type != type_name(KeyRoster):  # a roster fixes its own context, take_roster checks it
         check_place(envelope, context=state.session.context, step=state.session.step)
     transition: Transition[ClientState] = handler(context, state, envelope)
     return transition
 
 
-# State -> (message it waits for, handler).  The handlers' state types differ, hence Any.
-_HANDLERS: Mapping[type[InRound], tuple[type[object], Callable[..., Any]]] = MappingProxyType(
+# State -> message that it waits for -> handler.  The handlers' state types differ, hence Any.
+_HANDLERS: Mapping[type[InRound], Mapping[str, Callable[..., Any]]] = MappingProxyType(
     {
-        Offered: (KeyRoster, take_roster),
-        Opened: (GraphNonces, take_nonces),
-        Shared: (ShareDelivery, take_shares),
-        Committed: (UploadSet, send_upload),
-        Uploaded: (Cohort, vote_cohort),
-        Voted: (CohortProof, unmask),
-        Unmasked: (Aggregate, take_aggregate),
+        Offered: {type_name(KeyRoster): take_roster},
+        Opened: {type_name(GraphNonces): take_nonces},
+        KeyDealt: {type_name(KeyDelivery): take_key_delivery},
+        Shared: {type_name(ShareDelivery): take_shares},
+        Committed: {type_name(UploadSet): send_upload},
+        Uploaded: {type_name(Cohort): vote_cohort},
+        Voted: {type_name(CohortProof): unmask},
+        Unmasked: {type_name(KeyRequest): open_keys, type_name(Aggregate): take_aggregate},
     }
 )
 
@@ -143,14 +148,13 @@ _HANDLERS: Mapping[type[InRound], tuple[type[object], Callable[..., Any]]] = Map
 def _refuse_second(state: InRound, envelope: Envelope) -> None:
     """Rule 2: the same body again is a resend, another body is proof of two stories."""
     header, session = envelope.header, state.session
-    taken = session.taken.get(header.type)
+    taken = session.taken.get(place_of(envelope))
     if taken is None:
         return
     if taken == header.body_hash:
         raise ReplayedMessage(f"{header.type} was taken already")
     of_this_round = header.context == session.context or (
-        header.type == type_name(KeyRoster)
-        and header.context == context1(session.context0, header.body_hash)
+        header.type == type_name(KeyRoster) and header.context == session.context1(header.body_hash)
     )
     if of_this_round and header.step == session.step:
         raise EquivocationError(

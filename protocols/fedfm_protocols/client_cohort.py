@@ -23,12 +23,12 @@ def vote_cohort(
     context: ClientContext, state: Uploaded, envelope: Envelope
 ) -> Transition[ClientState]:
     cohort = read_body(envelope, Cohort)
-    if envelope.header.refers_to != state.upload_set:
+    if not state.upload_set == cohort.upload_set == envelope.header.refers_to:
         raise EquivocationError("the cohort refers to another upload set")
     check_cohort(
         cohort,
         dealers=state.dealers,
-        uploaders=state.uploaders,
+        uploaders=frozenset(state.wraps),
         min_accepted=context.site.federation.thresholds.min_accepted,
     )
     state.hood.check_cohort(cohort)
@@ -36,7 +36,7 @@ def vote_cohort(
     digest = body_hash(cohort)
     persist = Persist(session.identity.round, "voted", digest)
     session, send = say(context, state.memory, session, CohortVote(digest), digest)
-    voted = Voted(state.memory, session, state.held, state.values, cohort, digest)
+    voted = Voted(state.memory, session, state.held, state.wraps, state.values, cohort, digest)
     return Transition(voted, (persist, send))
 
 
@@ -93,7 +93,9 @@ def unmask(context: ClientContext, state: Voted, envelope: Envelope) -> Transiti
     session = taken(session, envelope)
     persist = Persist(session.identity.round, "unmasked", state.cohort_hash)
     session, send = say(context, state.memory, session, _reveal(state), state.cohort_hash)
-    unmasked = Unmasked(state.memory, session, state.values, state.cohort, state.cohort_hash)
+    unmasked = Unmasked(
+        state.memory, session, state.wraps, state.values, state.cohort, state.cohort_hash
+    )
     return Transition(unmasked, (persist, send))
 
 

@@ -9,6 +9,7 @@ from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import ShareError
 from fedfm_protocols import shares
 from fedfm_protocols.checks import check_place, is_sorted_unique
+from fedfm_protocols.client_epoch import deal_contribution
 from fedfm_protocols.client_session import ClientContext, say, taken
 from fedfm_protocols.client_states import (
     ClientMemory,
@@ -19,7 +20,6 @@ from fedfm_protocols.client_states import (
     Shared,
     Training,
 )
-from fedfm_protocols.context import context1
 from fedfm_protocols.effects import Effect, Note, Train, Transition
 from fedfm_protocols.errors import BelowThreshold, EquivocationError, RoundRefused
 from fedfm_protocols.masking import RoundSecrets
@@ -32,7 +32,7 @@ from fedfm_protocols.messages import (
     read_body,
 )
 from fedfm_protocols.neighbourhood import Neighbourhoods, complete_graph, sparse_graph
-from fedfm_protocols.offers import check_offers
+from fedfm_protocols.offers import OfferRules, check_offers
 
 
 def take_roster(
@@ -41,7 +41,7 @@ def take_roster(
     site, session = context.site, state.session
     federation = site.federation
     roster = read_body(envelope, KeyRoster)
-    fixed = context1(session.context0, envelope.header.body_hash)
+    fixed = session.context1(envelope.header.body_hash)
     check_place(envelope, context=fixed, step=session.step)
     members = context.open_set(
         roster.offers,
@@ -56,11 +56,13 @@ def take_roster(
     if members[site.name][0].encode() != state.offer:
         raise EquivocationError("the key roster does not hold this site's own offer unchanged")
     offers = {name: body for name, (_, body) in members.items()}
-    check_offers(offers, masked=federation.masked, steps=session.identity.steps)
+    check_offers(offers, OfferRules.of(federation, session.identity))
     quorum = federation.thresholds.vote_quorum
     if len(offers) < quorum:
         raise BelowThreshold(f"{len(offers)} clients offered keys, {quorum} are needed")
     session = taken(replace(session, context=fixed, sent=0), envelope)
+    if session.identity.makes_keys:
+        return deal_contribution(context, state, session, offers)
     if federation.sparse:
         nonce = GraphNonce(state.secrets.graph_nonce.reveal())
         session, send = say(context, state.memory, session, nonce)

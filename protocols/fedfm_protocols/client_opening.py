@@ -10,15 +10,16 @@ from fedfm_crypto.envelope import Envelope
 from fedfm_protocols.checks import check_place, is_sorted_unique
 from fedfm_protocols.client_session import ClientContext, end_round, say, taken
 from fedfm_protocols.client_states import ClientMemory, ClientState, Idle, Offered, Session
-from fedfm_protocols.context import RoundIdentity
+from fedfm_protocols.context import KEYS, NO_HASH, TRAIN, RoundIdentity
 from fedfm_protocols.effects import Effect, Persist, Transition
 from fedfm_protocols.errors import EquivocationError, ReplayedMessage, RoundRefused
+from fedfm_protocols.federation import Federation
 from fedfm_protocols.masking import RoundSecrets
 from fedfm_protocols.messages import RoundOpen, read_body
 from fedfm_protocols.offers import make_offer
 from fedfm_protocols.witness import extend_checkpoint
 
-ROUND_KINDS = ("train",)
+ROUND_KINDS = (TRAIN, KEYS)
 
 
 def open_round(
@@ -41,11 +42,20 @@ def open_round(
             checkpoint, opened.checkpoint, opened.consistency, federation.charter.log
         )
     memory = replace(memory, last_opened=opened.round, checkpoint=checkpoint)
-    secrets = RoundSecrets.draw(opened.steps, context.random)
-    offer = make_offer(federation, context0, name, secrets)
-    session = taken(
-        Session(identity, context0, context0, step=0, sent=0, taken={}, received=0), envelope
+    secrets = _draw(context, identity, context0)
+    offer = make_offer(federation, identity, name, secrets, context.encryption)
+    keys = None if identity.makes_keys else memory.keys.of(opened.key_epoch)
+    begun = Session(
+        identity,
+        context0,
+        context0,
+        key_hash=NO_HASH if keys is None else keys.key_hash,
+        step=0,
+        sent=0,
+        taken={},
+        received=0,
     )
+    session = taken(begun, envelope)
     session, send = say(context, memory, session, offer)
     effects: list[Effect] = []
     if not isinstance(state, Idle):
@@ -53,6 +63,13 @@ def open_round(
         effects += end_round(state, "aborted", reason, memory.adapter_hash).effects
     effects += [Persist(opened.round, "opened", context0), send]
     return Transition(Offered(memory, session, secrets, send.envelope.encode()), tuple(effects))
+
+
+def _draw(context: ClientContext, identity: RoundIdentity, context0: bytes) -> RoundSecrets:
+    contribution = None
+    if identity.makes_keys:
+        contribution = context.need_encryption().contribute(context0, context.random)
+    return RoundSecrets.draw(identity.steps, context.random, contribution)
 
 
 def _refuse_repeated(state: ClientState, number: int) -> NoReturn:
@@ -73,7 +90,6 @@ def _check_opening(context: ClientContext, memory: ClientMemory, opened: RoundOp
     refusals: list[tuple[Callable[[], bool], str]] = [
         (lambda: opened.steps == 1, f"has {opened.steps} steps; this version runs 1"),
         (lambda: opened.kind in ROUND_KINDS, f"is of unknown kind {opened.kind!r}"),
-        (lambda: opened.key_epoch == 0, f"names key epoch {opened.key_epoch}, expected 0"),
         (
             lambda: (
                 is_sorted_unique(opened.invited) and set(opened.invited) <= set(federation.clients)
@@ -93,6 +109,34 @@ def _check_opening(context: ClientContext, memory: ClientMemory, opened: RoundOp
             lambda: bool(opened.checkpoint) or memory.checkpoint.size == 0,
             "carries no checkpoint of the log, although one was published before",
         ),
+        *(
+            _rules_of_key_round(federation, memory, opened)
+            if opened.kind == KEYS
+            else _rules_of_sum(federation, memory, opened)
+        ),
+    ]
+    for holds, reason in refusals:
+        if not holds():
+            raise RoundRefused(f"round {opened.round} {reason}")
+
+
+def _rules_of_sum(
+    federation: Federation, memory: ClientMemory, opened: RoundOpen
+) -> list[tuple[Callable[[], bool], str]]:
+    """A round that sums updates: the right key, the right adapter, and rounds left."""
+    epoch = opened.key_epoch
+    latest = memory.keys.latest
+    return [
+        (
+            lambda: epoch == 0 or federation.encrypted,
+            f"names key epoch {epoch}, suite {federation.charter.suite} has none",
+        ),
+        (
+            lambda: memory.keys.of(epoch) is not None or not federation.encrypted,
+            f"uses the key of epoch {epoch}, this site holds "
+            f"{'none' if latest is None else f'that of epoch {latest.epoch}'}; it takes part "
+            "again after the next key generation",
+        ),
         (
             lambda: memory.completed < federation.charter.rounds,
             f"would be beyond the charter's {federation.charter.rounds} rounds",
@@ -103,6 +147,20 @@ def _check_opening(context: ClientContext, memory: ClientMemory, opened: RoundOp
             f"{memory.adapter_hash.hex()[:16]}; catch up first",
         ),
     ]
-    for holds, reason in refusals:
-        if not holds():
-            raise RoundRefused(f"round {opened.round} {reason}")
+
+
+def _rules_of_key_round(
+    federation: Federation, memory: ClientMemory, opened: RoundOpen
+) -> list[tuple[Callable[[], bool], str]]:
+    """A round that makes a key: a suite that needs one, and an epoch never seen."""
+    known = memory.keys.latest
+    return [
+        (
+            lambda: federation.encrypted,
+            f"makes a key, for which suite {federation.charter.suite} has no use",
+        ),
+        (
+            lambda: opened.key_epoch > (0 if known is None else known.epoch),
+            f"makes the key of epoch {opened.key_epoch}, which is not above the last one",
+        ),
+    ]

@@ -6,6 +6,8 @@ from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import CodecError, CryptoError
 from fedfm_crypto.lanes import unpack_lanes
 from fedfm_protocols.checks import OpenSet, check_place
+from fedfm_protocols.client_decrypt import open_aggregate
+from fedfm_protocols.client_epoch import epoch_keys
 from fedfm_protocols.client_session import ClientContext, end_round, say, taken
 from fedfm_protocols.client_states import Acked, Applying, ClientState, InRound, Unmasked
 from fedfm_protocols.effects import AdapterComputed, ApplySum, Transition
@@ -33,20 +35,40 @@ def take_aggregate(
             f"the aggregate claims {aggregate.accepted} updates, the cohort has "
             f"{len(state.cohort.accepted)}"
         )
-    total = open_total(aggregate, lanes.lane_bits, state.values)
+    total = _open(context, state, aggregate)
     session = taken(state.session, envelope)
     apply = ApplySum(session.identity.round, aggregate.accepted, lanes.dequantise(total))
     return Transition(Applying(state.memory, session, envelope.header.body_hash), (apply,))
 
 
-def open_total(aggregate: Aggregate, lane_bits: int, values: int) -> Words:
-    """Words of an aggregate, checked for length.
+def _open(context: ClientContext, state: Unmasked, aggregate: Aggregate) -> Words:
+    federation, session = context.site.federation, state.session
+    if not federation.encrypted:
+        return plain_total(aggregate, federation.lanes.lane_bits, state.values)
+    keys = epoch_keys(state)
+    return open_aggregate(
+        context.need_encryption(),
+        federation,
+        aggregate,
+        open_set=context.open_set,
+        holders=keys.holders,
+        group_keys=(keys.group,),
+        context=session.context,
+        step=session.step,
+        cohort_hash=state.cohort_hash,
+    )
+
+
+def plain_total(aggregate: Aggregate, lane_bits: int, values: int) -> Words:
+    """Words of an aggregate that is not encrypted, checked for length.
 
     Raises
     ------
     EquivocationError
-        if it does not have ``values`` words.
+        if it does not have ``values`` words, or holds openings of a key.
     """
+    if aggregate.openings:
+        raise EquivocationError("the aggregate of a suite without encryption holds key openings")
     try:
         words = unpack_lanes(aggregate.words, lane_bits)
     except (CodecError, CryptoError, ValueError) as error:
@@ -81,7 +103,7 @@ def close_round(
     closed = read_body(envelope, RoundClose)
     check_place(envelope, context=session.context, step=session.step)
     if closed.outcome != "completed":
-        if closed.adapter_hash != state.memory.adapter_hash:
+        if closed.adapter_hash != session.identity.adapter_hash:
             raise EquivocationError(
                 f"round {session.identity.round} is closed as {closed.outcome} with another "
                 "adapter than the one it started from"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fedfm_crypto.codec import encode
 from fedfm_crypto.envelope import Envelope, seal_envelope
 from fedfm_crypto.random_source import RandomSource
-from fedfm_protocols.checks import OpenSet, open_signed_set
+from fedfm_protocols.checks import OpenSet, open_signed_set, place_of
 from fedfm_protocols.client_states import (
     ClientMemory,
     ClientSite,
@@ -19,6 +19,9 @@ from fedfm_protocols.client_states import (
 )
 from fedfm_protocols.context import NO_HASH
 from fedfm_protocols.effects import Persist, RoundEnded, Send, Transition
+from fedfm_protocols.encryption import Encryption
+from fedfm_protocols.errors import RoundRefused
+from fedfm_protocols.federation import Federation
 from fedfm_protocols.messages import Body, type_name
 
 
@@ -26,21 +29,43 @@ from fedfm_protocols.messages import Body, type_name
 class ClientContext:
     """What a transition may use besides state and event: the site and its randomness.
 
-    ``open_set`` verifies signed sets; only a simulation of many clients puts another one here.
+    ``encryption`` is there in the suites that encrypt.  ``open_set`` verifies signed sets; only a
+    simulation of many clients puts another one here.
 
     Source: protocols/README.md, section "A round".
     """
 
     site: ClientSite
     random: RandomSource
+    encryption: Encryption | None = None
     open_set: OpenSet = open_signed_set
+
+    def need_encryption(self) -> Encryption:
+        """The encryption of a suite that cannot do without."""
+        return needed(self.encryption, self.site.federation)
+
+
+def needed(encryption: Encryption | None, federation: Federation) -> Encryption:
+    """``encryption``, which whoever runs this suite must have passed in.
+
+    Raises
+    ------
+    RoundRefused
+        if there is none.
+    """
+    if encryption is None:
+        raise RoundRefused(
+            f"suite {federation.charter.suite} encrypts updates and this site has no encryption "
+            "at hand; install the federation extra"
+        )
+    return encryption
 
 
 def taken(session: Session, envelope: Envelope) -> Session:
     header = envelope.header
     return replace(
         session,
-        taken={**session.taken, header.type: header.body_hash},
+        taken={**session.taken, place_of(envelope): header.body_hash},
         received=session.received + 1,
     )
 
@@ -86,20 +111,22 @@ def say_encoded(
 def end_round(
     state: InRound, outcome: str, reason: str, adapter_hash: bytes
 ) -> Transition[ClientState]:
-    number = state.session.identity.round
-    memory = state.memory
+    identity, memory = state.session.identity, state.memory
     if outcome == "completed":
-        memory = replace(
-            memory,
-            last_applied=number,
-            completed=memory.completed + 1,
-            adapter_hash=adapter_hash,
-        )
+        # From here on a quorum is known to hold this key, and the one before may go.
+        memory = replace(memory, keys=memory.keys.activate(identity.key_epoch))
+        if not identity.makes_keys:
+            memory = replace(
+                memory,
+                last_applied=identity.round,
+                completed=memory.completed + 1,
+                adapter_hash=adapter_hash,
+            )
     return Transition(
         Idle(memory),
         (
             # The adapter is on disk before the journal says that it is in force.
-            RoundEnded(number, outcome, reason, adapter_hash),
-            Persist(number, "closed", outcome.encode()),
+            RoundEnded(identity.round, identity.kind, outcome, reason, memory.adapter_hash),
+            Persist(identity.round, "closed", outcome.encode()),
         ),
     )

@@ -6,7 +6,10 @@ of order finds nothing to act on, and secrets are gone with the state that held 
     Idle -> Offered -> Shared -> Training -> Committed -> Uploaded -> Voted -> Unmasked
       ^        |          ^                                                        |
       |        +-> Opened +  (sparse graph only)                                   |
-      +------------------------- Acked <- Applying <-------------------------------+
+      |        |                                                                   |
+      |        +-> KeyDealt -> Acked  (a round that makes a collective key)        |
+      |                          |                                                 |
+      +--------------------------+-- Acked <- Applying <---------------------------+
 
 Every state but Idle also goes back to Idle on RoundClose, on a RoundViolation, and when a later
 round is opened.
@@ -19,8 +22,9 @@ from dataclasses import dataclass, field
 
 from fedfm_crypto.envelope import CheckpointSeen
 from fedfm_crypto.identity import IdentityKey
-from fedfm_protocols.context import RoundIdentity
+from fedfm_protocols.context import RoundIdentity, context1
 from fedfm_protocols.federation import Federation
+from fedfm_protocols.key_ring import KeyRing
 from fedfm_protocols.masking import RoundSecrets
 from fedfm_protocols.messages import Cohort, KeyOffer, ShareContents
 from fedfm_protocols.neighbourhood import Neighbourhoods
@@ -43,7 +47,8 @@ class ClientMemory:
     """What survives rounds and restarts; the caller keeps it durably.
 
     ``last_opened`` is the highest round this client ever answered, ``last_applied`` the last whose
-    adapter it adopted, ``adapter_hash`` the adapter it holds, ``checkpoint`` the last it saw.
+    adapter it adopted, ``adapter_hash`` the adapter it holds, ``checkpoint`` the last it saw,
+    ``keys`` its part of the collective keys (suites with encryption; secret).
 
     Source: protocols/README.md, section "What a crash leaves".
     """
@@ -53,14 +58,16 @@ class ClientMemory:
     completed: int
     adapter_hash: bytes
     checkpoint: CheckpointSeen
+    keys: KeyRing = field(default_factory=KeyRing, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
     """The round this client is in.
 
-    ``context`` is context0 until the key roster fixes context1.  ``taken`` maps the type of every
-    coordinator message taken in this round to its body hash: another body of the same type is
+    ``context`` is context0 until the key roster fixes context1, to which ``key_hash`` binds the
+    collective key (zeros for none).  ``taken`` maps the place (``checks.place_of``) of every
+    coordinator message taken in this round to its body hash: another body in the same place is
     equivocation.  ``sent`` counts own messages under ``context``.
 
     Source: protocols/README.md, section "A round".
@@ -69,10 +76,15 @@ class Session:
     identity: RoundIdentity
     context0: bytes
     context: bytes
+    key_hash: bytes
     step: int
     sent: int
     taken: Mapping[str, bytes]
     received: int
+
+    def context1(self, roster_hash: bytes) -> bytes:
+        """The context that a key roster fixes."""
+        return context1(self.context0, roster_hash, self.key_hash)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +110,16 @@ class Offered:
 @dataclass(frozen=True, slots=True)
 class Opened:
     """Step 2 done on a sparse graph: nonce opened; waits for GraphNonces."""
+
+    memory: ClientMemory
+    session: Session
+    secrets: RoundSecrets = field(repr=False)
+    offers: Mapping[str, KeyOffer]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyDealt:
+    """Step K1 done: this client's part of the collective key is dealt; waits for KeyDelivery."""
 
     memory: ClientMemory
     session: Session
@@ -135,6 +157,21 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
+class EncodedUpload:
+    """The bodies that a client committed to and will send: what was hashed is what leaves.
+
+    ``wrap`` is the WrappedKey body of a suite with encryption, else empty with a hash of zeros.
+
+    Source: protocols/README.md, step 4a.
+    """
+
+    upload: bytes = field(repr=False)
+    upload_hash: bytes
+    wrap: bytes = field(repr=False)
+    wrap_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Committed:
     """Step 4a done: the upload is built and its hash sent; own mask secrets are gone."""
 
@@ -143,13 +180,13 @@ class Committed:
     hood: Neighbourhoods
     dealers: tuple[str, ...]
     held: Mapping[str, ShareContents] = field(repr=False)
-    upload: bytes = field(repr=False)
-    upload_hash: bytes
+    upload: EncodedUpload = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """Step 4c done: upload sent; waits for the cohort."""
+    """Step 4c done: upload sent; waits for the cohort.  ``wraps`` maps everyone in the upload set
+    to the hash of its wrapped key."""
 
     memory: ClientMemory
     session: Session
@@ -158,7 +195,7 @@ class Uploaded:
     held: Mapping[str, ShareContents] = field(repr=False)
     values: int
     upload_set: bytes
-    uploaders: frozenset[str]
+    wraps: Mapping[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +205,7 @@ class Voted:
     memory: ClientMemory
     session: Session
     held: Mapping[str, ShareContents] = field(repr=False)
+    wraps: Mapping[str, bytes]
     values: int
     cohort: Cohort
     cohort_hash: bytes
@@ -175,13 +213,16 @@ class Voted:
 
 @dataclass(frozen=True, slots=True)
 class Unmasked:
-    """Step 11 done: shares revealed and erased; waits for the aggregate."""
+    """Step 11 done: shares revealed and erased; waits for the aggregate.  Until it comes, a holder
+    may be asked to help open the key sum; ``opened_with`` are the active sets it did so in."""
 
     memory: ClientMemory
     session: Session
+    wraps: Mapping[str, bytes]
     values: int
     cohort: Cohort
     cohort_hash: bytes
+    opened_with: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +250,7 @@ class Acked:
 InRound = (
     Offered
     | Opened
+    | KeyDealt
     | Shared
     | Training
     | Committed

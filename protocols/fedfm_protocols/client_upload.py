@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 from fedfm_crypto.codec import encode
 from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import CryptoError
 from fedfm_crypto.lanes import pack_lanes
+from fedfm_crypto.mask import Sign, add_masks
+from fedfm_crypto.secret import Secret
 from fedfm_protocols import masking
+from fedfm_protocols.client_epoch import epoch_keys
 from fedfm_protocols.client_session import ClientContext, say, say_encoded, taken
-from fedfm_protocols.client_states import ClientState, Committed, Training, Uploaded
-from fedfm_protocols.context import dealers_hash
+from fedfm_protocols.client_states import (
+    ClientState,
+    Committed,
+    EncodedUpload,
+    Training,
+    Uploaded,
+)
+from fedfm_protocols.context import NO_HASH, bulk_seed, dealers_hash
 from fedfm_protocols.effects import Effect, Note, Transition, UpdateReady
 from fedfm_protocols.errors import (
     BelowThreshold,
@@ -19,13 +29,16 @@ from fedfm_protocols.errors import (
     OutOfOrder,
     RoundRefused,
 )
+from fedfm_protocols.federation import Federation
+from fedfm_protocols.key_messages import WrappedKey
+from fedfm_protocols.masking import Words
 from fedfm_protocols.messages import Upload, UploadHash, UploadSet, read_body
 
 
 def commit_upload(
     context: ClientContext, state: Training, event: UpdateReady
 ) -> Transition[ClientState]:
-    """quantise -> mask -> pack -> commit: the protocol's half of an update's one path."""
+    """quantise -> mask -> seal -> commit: the protocol's half of an update's one path."""
     site, session = context.site, state.session
     federation = site.federation
     lanes = federation.lanes
@@ -44,28 +57,12 @@ def commit_upload(
         clipped = lanes.count_clipped(event.update)
     except CryptoError as error:
         raise RoundRefused(f"this site's update cannot be quantised: {error}") from error
-    dealers = frozenset(state.dealers)
-    if federation.masked:
-        masking.mask(
-            words,
-            context=session.context,
-            client=site.name,
-            step=session.step,
-            secrets=state.secrets.steps[session.step],
-            peers={
-                name: offer.steps[session.step].mask_key
-                for name, offer in state.offers.items()
-                if name in dealers
-            },
-            lane_bits=lanes.lane_bits,
-        )
-    upload = encode(Upload(pack_lanes(words, lanes.lane_bits)))
-    digest = hashlib.sha256(upload).digest()
+    upload = _protect(context, state, words)
     session, send = say(
         context,
         state.memory,
         session,
-        UploadHash(digest),
+        UploadHash(upload.upload_hash, upload.wrap_hash),
         dealers_hash(session.context, state.dealers, state.hood.seed),
     )
     effects: list[Effect] = []
@@ -82,10 +79,52 @@ def commit_upload(
         state.hood,
         state.dealers,
         state.held,
-        upload=upload,
-        upload_hash=digest,
+        upload,
     )
     return Transition(committed, (*effects, send))
+
+
+def _protect(context: ClientContext, state: Training, words: Words) -> EncodedUpload:
+    """mask -> seal -> pack, as far as the suite goes; ``words`` are used up."""
+    session, federation = state.session, context.site.federation
+    lane_bits = federation.lanes.lane_bits
+    masks: list[tuple[Secret, Sign]] = []
+    if federation.masked:
+        dealers = frozenset(state.dealers)
+        masks = masking.mask_keys(
+            context=session.context,
+            client=context.site.name,
+            step=session.step,
+            secrets=state.secrets.steps[session.step],
+            peers={
+                name: offer.steps[session.step].mask_key
+                for name, offer in state.offers.items()
+                if name in dealers
+            },
+        )
+    if not federation.encrypted:
+        add_masks(words, masks, lane_bits)
+        return _encoded(pack_lanes(words, lane_bits), None)
+    protected = context.need_encryption().protect(
+        words,
+        lane_bits=lane_bits,
+        masks=masks,
+        seed=bulk_seed(session.context, session.step),
+        public_key=epoch_keys(state).public_key,
+        random=context.random,
+    )
+    return _encoded(protected.bulk, protected.wrap)
+
+
+def _encoded(words: bytes, wrap: bytes | None) -> EncodedUpload:
+    upload = encode(Upload(words))
+    wrapped = b"" if wrap is None else encode(WrappedKey(wrap))
+    return EncodedUpload(
+        upload,
+        hashlib.sha256(upload).digest(),
+        wrapped,
+        hashlib.sha256(wrapped).digest() if wrapped else NO_HASH,
+    )
 
 
 def send_upload(
@@ -104,7 +143,8 @@ def send_upload(
     )
     if site.name not in members:
         raise RoundRefused("this site's upload hash came too late or was left out")
-    if members[site.name][1].upload_hash != state.upload_hash:
+    mine, own = members[site.name][1], state.upload
+    if (mine.upload_hash, mine.wrap_hash) != (own.upload_hash, own.wrap_hash):
         raise EquivocationError("the upload set holds another hash than this site signed")
     expected = dealers_hash(session.context, state.dealers, state.hood.seed)
     for name, (member, _) in members.items():
@@ -113,19 +153,24 @@ def send_upload(
                 f"{name} masked for another set of dealers than this site, or on another graph: "
                 "the coordinator told different sets"
             )
-    hashes = [body.upload_hash for _, body in members.values()]
-    # Without masks two honest clients may well have the same update.
-    if federation.masked and len(set(hashes)) != len(hashes):
-        raise EquivocationError("two clients committed to the same upload")
+    _refuse_equal(federation, {name: body for name, (_, body) in members.items()})
     needed = federation.thresholds.min_accepted
     if len(members) < needed:
         raise BelowThreshold(f"{len(members)} clients committed an update, {needed} are needed")
     session = taken(session, envelope)
     fixed = envelope.header.body_hash
-    # The bytes that were hashed are the bytes that are sent.
+    # The bytes that were hashed are the bytes that are sent.  The key goes first: an update whose
+    # key never came could not be taken out of the sum again.
+    sends = []
+    if own.wrap:
+        session, send = say_encoded(
+            context, state.memory, session, WrappedKey, own.wrap, own.wrap_hash, fixed
+        )
+        sends.append(send)
     session, send = say_encoded(
-        context, state.memory, session, Upload, state.upload, state.upload_hash, fixed
+        context, state.memory, session, Upload, own.upload, own.upload_hash, fixed
     )
+    sends.append(send)
     uploaded = Uploaded(
         state.memory,
         session,
@@ -134,6 +179,25 @@ def send_upload(
         state.held,
         values=federation.charter.quantiser.values,
         upload_set=fixed,
-        uploaders=frozenset(members),
+        wraps={name: body.wrap_hash for name, (_, body) in members.items()},
     )
-    return Transition(uploaded, (send,))
+    return Transition(uploaded, tuple(sends))
+
+
+def _refuse_equal(federation: Federation, hashes: Mapping[str, UploadHash]) -> None:
+    """Nobody's protected update or wrapped key is a copy of another's.  Without protection two
+    honest clients may well have the same update.
+
+    Raises
+    ------
+    EquivocationError
+        if two are equal, or a wrapped key is missing or not asked for.
+    """
+    uploads = [body.upload_hash for body in hashes.values()]
+    if (federation.masked or federation.encrypted) and len(set(uploads)) != len(uploads):
+        raise EquivocationError("two clients committed to the same upload")
+    wraps = {body.wrap_hash for body in hashes.values()}
+    if federation.encrypted and (len(wraps) != len(hashes) or NO_HASH in wraps):
+        raise EquivocationError("two clients committed to the same wrapped key, or one to none")
+    if not federation.encrypted and wraps != {NO_HASH}:
+        raise EquivocationError("a client committed to a wrapped key in a suite that has none")

@@ -18,6 +18,8 @@ from fedfm_crypto.labels import Label
 from fedfm_protocols.messages import RoundOpen
 
 NO_HASH = bytes(32)
+TRAIN = "train"
+KEYS = "keys"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,11 @@ class RoundIdentity:
             config_hash=opened.config_hash,
         )
 
+    @property
+    def makes_keys(self) -> bool:
+        """Whether this round makes the collective key of its epoch, and sums nothing."""
+        return self.kind == KEYS
+
     def context0(self) -> bytes:
         """32 bytes that messages 0 and 1 of the round are signed under."""
         return hash_parts(
@@ -75,13 +82,32 @@ class RoundIdentity:
         )
 
 
-def context1(context0: bytes, roster_hash: bytes, keygen_hash: bytes = NO_HASH) -> bytes:
+def context1(context0: bytes, roster_hash: bytes, key_hash: bytes = NO_HASH) -> bytes:
     """32 bytes that everything after the key roster is signed under.
 
-    ``roster_hash`` is the SHA-256 of the KeyRoster body, ``keygen_hash`` that of the collective
-    key's transcript (zeros in suites without encryption).
+    ``roster_hash`` is the SHA-256 of the KeyRoster body, ``key_hash`` names the collective key
+    (zeros in suites without encryption, and in the round that makes one).
     """
-    return hash_parts(Label.CONTEXT_KEYS, context0, roster_hash, keygen_hash)
+    return hash_parts(Label.CONTEXT_KEYS, context0, roster_hash, key_hash)
+
+
+def bulk_seed(context: bytes, step: int) -> bytes:
+    """Public seed of the polynomials that one step's updates are encrypted with, 32 bytes.
+
+    It is fixed with the key roster, before anybody draws the key of an upload.
+    """
+    return hash_parts(Label.BULK_SEED, context, step.to_bytes(2, "big"))
+
+
+def active_hash(context: bytes, step: int, cohort_hash: bytes, active: Sequence[str]) -> bytes:
+    """Hash of the holders that open one cohort's key sum; KeyRequest and KeyOpening name it."""
+    return hash_parts(
+        Label.ACTIVE_SET,
+        context,
+        cohort_hash,
+        step.to_bytes(2, "big"),
+        encode(Names(tuple(active))),
+    )
 
 
 def dealers_hash(context: bytes, dealers: Sequence[str], graph_seed: bytes = b"") -> bytes:

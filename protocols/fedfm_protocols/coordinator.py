@@ -3,7 +3,7 @@
 Transition function :func:`coordinator_step`; states in ``coordinator_states``; steps numbered as
 in protocols/README.md.  The coordinator is not trusted with anything but progress: it relays
 signed sets, adds masked words, and removes masks that a quorum agreed to remove.  Every client
-checks all it says.
+checks all it says.  With encryption it sees neither an update nor their sum.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ from fedfm_crypto.codec import encode
 from fedfm_crypto.envelope import CheckpointSeen, seal_envelope
 from fedfm_protocols.context import RoundIdentity
 from fedfm_protocols.coordinator_inbox import take, transcript_entry
-from fedfm_protocols.coordinator_phases import advance, finish
+from fedfm_protocols.coordinator_phases import advance
+from fedfm_protocols.coordinator_speech import finish
 from fedfm_protocols.coordinator_states import (
-    PHASES,
+    CollectiveKey,
     CoordinatorContext,
     CoordinatorState,
     Finished,
     Offering,
     Round,
     RunningRound,
+    phase_of,
 )
 from fedfm_protocols.effects import Deadline, Event, Left, Received, Send, Transition
 from fedfm_protocols.errors import OutOfOrder
@@ -31,7 +33,11 @@ from fedfm_protocols.messages import RoundOpen, type_name
 
 @dataclass(frozen=True, slots=True)
 class RoundOpening:
-    """What the coordinator states when it opens a round (step 0)."""
+    """What the coordinator states when it opens a round (step 0).
+
+    ``key_epoch`` is the epoch that a round of kind ``keys`` makes, or the epoch of ``key``; 0 in
+    suites without encryption.
+    """
 
     round: int
     kind: str
@@ -40,6 +46,8 @@ class RoundOpening:
     checkpoint: CheckpointSeen
     checkpoint_note: bytes
     consistency: tuple[bytes, ...]
+    key_epoch: int = 0
+    key: CollectiveKey | None = None
 
 
 def open_round(context: CoordinatorContext, opening: RoundOpening) -> Transition[CoordinatorState]:
@@ -47,7 +55,7 @@ def open_round(context: CoordinatorContext, opening: RoundOpening) -> Transition
     federation = context.site.federation
     body = RoundOpen(
         round=opening.round,
-        key_epoch=0,
+        key_epoch=opening.key_epoch,
         steps=1,
         kind=opening.kind,
         invited=opening.invited,
@@ -71,6 +79,7 @@ def open_round(context: CoordinatorContext, opening: RoundOpening) -> Transition
     state = Offering(
         Round(
             identity=identity,
+            key=opening.key,
             context0=context0,
             context=context0,
             step=0,
@@ -106,7 +115,7 @@ def coordinator_step(
         gone = replace(state.round, gone=state.round.gone | {event.name})
         return advance(context, replace(state, round=gone), forced=False)
     if isinstance(event, Deadline):
-        if event.phase != PHASES[type(state)]:
+        if event.phase != phase_of(state):
             return Transition(state)
         return advance(context, state, forced=True)
     raise OutOfOrder(f"a coordinator has no use for {type(event).__name__}")

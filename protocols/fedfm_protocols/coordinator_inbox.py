@@ -14,14 +14,18 @@ from types import MappingProxyType
 from typing import Any
 
 from fedfm_crypto.envelope import Envelope
+from fedfm_crypto.errors import CryptoError
 from fedfm_protocols import summing
-from fedfm_protocols.checks import check_place, verify_signature
+from fedfm_protocols.checks import check_place, place_of, verify_signature
+from fedfm_protocols.context import NO_HASH
 from fedfm_protocols.coordinator_states import (
-    PHASES,
     Acking,
     Committing,
     CoordinatorContext,
+    Dealing,
+    Decrypting,
     Drawing,
+    KeyAcking,
     Offering,
     RunningRound,
     Sharing,
@@ -29,6 +33,7 @@ from fedfm_protocols.coordinator_states import (
     Unmasking,
     Uploading,
     Voting,
+    phase_of,
 )
 from fedfm_protocols.errors import (
     EquivocationError,
@@ -38,6 +43,8 @@ from fedfm_protocols.errors import (
     UnknownSender,
     WrongContext,
 )
+from fedfm_protocols.key_epoch import opens_commitment
+from fedfm_protocols.key_messages import KeyDealing, KeyOpening, WrappedKey
 from fedfm_protocols.masking import graph_commitment
 from fedfm_protocols.messages import (
     Cohort,
@@ -54,7 +61,7 @@ from fedfm_protocols.messages import (
     read_body,
     type_name,
 )
-from fedfm_protocols.offers import check_offer
+from fedfm_protocols.offers import OfferRules, check_offer
 
 # Bodies that a transcript shows; everything else is evidence by its signed header only.
 PUBLIC_BODIES = frozenset(
@@ -91,7 +98,8 @@ def take(context: CoordinatorContext, state: RunningRound, envelope: Envelope) -
     verify_signature(envelope, federation)
     if header.sender not in current.identity.invited:
         raise UnknownSender(f"{header.type} from {header.sender}, who was not invited")
-    earlier = current.taken.get((header.sender, header.type))
+    place = (header.sender, place_of(envelope))
+    earlier = current.taken.get(place)
     if earlier == header.body_hash:
         raise ReplayedMessage(f"{header.type} from {header.sender} was taken already")
     check_place(envelope, context=current.context, step=current.step)
@@ -99,15 +107,14 @@ def take(context: CoordinatorContext, state: RunningRound, envelope: Envelope) -
         raise ReplayedMessage(
             f"{header.sender} signed two different {header.type} messages; the first stands"
         )
-    expected, handler = _HANDLERS[type(state)]
-    if header.type != type_name(expected):
-        raise OutOfOrder(
-            f"{header.type} from {header.sender} while waiting for {PHASES[type(state)]}"
-        )
+    handler = _HANDLERS[type(state)].get(header.type)
+    if handler is None:
+        phase = phase_of(state).replace("_", " ")
+        raise OutOfOrder(f"{header.type} from {header.sender} while waiting for {phase}")
     new_state: RunningRound = handler(context, state, envelope)
     recorded = replace(
         new_state.round,
-        taken={**current.taken, (header.sender, header.type): header.body_hash},
+        taken={**current.taken, place: header.body_hash},
         transcript=(*current.transcript, transcript_entry(envelope)),
     )
     return replace(new_state, round=recorded)
@@ -120,8 +127,7 @@ def _take_offer(context: CoordinatorContext, state: Offering, envelope: Envelope
             sender,
             read_body(envelope, KeyOffer),
             state.owners,
-            masked=context.site.federation.masked,
-            steps=state.round.identity.steps,
+            OfferRules.of(context.site.federation, state.round.identity),
         )
     except EquivocationError as error:
         raise MalformedMessage(str(error)) from error
@@ -152,33 +158,72 @@ def _take_bundle(context: CoordinatorContext, state: Sharing, envelope: Envelope
     return replace(state, bundles={**state.bundles, sender: bundle})
 
 
+def _take_dealing(context: CoordinatorContext, state: Dealing, envelope: Envelope) -> Dealing:
+    dealing, sender = read_body(envelope, KeyDealing), envelope.header.sender
+    if sender not in state.holders:
+        raise OutOfOrder(f"a part of the key from {sender}, who is not to hold a share of it")
+    if tuple(entry.recipient for entry in dealing.shares) != tuple(sorted(state.offers)):
+        raise MalformedMessage(f"the key shares of {sender} do not cover the key roster, in order")
+    encryption, context0 = context.need_encryption(), state.round.context0
+    if not opens_commitment(
+        encryption, context0, sender, dealing.public_share, state.offers[sender]
+    ):
+        raise MalformedMessage(f"{sender} shows another public share than it committed to")
+    return replace(state, dealings={**state.dealings, sender: dealing})
+
+
 def _take_hash(context: CoordinatorContext, state: Committing, envelope: Envelope) -> Committing:
-    read_body(envelope, UploadHash)
-    sender = envelope.header.sender
+    federation, sender = context.site.federation, envelope.header.sender
+    own = read_body(envelope, UploadHash)
     if sender not in state.bundles:
         raise OutOfOrder(f"an upload hash from {sender}, who dealt no shares")
     if envelope.header.refers_to != state.dealers_hash:
         raise WrongContext(f"{sender} masked for another set of dealers, or on another graph")
-    if context.site.federation.masked:
-        for name, other in state.hashes.items():
-            # The body is the upload's hash and nothing else, so bodies repeat with it.
-            if other.header.body_hash == envelope.header.body_hash:
-                raise MalformedMessage(f"{sender} committed to the same upload as {name}")
-    return replace(state, hashes={**state.hashes, sender: envelope})
+    if (own.wrap_hash != NO_HASH) != federation.encrypted:
+        raise MalformedMessage(
+            f"{sender} commits to {'no' if federation.encrypted else 'a'} wrapped key, which does "
+            f"not fit suite {federation.charter.suite}"
+        )
+    hashes: tuple[bytes, ...] = ()
+    if federation.masked or federation.encrypted:  # else two updates may well be the same
+        hashes = (own.upload_hash, own.wrap_hash) if federation.encrypted else (own.upload_hash,)
+    for digest in hashes:
+        if digest in state.owners:
+            raise MalformedMessage(
+                f"{sender} committed to the same upload as {state.owners[digest]}"
+            )
+    owners = {**state.owners, **dict.fromkeys(hashes, sender)}
+    return replace(state, hashes={**state.hashes, sender: envelope}, owners=owners)
+
+
+def _take_wrap(context: CoordinatorContext, state: Uploading, envelope: Envelope) -> Uploading:
+    sender, wrapped = envelope.header.sender, read_body(envelope, WrappedKey)
+    committed = state.hashes.get(sender)
+    if committed is None or committed.wrap_hash != envelope.header.body_hash:
+        raise MalformedMessage(
+            f"the wrapped key of {sender} is not the one whose hash it committed to"
+        )
+    if envelope.header.refers_to != state.upload_set:
+        raise WrongContext(f"the wrapped key of {sender} refers to another upload set")
+    try:
+        context.need_encryption().check_wrap(wrapped.wrap)
+    except CryptoError as error:
+        raise MalformedMessage(f"the wrapped key of {sender}: {error}") from error
+    return replace(state, wraps={**state.wraps, sender: envelope})
 
 
 def _take_upload(context: CoordinatorContext, state: Uploading, envelope: Envelope) -> Uploading:
     sender, federation = envelope.header.sender, context.site.federation
-    if state.hashes.get(sender) != envelope.header.body_hash:
+    committed = state.hashes.get(sender)
+    if committed is None or committed.upload_hash != envelope.header.body_hash:
         raise MalformedMessage(f"the upload of {sender} is not the one whose hash it committed to")
     if envelope.header.refers_to != state.upload_set:
         raise WrongContext(f"the upload of {sender} refers to another upload set")
-    words = summing.read_words(read_body(envelope, Upload), federation, sender)
-    return replace(
-        state,
-        uploaded=state.uploaded | {sender},
-        total=summing.add_upload(state.total, words, federation.lanes.lane_bits),
-    )
+    if federation.encrypted and sender not in state.wraps:
+        raise OutOfOrder(f"the upload of {sender} before its wrapped key")
+    upload = read_body(envelope, Upload)
+    total = summing.add_upload(federation, context.encryption, state.total, upload, sender)
+    return replace(state, uploaded=state.uploaded | {sender}, total=total)
 
 
 def _take_vote(context: CoordinatorContext, state: Voting, envelope: Envelope) -> Voting:
@@ -204,6 +249,14 @@ def _take_shares(context: CoordinatorContext, state: Unmasking, envelope: Envelo
     return replace(state, reveals={**state.reveals, sender: reveal}, usable=usable)
 
 
+def _take_opening(context: CoordinatorContext, state: Decrypting, envelope: Envelope) -> Decrypting:
+    read_body(envelope, KeyOpening)
+    sender = envelope.header.sender
+    if sender not in state.active or envelope.header.refers_to != state.active_hash:
+        raise WrongContext(f"{sender} opens the key sum with another set of holders than asked")
+    return replace(state, openings={**state.openings, sender: envelope})
+
+
 def _take_ack(context: CoordinatorContext, state: Acking, envelope: Envelope) -> Acking:
     read_body(envelope, RoundAck)
     sender = envelope.header.sender
@@ -212,16 +265,28 @@ def _take_ack(context: CoordinatorContext, state: Acking, envelope: Envelope) ->
     return replace(state, acks={**state.acks, sender: envelope})
 
 
-# Phase -> (message it waits for, handler).  The handlers' state types differ, hence Any.
-_HANDLERS: Mapping[type[RunningRound], tuple[type[object], Callable[..., Any]]] = MappingProxyType(
+def _take_key_ack(context: CoordinatorContext, state: KeyAcking, envelope: Envelope) -> KeyAcking:
+    ack, sender = read_body(envelope, RoundAck), envelope.header.sender
+    if envelope.header.refers_to != state.key.key_hash:
+        raise WrongContext(f"{sender} acknowledges another key than was dealt")
+    if ack.adapter_hash != state.round.identity.adapter_hash:
+        raise WrongContext(f"{sender} acknowledges the key for another adapter")
+    return replace(state, acks={**state.acks, sender: envelope})
+
+
+# Phase -> message that it waits for -> handler.  The handlers' state types differ, hence Any.
+_HANDLERS: Mapping[type[RunningRound], Mapping[str, Callable[..., Any]]] = MappingProxyType(
     {
-        Offering: (KeyOffer, _take_offer),
-        Drawing: (GraphNonce, _take_nonce),
-        Sharing: (ShareBundle, _take_bundle),
-        Committing: (UploadHash, _take_hash),
-        Uploading: (Upload, _take_upload),
-        Voting: (CohortVote, _take_vote),
-        Unmasking: (Unmask, _take_shares),
-        Acking: (RoundAck, _take_ack),
+        Offering: {type_name(KeyOffer): _take_offer},
+        Dealing: {type_name(KeyDealing): _take_dealing},
+        Drawing: {type_name(GraphNonce): _take_nonce},
+        Sharing: {type_name(ShareBundle): _take_bundle},
+        Committing: {type_name(UploadHash): _take_hash},
+        Uploading: {type_name(WrappedKey): _take_wrap, type_name(Upload): _take_upload},
+        Voting: {type_name(CohortVote): _take_vote},
+        Unmasking: {type_name(Unmask): _take_shares},
+        Decrypting: {type_name(KeyOpening): _take_opening},
+        Acking: {type_name(RoundAck): _take_ack},
+        KeyAcking: {type_name(RoundAck): _take_key_ack},
     }
 )

@@ -3,7 +3,8 @@
 ::
 
     Offering [-> Drawing] -> Sharing -> Committing -> Uploading
-        -> Voting -> Unmasking -> Acking -> Finished
+        -> Voting -> Unmasking [-> Decrypting [-> Decrypting]] -> Acking -> Finished
+    Offering -> Dealing -> KeyAcking -> Finished       (a round that makes a collective key)
 
 Every phase also ends in Finished when the round is aborted.  A phase is over when everyone who is
 still there has answered, or when its deadline passes and enough have.
@@ -19,11 +20,13 @@ from fedfm_crypto.envelope import CheckpointSeen, Envelope, SignedHeader
 from fedfm_crypto.identity import IdentityKey
 from fedfm_crypto.random_source import RandomSource
 from fedfm_protocols.context import RoundIdentity
+from fedfm_protocols.encryption import Encryption
+from fedfm_protocols.errors import RoundAborted
 from fedfm_protocols.federation import Federation
-from fedfm_protocols.masking import Words
-from fedfm_protocols.messages import Cohort, KeyOffer, ShareBundle, Unmask
+from fedfm_protocols.key_messages import KeyDealing
+from fedfm_protocols.messages import Cohort, KeyOffer, ShareBundle, Unmask, UploadHash
 from fedfm_protocols.neighbourhood import Neighbourhoods
-from fedfm_protocols.summing import Opening
+from fedfm_protocols.summing import Opening, Total
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,18 @@ class CoordinatorSite:
 
 
 @dataclass(frozen=True, slots=True)
+class CollectiveKey:
+    """What the coordinator knows about the key of an epoch: its name, and who holds shares of it.
+
+    Source: protocols/README.md, section "Key epochs".
+    """
+
+    epoch: int
+    key_hash: bytes
+    holders: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TranscriptEntry:
     """One signed message as evidence: its header, its signature, and the body where public.
 
@@ -57,13 +72,15 @@ class TranscriptEntry:
 class Round:
     """What every phase carries.
 
-    ``taken`` maps (sender, type) to the body hash already taken; ``gone`` are participants whose
-    connection is lost; ``sent`` counts own messages under ``context``.
+    ``key`` is the collective key that the round's sum is opened with.  ``taken`` maps (sender,
+    ``checks.place_of``) to the body hash already taken; ``gone`` are participants whose connection
+    is lost; ``sent`` counts own messages under ``context``.
 
     Source: protocols/README.md, section "A round".
     """
 
     identity: RoundIdentity
+    key: CollectiveKey | None
     context0: bytes
     context: bytes
     step: int
@@ -82,6 +99,17 @@ class Offering:
     round: Round
     offers: Mapping[str, Envelope]
     owners: Mapping[bytes, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Dealing:
+    """Step K1 of a round that makes a key: collecting what its ``holders`` deal."""
+
+    round: Round
+    roster_hash: bytes
+    offers: Mapping[str, KeyOffer]
+    holders: tuple[str, ...]
+    dealings: Mapping[str, KeyDealing]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +137,7 @@ class Sharing:
 @dataclass(frozen=True, slots=True)
 class Committing:
     """Step 4a: the dealers train; collecting the hashes of their uploads, each of which must
-    refer to ``dealers_hash``."""
+    refer to ``dealers_hash``; ``owners`` says whose each of these hashes is."""
 
     round: Round
     roster_hash: bytes
@@ -118,11 +146,14 @@ class Committing:
     bundles: Mapping[str, ShareBundle]
     dealers_hash: bytes
     hashes: Mapping[str, Envelope]
+    owners: Mapping[bytes, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Uploading:
-    """Step 4c: adding up uploads as they come; ``total`` is the masked sum so far."""
+    """Step 4c: adding up uploads as they come; ``total`` is the protected sum so far (words, or a
+    ciphertext that is opaque to the protocol), ``uploaded`` says whose are in it.  With encryption
+    ``wraps`` holds the wrapped keys, each of which comes before the update that it opens."""
 
     round: Round
     roster_hash: bytes
@@ -130,9 +161,10 @@ class Uploading:
     hood: Neighbourhoods
     bundles: Mapping[str, ShareBundle]
     upload_set: bytes
-    hashes: Mapping[str, bytes]
+    hashes: Mapping[str, UploadHash]
     uploaded: frozenset[str]
-    total: Words | None = field(repr=False)
+    wraps: Mapping[str, Envelope] = field(repr=False)
+    total: Total | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +179,8 @@ class Voting:
     cohort: Cohort
     cohort_hash: bytes
     votes: Mapping[str, Envelope]
-    total: Words = field(repr=False)
+    wraps: Mapping[str, Envelope] = field(repr=False)
+    total: Total = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +198,31 @@ class Unmasking:
     opening: Opening = field(repr=False)
     reveals: Mapping[str, Unmask] = field(repr=False)
     usable: Mapping[str, int] = field(repr=False)
-    total: Words = field(repr=False)
+    wraps: Mapping[str, Envelope] = field(repr=False)
+    voters: frozenset[str]
+    total: Total = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Decrypting:
+    """Step 11 with encryption: collecting the openings of one active set of key holders.
+
+    ``words`` is the ciphertext sum without its masks; ``candidates`` are the holders that may be
+    asked; ``attempt`` is 1, or 2 after somebody of the first set did not answer.
+    """
+
+    round: Round
+    roster_hash: bytes
+    dealers: tuple[str, ...]
+    cohort: Cohort
+    cohort_hash: bytes
+    wraps: tuple[bytes, ...] = field(repr=False)
+    candidates: tuple[str, ...]
+    attempt: int
+    active: tuple[str, ...]
+    active_hash: bytes
+    openings: Mapping[str, Envelope] = field(repr=False)
+    words: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +238,18 @@ class Acking:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyAcking:
+    """Step 14 of a round that makes a key: collecting acknowledgements of ``key`` from those who
+    can have it."""
+
+    round: Round
+    roster_hash: bytes
+    key: CollectiveKey
+    recipients: tuple[str, ...]
+    acks: Mapping[str, Envelope]
+
+
+@dataclass(frozen=True, slots=True)
 class CompletedRound:
     """What a client that missed this round needs to catch up.
 
@@ -189,13 +258,14 @@ class CompletedRound:
 
     opened: bytes
     roster_hash: bytes
+    key_hash: bytes
     aggregate: bytes = field(repr=False)
     acks: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The round is over; ``record`` is there if it was completed.
+    """The round is over; ``record`` is there if it completed a sum, ``key`` if it completed a key.
 
     ``accepted`` and ``removed`` are empty where no cohort was fixed; ``dissenters`` acknowledged
     another adapter than the quorum.
@@ -211,15 +281,28 @@ class Finished:
     removed: tuple[str, ...]
     dissenters: tuple[str, ...]
     record: CompletedRound | None
+    key: CollectiveKey | None = None
 
 
-RunningRound = Offering | Drawing | Sharing | Committing | Uploading | Voting | Unmasking | Acking
+RunningRound = (
+    Offering
+    | Dealing
+    | Drawing
+    | Sharing
+    | Committing
+    | Uploading
+    | Voting
+    | Unmasking
+    | Decrypting
+    | Acking
+    | KeyAcking
+)
 CoordinatorState = RunningRound | Finished
 
-# What a phase waits for, as deadlines and operators name it.
-PHASES: Mapping[type[RunningRound], str] = MappingProxyType(
+_PHASES: Mapping[type[RunningRound], str] = MappingProxyType(
     {
         Offering: "offers",
+        Dealing: "key_shares",
         Drawing: "nonces",
         Sharing: "shares",
         Committing: "training",
@@ -227,16 +310,42 @@ PHASES: Mapping[type[RunningRound], str] = MappingProxyType(
         Voting: "votes",
         Unmasking: "unmasking",
         Acking: "acknowledgements",
+        KeyAcking: "key_acknowledgements",
     }
 )
 
 
+def phase_of(state: RunningRound) -> str:
+    """What a phase waits for, as deadlines and operators name it."""
+    if isinstance(state, Decrypting):
+        return "decryption" if state.attempt == 1 else "second_decryption"
+    return _PHASES[type(state)]
+
+
 @dataclass(frozen=True, slots=True)
 class CoordinatorContext:
-    """What a transition may use besides state and event: the site and its randomness.
+    """What a transition may use besides state and event: the site, its randomness, and the
+    encryption of a suite that has one (adding up and checking; it holds no key).
 
     Source: protocols/README.md, section "A round".
     """
 
     site: CoordinatorSite
     random: RandomSource
+    encryption: Encryption | None = None
+
+    def need_encryption(self) -> Encryption:
+        """The encryption of a suite that cannot do without.
+
+        Raises
+        ------
+        RoundAborted
+            if none was passed in.
+        """
+        if self.encryption is None:
+            suite = self.site.federation.charter.suite
+            raise RoundAborted(
+                f"suite {suite} encrypts updates and this coordinator has no encryption at hand; "
+                "install the federation extra"
+            )
+        return self.encryption

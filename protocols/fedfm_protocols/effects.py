@@ -135,12 +135,14 @@ class RoundEnded:
     """The round is over for this site.
 
     ``outcome`` is ``completed`` (adopt the computed adapter), ``void`` or ``aborted`` (keep the
-    one from before).
+    one from before); ``adapter_hash`` is the adapter in force afterwards, which a completed round
+    of kind ``keys`` leaves as it was.
 
     Source: protocols/README.md, section "A round".
     """
 
     round: int
+    kind: str
     outcome: str
     reason: str
     adapter_hash: bytes

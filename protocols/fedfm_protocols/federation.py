@@ -57,8 +57,13 @@ class Federation:
 
     @property
     def masked(self) -> bool:
-        """Whether uploads carry masks; only suite ``clear`` does without."""
-        return self.charter.suite != "clear"
+        """Whether uploads carry masks, which hide each of them from whoever can open the sum."""
+        return self.charter.suite in ("masked", "layered")
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether uploads are encrypted, which hides their sum from whoever adds them up."""
+        return self.charter.suite in ("sealed", "layered")
 
     @property
     def sparse(self) -> bool:

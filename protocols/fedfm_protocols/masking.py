@@ -21,9 +21,10 @@ from fedfm_crypto.agreement import AgreementKey
 from fedfm_crypto.hashing import hash_parts
 from fedfm_crypto.kdf import derive_key
 from fedfm_crypto.labels import Label
-from fedfm_crypto.mask import Sign, add_masks
+from fedfm_crypto.mask import Sign
 from fedfm_crypto.random_source import RandomSource
 from fedfm_crypto.secret import Secret
+from fedfm_protocols.encryption import KeyContribution
 
 Words = NDArray[np.uint32]
 
@@ -47,10 +48,13 @@ class RoundSecrets:
     steps: tuple[StepSecrets, ...]
     nonce: Secret
     graph_nonce: Secret
+    contribution: KeyContribution | None = field(default=None, repr=False)
 
     @classmethod
-    def draw(cls, steps: int, random: RandomSource) -> RoundSecrets:
-        """Fresh secrets for a round of ``steps`` steps."""
+    def draw(
+        cls, steps: int, random: RandomSource, contribution: KeyContribution | None = None
+    ) -> RoundSecrets:
+        """Fresh secrets for a round of ``steps`` steps; ``contribution`` where it makes a key."""
         return cls(
             share_key=AgreementKey.generate(random),
             steps=tuple(
@@ -58,6 +62,7 @@ class RoundSecrets:
             ),
             nonce=Secret(random(32)),
             graph_nonce=Secret(random(32)),
+            contribution=contribution,
         )
 
 
@@ -103,28 +108,25 @@ def pair_sign(own: str, peer: str) -> Sign:
     return 1 if own < peer else -1
 
 
-def mask(
-    words: Words,
+def mask_keys(
     *,
     context: bytes,
     client: str,
     step: int,
     secrets: StepSecrets,
     peers: Mapping[str, bytes],
-    lane_bits: int,
-) -> None:
-    """Add, in place, the self-mask and the pairwise masks with all ``peers`` (name -> public
-    mask key; the client itself is skipped)."""
+) -> list[tuple[Secret, Sign]]:
+    """What an update is masked with: keys and signs of its self-mask and of the pairwise masks
+    with all ``peers`` (name -> public mask key; the client itself is skipped)."""
     masks: list[tuple[Secret, Sign]] = [(self_mask_key(context, client, step, secrets.seed), 1)]
     for peer, public in peers.items():
         if peer != client:
             key = pairwise_mask_key(context, client, secrets.mask_key, peer, public, step)
             masks.append((key, pair_sign(client, peer)))
-    add_masks(words, masks, lane_bits)
+    return masks
 
 
-def peel(
-    total: Words,
+def peeling_keys(
     *,
     context: bytes,
     step: int,
@@ -132,23 +134,18 @@ def peel(
     removed_keys: Mapping[str, AgreementKey],
     neighbours: Callable[[str], Collection[str]],
     public_keys: Mapping[str, bytes],
-    lane_bits: int,
-) -> None:
-    """Take the masks off the sum of the accepted uploads, in place.
+) -> Iterator[tuple[Secret, Sign]]:
+    """What takes the masks off the sum of the accepted uploads when it is added to it.
 
     ``seeds`` has the rebuilt seed of every accepted client; ``removed_keys`` the rebuilt mask key
     of every dealer that is not in the sum, whose pairwise masks with its ``neighbours`` therefore
     did not cancel.  ``public_keys`` are all dealers' public mask keys.
     """
-
-    def masks() -> Iterator[tuple[Secret, Sign]]:
-        for client, seed in seeds.items():
-            yield self_mask_key(context, client, step, seed), -1
-        for removed, own_key in removed_keys.items():
-            for client in neighbours(removed):
-                if client in seeds:
-                    public = public_keys[client]
-                    key = pairwise_mask_key(context, removed, own_key, client, public, step)
-                    yield key, pair_sign(removed, client)
-
-    add_masks(total, masks(), lane_bits)
+    for client, seed in seeds.items():
+        yield self_mask_key(context, client, step, seed), -1
+    for removed, own_key in removed_keys.items():
+        for client in neighbours(removed):
+            if client in seeds:
+                public = public_keys[client]
+                key = pairwise_mask_key(context, removed, own_key, client, public, step)
+                yield key, pair_sign(removed, client)

@@ -25,23 +25,28 @@ from fedfm_crypto.codec import (
 from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import CodecError
 from fedfm_protocols.errors import MalformedMessage
+from fedfm_protocols.key_messages import (
+    KeyDealing,
+    KeyDelivery,
+    KeyOpening,
+    KeyRequest,
+    OpeningEnvelopes,
+    WrappedKey,
+)
+from fedfm_protocols.message_fields import (
+    MAX_PARTICIPANTS,
+    MAX_REASON_BYTES,
+    MAX_SEALED_BYTES,
+    MAX_STEPS,
+    EncodedEnvelope,
+    EncodedEnvelopes,
+    Names,
+    Note,
+    Proof,
+    ShareValue,
+    Words,
+)
 
-MAX_PARTICIPANTS = 4096
-MAX_STEPS = 1024
-MAX_NOTE_BYTES = 65536
-MAX_ENVELOPE_BYTES = 131_072
-MAX_SEALED_BYTES = 262_144
-MAX_WORDS_BYTES = 1 << 30
-MAX_REASON_BYTES = 512
-SHARE_VALUE_BYTES = 33
-
-Names = Annotated[tuple[Name, ...], MaxCount(MAX_PARTICIPANTS)]
-Note = Annotated[bytes, MaxLength(MAX_NOTE_BYTES)]
-EncodedEnvelope = Annotated[bytes, MaxLength(MAX_ENVELOPE_BYTES)]
-EncodedEnvelopes = Annotated[tuple[EncodedEnvelope, ...], MaxCount(MAX_PARTICIPANTS)]
-Proof = Annotated[tuple[Bytes32, ...], MaxCount(64)]
-Words = Annotated[bytes, MaxLength(MAX_WORDS_BYTES)]
-ShareValue = Annotated[bytes, MaxLength(SHARE_VALUE_BYTES)]
 Kind = Annotated[str, MaxLength(16)]
 Reason = Annotated[str, MaxLength(MAX_REASON_BYTES)]
 
@@ -80,13 +85,15 @@ class KeyOffer:
     ``share_key`` seals shares between clients; ``steps`` holds one mask key and one seed
     commitment per step, never shared between steps; ``nonce_commitment`` fixes the client's part
     of the beacon before anybody's keys are known, ``graph_commitment`` its part of the masking
-    graph's randomness (zeros on the complete graph, which needs none).
+    graph's randomness (zeros on the complete graph, which needs none).  In a round of kind
+    ``keys``, ``key_commitment`` fixes its part of the collective key (else zeros).
     """
 
     share_key: Bytes32
     steps: Annotated[tuple[StepOffer, ...], MaxCount(MAX_STEPS)]
     nonce_commitment: Bytes32
     graph_commitment: Bytes32
+    key_commitment: Bytes32
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +192,11 @@ class ShareDelivery:
 
 @dataclass(frozen=True, slots=True)
 class UploadHash:
-    """Step 4a, client: SHA-256 of the Upload body it will send; refers to the dealers' hash."""
+    """Step 4a, client: SHA-256 of the Upload body it will send, and of the WrappedKey body (zeros
+    without encryption); refers to the dealers' hash."""
 
     upload_hash: Bytes32
+    wrap_hash: Bytes32
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,15 +208,18 @@ class UploadSet:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """Step 4c, client: the protected update as packed lanes; refers to the UploadSet."""
+    """Step 4c, client: the protected update, as packed lanes or as a ciphertext; refers to the
+    UploadSet."""
 
     words: Words = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """Step 8, coordinator to all: whose uploads are summed, whose are not (both sorted)."""
+    """Step 8, coordinator to all: whose uploads are summed, whose are not (both sorted), and the
+    hash of the UploadSet that they were committed in, so that a vote binds it too."""
 
+    upload_set: Bytes32
     accepted: Names
     removed: Names
 
@@ -251,7 +263,8 @@ class Unmask:
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """Step 12, coordinator to all: the opened sum as packed lanes.
+    """Step 12, coordinator to all: the sum without its masks, as packed lanes; with encryption
+    still a ciphertext, and ``openings`` are the signed KeyOpenings of one active set.
 
     The salt keeps the body's hash, which is signed and logged, from confirming a guess at the
     sum.  ``accepted`` is the number of updates in it.
@@ -260,6 +273,7 @@ class Aggregate:
     salt: Bytes32 = field(repr=False)
     accepted: U32
     words: Words = field(repr=False)
+    openings: OpeningEnvelopes
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +327,8 @@ class Hello:
     """Client after every (re)connection: where it stands, so that the coordinator can resend.
 
     ``last_round`` is the last round whose outcome it has applied; ``round`` and ``received`` say
-    how many coordinator envelopes of which round it holds.
+    how many coordinator envelopes of which round it holds; ``key_epoch`` and ``key_hash`` name the
+    collective key that it holds (zeros for none).
 
     Source: protocols/README.md, section "Catching up".
     """
@@ -323,6 +338,8 @@ class Hello:
     round: U32
     received: U32
     log_size: U32
+    key_epoch: U32
+    key_hash: Bytes32
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,13 +347,15 @@ class CatchUpRound:
     """One completed round that a client missed, with everything needed to check and repeat it.
 
     ``opened`` is the signed RoundOpen, ``roster_hash`` the SHA-256 of its KeyRoster body,
-    ``aggregate`` the Aggregate body and ``acks`` a quorum's acknowledgements of it.
+    ``key_hash`` that of its epoch (zeros without encryption), ``aggregate`` the Aggregate body and
+    ``acks`` a quorum's acknowledgements of it.
 
     Source: protocols/README.md, section "Catching up".
     """
 
     opened: EncodedEnvelope
     roster_hash: Bytes32
+    key_hash: Bytes32
     aggregate: Words
     acks: EncodedEnvelopes
 
@@ -359,13 +378,18 @@ Body = (
     | GraphNonces
     | ShareBundle
     | ShareDelivery
+    | KeyDealing
+    | KeyDelivery
     | UploadHash
     | UploadSet
     | Upload
+    | WrappedKey
     | Cohort
     | CohortVote
     | CohortProof
     | Unmask
+    | KeyRequest
+    | KeyOpening
     | Aggregate
     | RoundAck
     | RoundClose

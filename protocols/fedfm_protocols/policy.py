@@ -22,7 +22,7 @@ class SitePolicy:
     Source: protocols/README.md, section "Charter".
     """
 
-    suites: tuple[str, ...] = ("masked",)
+    suites: tuple[str, ...] = ("layered",)
     min_clients: int = 3
     min_colluding: int = 1
     min_accepted: int = 3

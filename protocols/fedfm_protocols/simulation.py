@@ -24,13 +24,15 @@ from fedfm_protocols.checks import open_signed_set
 from fedfm_protocols.client import client_step, leave_round
 from fedfm_protocols.client_session import ClientContext
 from fedfm_protocols.client_states import ClientMemory, ClientSite, ClientState, Idle
+from fedfm_protocols.context import KEYS, TRAIN
 from fedfm_protocols.coordinator import RoundOpening, coordinator_step, open_round
 from fedfm_protocols.coordinator_states import (
-    PHASES,
+    CollectiveKey,
     CoordinatorContext,
     CoordinatorSite,
     CoordinatorState,
     Finished,
+    phase_of,
 )
 from fedfm_protocols.effects import (
     AdapterComputed,
@@ -46,6 +48,7 @@ from fedfm_protocols.effects import (
     Train,
     UpdateReady,
 )
+from fedfm_protocols.encryption import Encryption
 from fedfm_protocols.errors import DivergenceError, MessageRefused, ProtocolError, RoundViolation
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.shared_sets import SharedSets
@@ -90,8 +93,9 @@ class Simulation:
     """Clients and coordinator of one federation.
 
     ``updates`` gives every client's update (flat float array of the charter's number of values);
-    ``intercept`` is the network.  The new adapter's hash is the hash of old hash and sum, so that
-    clients agree on it exactly if they were given the same sum.
+    ``intercept`` is the network; ``encryption`` is needed in the suites that encrypt.  The new
+    adapter's hash is the hash of old hash and sum, so that clients agree on it exactly if they
+    were given the same sum.
 
     For hundreds of clients: with ``shared_sets`` each distinct signed set is verified once for all
     of them; without ``keep_messages`` what is sent and received is not kept
@@ -111,23 +115,30 @@ class Simulation:
         *,
         shared_sets: SharedSets | None = None,
         keep_messages: bool = True,
+        encryption: Encryption | None = None,
     ) -> None:
         self.federation = federation
         self.updates = updates
         self._keep_messages = keep_messages
         self.intercept = intercept
-        self.coordinator = CoordinatorContext(CoordinatorSite(coordinator_key, federation), random)
+        self.encryption = encryption
+        self.coordinator = CoordinatorContext(
+            CoordinatorSite(coordinator_key, federation), random, encryption
+        )
         adapter = bytes.fromhex(federation.charter.initial_adapter)
         memory = ClientMemory(0, 0, 0, adapter, NOTHING_SEEN)
         self._shared_sets = shared_sets
         open_set = open_signed_set if shared_sets is None else shared_sets
         self.clients = {
             name: SimulatedClient(
-                ClientContext(ClientSite(name, key, federation), random, open_set), Idle(memory)
+                ClientContext(ClientSite(name, key, federation), random, encryption, open_set),
+                Idle(memory),
             )
             for name, key in client_keys.items()
         }
         self.adapter_hash = adapter
+        self.key: CollectiveKey | None = None
+        self._last_epoch = 0
         self.refused: list[ProtocolError] = []
         self.coordinator_cpu_s = 0.0
         self.coordinator_received: list[Envelope] = []
@@ -140,20 +151,27 @@ class Simulation:
         number: int,
         *,
         invited: tuple[str, ...] | None = None,
+        kind: str = TRAIN,
         checkpoint: CheckpointSeen = NOTHING_SEEN,
         note: bytes = b"",
         consistency: tuple[bytes, ...] = (),
     ) -> Finished:
-        """Run one round to its end and return how it ended."""
+        """Run one round to its end and return how it ended.
+
+        One of kind ``keys`` makes the next epoch's key; the others use the last key made.
+        """
         opening = RoundOpening(
             round=number,
-            kind="train",
+            kind=kind,
             invited=invited or self.federation.clients,
             adapter_hash=self.adapter_hash,
             checkpoint=checkpoint,
             checkpoint_note=note,
             consistency=consistency,
+            key_epoch=self._epoch(kind),
+            key=None if kind == KEYS else self.key,
         )
+        self._last_epoch = max(self._last_epoch, opening.key_epoch)
         started = time.process_time()
         opened = open_round(self.coordinator, opening)
         self.coordinator_cpu_s += time.process_time() - started
@@ -163,8 +181,14 @@ class Simulation:
             self._drain()
             if isinstance(self.state, Finished):
                 self.adapter_hash = self.state.adapter_hash
+                self.key = self.state.key or self.key
                 return self.state
-            self._tell_coordinator(Deadline(PHASES[type(self.state)]))
+            self._tell_coordinator(Deadline(phase_of(self.state)))
+
+    def _epoch(self, kind: str) -> int:
+        if kind == KEYS:
+            return self._last_epoch + 1
+        return 0 if self.key is None else self.key.epoch
 
     def _drain(self) -> None:
         while self._queue:

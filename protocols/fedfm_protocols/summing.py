@@ -1,27 +1,61 @@
-"""Adding masked uploads, and taking the masks off the sum once a quorum has agreed to.
+"""Adding protected uploads, and taking the masks off the sum once a quorum has agreed to.
 
-Source: protocols/README.md, steps 4c, 11 and 12.  Words are uint32 arrays of shape ``[values]``.
+Source: protocols/README.md, steps 4c, 11 and 12.  Words are uint32 arrays of shape ``[values]``;
+with encryption the sum is a ciphertext before and after.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from fedfm_crypto.agreement import AgreementKey
 from fedfm_crypto.errors import CodecError, CryptoError
-from fedfm_crypto.lanes import add_lanes, unpack_lanes
+from fedfm_crypto.lanes import add_lanes, pack_lanes, unpack_lanes
+from fedfm_crypto.mask import Sign, add_masks
 from fedfm_crypto.secret import Secret
 from fedfm_protocols import masking, shares
+from fedfm_protocols.encryption import Encryption
 from fedfm_protocols.errors import MalformedMessage, RoundAborted
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.masking import Words
 from fedfm_protocols.messages import Cohort, KeyOffer, Unmask, Upload
 from fedfm_protocols.neighbourhood import Neighbourhoods
 
+Total = Any
+"""A protected sum: words of shape ``[values]``, or what :class:`Encryption` adds ciphertexts in."""
+
+
+def add_upload(
+    federation: Federation,
+    encryption: Encryption | None,
+    total: Total | None,
+    upload: Upload,
+    sender: str,
+) -> Total:
+    """A new total: ``total`` plus a client's protected update.
+
+    Raises
+    ------
+    MalformedMessage
+        if the update is not what the charter's number of values takes, or out of range.
+    """
+    lane_bits, values = federation.lanes.lane_bits, federation.charter.quantiser.values
+    if encryption is not None and federation.encrypted:
+        try:
+            encryption.check_upload(upload.words, values, lane_bits)
+        except CryptoError as error:
+            raise MalformedMessage(f"upload of {sender}: {error}") from error
+        return encryption.add(total, upload.words)
+    words = read_words(upload, federation, sender)
+    if total is not None:
+        add_lanes(words, total, lane_bits)
+    return words
+
 
 def read_words(upload: Upload, federation: Federation, sender: str) -> Words:
-    """The words of an upload, checked for length.
+    """The words of an upload without encryption, checked for length.
 
     Raises
     ------
@@ -39,14 +73,6 @@ def read_words(upload: Upload, federation: Federation, sender: str) -> Words:
         return unpack_lanes(upload.words, federation.lanes.lane_bits)
     except (CryptoError, CodecError) as error:
         raise MalformedMessage(f"upload of {sender} does not unpack: {error}") from error
-
-
-def add_upload(total: Words | None, words: Words, lane_bits: int) -> Words:
-    """A new array: ``total`` plus ``words`` modulo ``2**lane_bits``."""
-    result = words.copy()
-    if total is not None:
-        add_lanes(result, total, lane_bits)
-    return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +131,11 @@ class Opening:
                 collected.setdefault(entry.dealer, []).append((x, entry.value))
         return collected
 
-    def open_sum(self, total: Words, reveals: Mapping[str, Unmask]) -> Words:
-        """The plain sum: a copy of ``total`` with every mask taken off.
+    def peel(
+        self, encryption: Encryption | None, total: Total, reveals: Mapping[str, Unmask]
+    ) -> bytes:
+        """``total`` with every mask taken off, as an Aggregate carries it: the plain sum, or the
+        ciphertext of it, from which the masks come off without anybody seeing what is left.
 
         Raises
         ------
@@ -114,12 +143,18 @@ class Opening:
             if a secret cannot be rebuilt; names the dealer, who signed shares that do not fit
             its own public key or commitment.
         """
-        opened = total.copy()
-        if not self.federation.masked:
-            return opened
+        masks = self._masks(reveals) if self.federation.masked else ()
+        lane_bits = self.federation.lanes.lane_bits
+        if encryption is not None and self.federation.encrypted:
+            values = self.federation.charter.quantiser.values
+            return encryption.peel(total, masks, values, lane_bits)
+        words = total.copy()
+        add_masks(words, masks, lane_bits)
+        return pack_lanes(words, lane_bits)
+
+    def _masks(self, reveals: Mapping[str, Unmask]) -> Iterable[tuple[Secret, Sign]]:
         collected = self._collect(reveals)
-        masking.peel(
-            opened,
+        return masking.peeling_keys(
             context=self.context,
             step=self.step,
             seeds={name: self._seed(name, collected[name]) for name in self.cohort.accepted},
@@ -128,9 +163,7 @@ class Opening:
             },
             neighbours=self.hood.of,
             public_keys={n: o.steps[self.step].mask_key for n, o in self.offers.items()},
-            lane_bits=self.federation.lanes.lane_bits,
         )
-        return opened
 
     def _rebuild(self, dealer: str, found: list[tuple[int, bytes]], what: str) -> Secret:
         try:

@@ -98,6 +98,22 @@ class Thresholds:
         return self.colluding + 1
 
     @property
+    def committee(self) -> int:
+        """How many clients hold shares of the collective key (suites with encryption): all, or in
+        a large federation enough that ``key_threshold`` honest ones stay when the colluding
+        refuse and the tolerated dropouts are gone.  Colluders alone are always too few to open
+        anything, whoever is on it."""
+        if not self.sparse:
+            return self.clients
+        return min(self.clients, 2 * self.colluding + 1 + self.dropouts)
+
+    @property
+    def key_dealers(self) -> int:
+        """How many must contribute to a collective key: the colluders never by themselves, and
+        enough that ``key_threshold`` honest holders remain."""
+        return 2 * self.colluding + 1 if self.sparse else self.vote_quorum
+
+    @property
     def min_honest(self) -> int:
         """Honest survivors that noise may be calibrated to: n - c_max - d_max."""
         return self.clients - self.colluding - self.dropouts

@@ -32,7 +32,9 @@ class TaskKind(StrEnum):
 class SuiteName(StrEnum):
     """Protection suites of this version."""
 
+    layered = "layered"
     masked = "masked"
+    sealed = "sealed"
     clear = "clear"
 
 
@@ -119,7 +121,7 @@ def new(
     label_column: LabelColumnOption = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of training.")] = 3,
     suite: Annotated[SuiteName, typer.Option("--suite", help="Protection of updates.")] = (
-        SuiteName.masked
+        SuiteName.layered
     ),
     colluding: Annotated[
         int, typer.Option("--colluding", help="Clients that may conspire with the coordinator.")
@@ -142,8 +144,14 @@ def new(
         ),
     ] = None,
     lane_bits: Annotated[
-        int, typer.Option("--lane-bits", metavar="24|32", help="Bits per value on the wire.")
-    ] = 32,
+        int | None,
+        typer.Option(
+            "--lane-bits",
+            metavar="24|32",
+            help="Bits per value on the wire [default: 24 where that leaves the scale fine "
+            "enough, else 32].",
+        ),
+    ] = None,
     training: Annotated[
         Path | None,
         typer.Option(

@@ -37,7 +37,7 @@ def demo(
         ),
     ] = None,
     suite: Annotated[SuiteName, typer.Option("--suite", help="Protection of updates.")] = (
-        SuiteName.masked
+        SuiteName.layered
     ),
     privacy: Annotated[
         PrivacyMode, typer.Option("--privacy", help="Differential privacy of the adapter.")

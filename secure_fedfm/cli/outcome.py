@@ -69,6 +69,7 @@ EXTRA_OF = {
     "tokenizers": "federation",
     "huggingface_hub": "federation",
     "peft": "federation",
+    "opacus": "federation",
     "accelerate": "federation",
     "zmq": "federation",
     "pyarrow": "federation",

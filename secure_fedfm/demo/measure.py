@@ -14,6 +14,7 @@ import torch
 
 from fedfm_protocols.catchup import verify_catch_up
 from fedfm_protocols.federation import Federation
+from fedfm_protocols.key_ring import KeyRing
 from fedfm_protocols.messages import CatchUp
 from secure_fedfm.demo.workspace import Workspace
 from secure_fedfm.learning.adapter_state import Adapter
@@ -22,6 +23,8 @@ from secure_fedfm.learning.evaluate import AdapterEvaluator, evaluate_folder
 from secure_fedfm.learning.learner import load_adapted
 from secure_fedfm.learning.server_optimiser import AdapterUpdater
 from secure_fedfm.learning.training import TrainingProgress
+from secure_fedfm.services.client_memory import ClientJournal
+from secure_fedfm.services.encryption import encryption_for
 from secure_fedfm.services.evidence import catch_up_records
 from secure_fedfm.services.learning_specs import LearningSpecs
 
@@ -71,9 +74,19 @@ def _every_round(say: Callable[[str], None]) -> Callable[[int, TrainingProgress]
     return progress
 
 
+def _keys_of_a_client(workspace: Workspace, federation: Federation) -> KeyRing:
+    database = workspace.sites[workspace.clients[0]].database()
+    try:
+        memory = ClientJournal(database, federation.charter_hash.hex()).recall()
+    finally:
+        database.close()
+    return KeyRing() if memory is None else memory.keys
+
+
 def _adapters(workspace: Workspace, federation: Federation, specs: LearningSpecs) -> list[Adapter]:
-    """The adapter before round 1 and after every completed round, repeated from the opened sums
-    exactly as a client that catches up repeats them."""
+    """The adapter before round 1 and after every completed round, repeated from the sums exactly
+    as a client that catches up repeats them: with encryption the coordinator's records alone would
+    not do, a client's key ring is needed to open them."""
     model = load_adapted(specs.model, specs.adapter, specs.task)
     updater = AdapterUpdater(model.layout, specs.optimiser)
     adapters = [model.state()]
@@ -83,6 +96,8 @@ def _adapters(workspace: Workspace, federation: Federation, specs: LearningSpecs
         CatchUp(tuple(catch_up_records(workspace.coordinator))),
         last_applied=0,
         adapter_hash=adapters[0].hash(),
+        keys=_keys_of_a_client(workspace, federation),
+        encryption=encryption_for(federation),
     ):
         mean = (missed.total / missed.accepted).astype("float32")
         adapter, optimiser = updater.apply(adapters[-1], optimiser, mean)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fedfm_protocols.charter import Suite
 from secure_fedfm.errors import ConfigurationError
 
 DEFAULT_OUT = Path("runs/demo")
@@ -32,7 +33,7 @@ class DemoOptions:
 
     clients: int = 5
     rounds: int | None = None
-    suite: Literal["masked", "clear"] = "masked"
+    suite: Suite = "layered"
     privacy: Literal["none"] = "none"
     data: str | None = None
     text_column: str | None = None

@@ -36,7 +36,8 @@ _LOADED = ".default"  # PEFT's name for the one adapter while it is in memory
 class BlockStack:
     """The transformer blocks of a model: `getattr(owner, attribute)` is their ModuleList.
 
-    `first_adapted` is the index of the lowest block with a LoRA layer: all below is constant.
+    `first_adapted` is the index of the lowest block with a LoRA layer: all below is constant. It
+    is the number of blocks if there is no such layer (a head trained alone).
     """
 
     owner: nn.Module
@@ -54,9 +55,10 @@ class AdaptedModel:
     """A base model with its LoRA layers and, for the encoder family, a linear head.
 
     Attributes:
-        base: what it was built on. peft: the PEFT model. head: the linear head, or None.
-        scorer: calls the two on a batch. layout: layout of the trained tensors.
-        stack: the transformer blocks. config: the PEFT configuration as it will be exported.
+        base: what it was built on. peft: the PEFT model, or the plain one under a head alone.
+        head: the linear head, or None. scorer: calls the two on a batch.
+        layout: layout of the trained tensors. stack: the transformer blocks.
+        config: the PEFT configuration as it will be exported, None without LoRA layers.
     """
 
     def __init__(self, base: BaseModel, spec: AdapterSpec, task: TaskSpec) -> None:
@@ -68,10 +70,12 @@ class AdaptedModel:
         self.base = base
         path, count = _find_blocks(base.module)
         first = max(0, count - spec.last_layers) if spec.last_layers else 0
-        targets = _target_names(base.module, spec, path, first)
-        self.config = _peft_config(base, spec, targets)
-        with torch.random.fork_rng(devices=[]), quiet_peft():
-            self.peft: Any = peft.get_peft_model(base.module, self.config)
+        targets = [] if spec.head_only else _target_names(base.module, spec, path, first)
+        self.config: Any = _peft_config(base, spec, targets) if targets else None
+        self.peft: Any = base.module
+        if targets:
+            with torch.random.fork_rng(devices=[]), quiet_peft():
+                self.peft = peft.get_peft_model(base.module, self.config)
         self.peft.eval()
         self.head: nn.Linear | None = None
         if base.family == "encoder":
@@ -80,7 +84,7 @@ class AdaptedModel:
         self.stack = BlockStack(
             base.module.get_submodule(owner_path),
             attribute,
-            min(_block_of(t, path) for t in targets),
+            min((_block_of(t, path) for t in targets), default=count),
         )
         self.scorer = Scorer(base.family, self.peft, self.head)
         self._parameters = self._collect(spec)
@@ -115,6 +119,11 @@ class AdaptedModel:
             else:  # a native head that the weights file does hold goes on from there
                 tensors[name] = parameter.detach().numpy().copy()
         return Adapter(tensors)
+
+    @property
+    def head_only(self) -> bool:
+        """Whether nothing but the linear head is trained."""
+        return self.config is None
 
     def state(self) -> Adapter:
         """The adapter as it is now, copied out."""

@@ -30,6 +30,7 @@ class Batch:
         rows: indices into the encoded rows, int64 array (B,).
         input_ids, attention_mask: int64 (B, L). labels: int64 (B,), zeros for causal-lm.
         hidden: float32 (B, L, H), cached input of the first adapted block, or None.
+        pooled: float32 (B, H), cached input of a head that is trained alone, or None.
     """
 
     rows: RowIndices
@@ -37,6 +38,7 @@ class Batch:
     attention_mask: torch.Tensor
     labels: torch.Tensor
     hidden: torch.Tensor | None = None
+    pooled: torch.Tensor | None = None
 
 
 class EncodedRows:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from fedfm_crypto.random_source import RandomSource, system_random
 from secure_fedfm.learning.adapter import AdaptedModel
 from secure_fedfm.learning.adapter_state import Adapter
 from secure_fedfm.learning.dataset import Dataset
@@ -17,11 +18,13 @@ from secure_fedfm.learning.model import load_base
 from secure_fedfm.learning.plan import TrainingPlan
 from secure_fedfm.learning.specs import AdapterSpec, ModelSpec, TaskSpec
 from secure_fedfm.learning.training import (
+    PreparedRows,
     TrainingProgress,
     new_optimiser,
     prepare_rows,
     train_round,
 )
+from secure_fedfm.privacy.plan import PrivatePlan
 
 
 def train_centrally(
@@ -35,23 +38,75 @@ def train_centrally(
     location: Path | None = None,
     caching: Progress | None = None,
     progress: Callable[[int, TrainingProgress], None] | None = None,
+    private: PrivatePlan | None = None,
+    random: RandomSource = system_random,
 ) -> Adapter:
     """Train on the pooled rows for `rounds * plan.epochs` passes from the same initial adapter.
 
     Args:
         caching: called with (rows cached, rows). progress: called with (round, where it stands).
+        private: train by DP-SGD: `private.pooled(institutions)` has the clients' noise multiplier,
+            sampling rate and steps, so the same epsilon. random: its CSPRNG.
 
     Raises:
         DataError, ModelError: as for `LocalLearner`.
     """
     adapted = AdaptedModel(load_base(model, task, adapter, location), adapter, task)
+    if private is None:
+        one_round = _plain_round(adapted, plan)
+    else:
+        one_round = _private_round(adapted, plan, private, random, task)
     rows = prepare_rows(adapted, data, task.labels, plan.max_tokens, progress=caching)
-    optimiser = new_optimiser(adapted, plan)
     for number in range(1, rounds + 1):
 
         def report(step: TrainingProgress, number: int = number) -> None:
             if progress is not None:
                 progress(number, step)
 
-        train_round(adapted, rows, plan, number, "central", optimiser=optimiser, progress=report)
+        one_round(rows, number, report)
     return adapted.state()
+
+
+_Report = Callable[[TrainingProgress], None]
+_Round = Callable[[PreparedRows, int, _Report], None]
+
+
+def _plain_round(model: AdaptedModel, plan: TrainingPlan) -> _Round:
+    optimiser = new_optimiser(model, plan)
+
+    def train(rows: PreparedRows, number: int, report: _Report) -> None:
+        train_round(model, rows, plan, number, "central", optimiser=optimiser, progress=report)
+
+    return train
+
+
+def _private_round(
+    model: AdaptedModel,
+    plan: TrainingPlan,
+    private: PrivatePlan,
+    random: RandomSource,
+    task: TaskSpec,
+) -> _Round:
+    # Imported here: without a private plan nobody needs Opacus.
+    from secure_fedfm.privacy.dp_sgd import (  # noqa: PLC0415
+        new_private_optimiser,
+        train_private_round,
+    )
+    from secure_fedfm.privacy.gate import check_model  # noqa: PLC0415
+
+    check_model(model, task, plan.max_tokens)
+    optimiser = new_private_optimiser(model, private)
+
+    def train(rows: PreparedRows, number: int, report: _Report) -> None:
+        train_private_round(
+            model,
+            rows,
+            plan,
+            private,
+            number,
+            random=random,
+            optimiser=optimiser,
+            progress=report,
+        )
+
+    return train

@@ -72,8 +72,10 @@ def load_exported(folder: Path, location: Path | None = None) -> tuple[Scorer, A
     manifest = read_manifest(folder)
     base = load_base(manifest.model, manifest.task, manifest.adapter, location)
     try:
-        with quiet_peft():
-            module = peft.PeftModel.from_pretrained(base.module, folder)
+        module: Any = base.module
+        if not manifest.adapter.head_only:
+            with quiet_peft():
+                module = peft.PeftModel.from_pretrained(base.module, folder)
     # PEFT answers a damaged folder with ValueError, KeyError, RuntimeError and others.
     except Exception as error:
         raise ModelError(

@@ -1,6 +1,7 @@
 """The adapter as it leaves the federation: a normal PEFT folder, and what PEFT has no place for.
 
 adapter_config.json, adapter_model.safetensors   PEFT's own; PeftModel.from_pretrained loads them
+                       (a head trained alone: no config, and no tensor in the other)
 head.safetensors       the linear head, "weight" (C, H) and "bias" (C,); encoder family only
 labels.json            the labels in class order
 secure_fedfm.json      model pin, task, adapter and token limit: what `evaluate` needs
@@ -53,7 +54,8 @@ def export_adapter(
     model.load(adapter)  # refuses a misfit before anything is written
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_config(folder, model, manifest.model.name)
+        if not model.head_only:
+            _write_config(folder, model, manifest.model.name)
         save_file(adapter.peft_tensors(), folder / ADAPTER_FILE, metadata={"format": "pt"})
         if adapter.head_tensors():
             save_file(adapter.head_tensors(), folder / HEAD_FILE, metadata={"format": "pt"})

@@ -27,6 +27,9 @@ class Scorer:
 
     def scores(self, batch: Batch) -> torch.Tensor:
         """Class scores (B, C), or for causal-lm the token scores (B, L, V)."""
+        if self.head is not None and batch.pooled is not None:
+            known: torch.Tensor = self.head(batch.pooled)
+            return known
         options = {"use_cache": False} if self.family == "causal-lm" else {}
         output = self.module(
             input_ids=batch.input_ids, attention_mask=batch.attention_mask, **options

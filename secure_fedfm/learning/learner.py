@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from fedfm_crypto.random_source import RandomSource, system_random
 from secure_fedfm.learning.adapter import AdaptedModel
 from secure_fedfm.learning.adapter_state import Adapter
 from secure_fedfm.learning.dataset import Dataset
@@ -21,6 +22,7 @@ from secure_fedfm.learning.training import (
     prepare_rows,
     train_round,
 )
+from secure_fedfm.privacy.plan import PrivatePlan
 
 
 def load_adapted(
@@ -38,7 +40,9 @@ class LocalLearner:
     """Trains on one client's rows. Holds the only copy of them that learning makes.
 
     `train` is a function of (adapter, round number) for a given client: the model's own state
-    between calls does not matter, so a restarted client repeats a round exactly.
+    between calls does not matter, so a restarted client repeats a round exactly. Not so with a
+    private plan: there every call draws fresh randomness and is a release of its own, which the
+    caller has charged to the ledger before.
     """
 
     def __init__(
@@ -52,6 +56,8 @@ class LocalLearner:
         client: str,
         location: Path | None = None,
         threads: int | None = None,
+        private: PrivatePlan | None = None,
+        random: RandomSource = system_random,
     ) -> None:
         """
         Args:
@@ -59,6 +65,8 @@ class LocalLearner:
             location: folder of the base model, where it is not found by name.
             threads: torch's threads in this process (a process-wide setting); None leaves it. Use
                 1 where clients share cores: waiting threads spin, and many of them cost tenfold.
+            private: train by DP-SGD with these settings; None trains without privacy.
+            random: CSPRNG of private training (sampling, dither, noise).
 
         Raises:
             DataError: a label that the task does not list (before any model is loaded).
@@ -68,6 +76,7 @@ class LocalLearner:
         self._specs = (model, adapter, task)
         self._plan, self._data, self._client = plan, data, client
         self._location, self._threads = location, threads
+        self._private, self._random = private, random
         self._model: AdaptedModel | None = None
         self._initial: Adapter | None = None
         self._rows: PreparedRows | None = None
@@ -85,9 +94,15 @@ class LocalLearner:
 
         Raises:
             ModelError: the base model is missing or not the agreed one.
+            PrivacyGateError: private training is asked for and would not protect this model.
         """
         model = self._loaded()
         if self._rows is None:
+            if self._private is not None:
+                # Imported here: without a private plan nobody needs Opacus.
+                from secure_fedfm.privacy.gate import check_model  # noqa: PLC0415
+
+                check_model(model, self._specs[2], self._plan.max_tokens)
             self._rows = prepare_rows(
                 model,
                 self._data,
@@ -122,5 +137,20 @@ class LocalLearner:
         model = self._loaded()
         assert self._rows is not None  # noqa: S101
         model.load(adapter)
-        train_round(model, self._rows, self._plan, round_number, self._client, progress=progress)
+        if self._private is None:
+            train_round(
+                model, self._rows, self._plan, round_number, self._client, progress=progress
+            )
+        else:
+            from secure_fedfm.privacy.dp_sgd import train_private_round  # noqa: PLC0415
+
+            train_private_round(
+                model,
+                self._rows,
+                self._plan,
+                self._private,
+                round_number,
+                random=self._random,
+                progress=progress,
+            )
         return delta(model.layout, adapter, model.state())

@@ -37,11 +37,50 @@ class HiddenStates:
     def attach(self, batch: Batch) -> Batch:
         """The batch with its rows' hidden states, zero where it is padding."""
         count, longest = batch.input_ids.shape
-        hidden = torch.zeros(count, longest, self._values.shape[1])
+        hidden = torch.zeros(count, longest, self._values.shape[1], dtype=self._values.dtype)
         for position, row in enumerate(batch.rows):
             start, length = int(self._starts[row]), int(self._lengths[row])
             hidden[position, :length] = self._values[start : start + length]
         return replace(batch, hidden=hidden)
+
+
+class PooledStates:
+    """What enters a head that is trained alone, for every row: float32 (N, H)."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self._values = values
+
+    def attach(self, batch: Batch) -> Batch:
+        """The batch with its rows' pooled states."""
+        return replace(batch, pooled=self._values[torch.from_numpy(batch.rows)])
+
+
+def compute_pooled_states(
+    rows: EncodedRows,
+    head: nn.Linear,
+    forward: Forward,
+    progress: Progress | None = None,
+) -> PooledStates:
+    """One whole pass over the rows, keeping the input of the head; arguments as below."""
+    values = torch.empty(len(rows), head.in_features, dtype=head.weight.dtype)
+    current: list[torch.Tensor] = []
+
+    def keep(_: nn.Module, args: tuple[Any, ...]) -> None:
+        current[:] = [args[0]]
+
+    hook = head.register_forward_pre_hook(keep)
+    done = 0
+    try:
+        with torch.no_grad():
+            for chosen in rows.in_order_of_length(_CACHING_BATCH):
+                forward(rows.batch(chosen))
+                values[torch.from_numpy(chosen)] = current[0]
+                done += len(chosen)
+                if progress is not None:
+                    progress(done, len(rows))
+    finally:
+        hook.remove()
+    return PooledStates(values)
 
 
 def bytes_needed(rows: EncodedRows, hidden_size: int) -> int:
@@ -63,7 +102,9 @@ def compute_hidden_states(
         progress: called with (rows done, rows in all).
     """
     starts = np.concatenate([[0], np.cumsum(rows.lengths)[:-1]])
-    values = torch.empty(int(rows.lengths.sum()), hidden_size)
+    # float32, but the gate of private training works in double.
+    precision = next(stack.blocks.parameters()).dtype
+    values = torch.empty(int(rows.lengths.sum()), hidden_size, dtype=precision)
     done = 0
     with torch.no_grad():
         for chosen in rows.in_order_of_length(_CACHING_BATCH):

@@ -53,9 +53,7 @@ def model_card(
     table = {
         "Base model": f"{model.name}, weights SHA-256 `{model.sha256}`",
         "Task": task.kind + (f", {len(task.labels)} labels" if task.labels else ""),
-        "Adapter": f"LoRA rank {spec.rank}, alpha {spec.alpha}, "
-        + ("A frozen (FFA-LoRA)" if spec.train == "b-only" else "A and B trained")
-        + f", pooling {spec.pooling}",
+        "Adapter": _adapter(spec),
         "Federation": facts.federation,
         "Data": facts.data,
         "Clients, completed rounds": f"{facts.clients}, {facts.rounds}",
@@ -69,8 +67,8 @@ def model_card(
         "---",
         # JSON strings are YAML strings: no name can break out of the header.
         f"base_model: {json.dumps(model.name)}",
-        "library_name: peft",
-        "tags: [lora, federated-learning]",
+        f"library_name: {'transformers' if spec.head_only else 'peft'}",
+        f"tags: [{'' if spec.head_only else 'lora, '}federated-learning]",
         "---",
         f"# Adapter of the federation {facts.federation}",
         "",
@@ -98,6 +96,13 @@ def model_card(
     return "\n".join(lines)
 
 
+def _adapter(spec: AdapterSpec) -> str:
+    if spec.head_only:
+        return "no LoRA, linear head alone, pooling mean"
+    trained = "A frozen (FFA-LoRA)" if spec.train == "b-only" else "A and B trained"
+    return f"LoRA rank {spec.rank}, alpha {spec.alpha}, {trained}, pooling {spec.pooling}"
+
+
 def _cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())
 
@@ -109,13 +114,16 @@ def _usage(model: ModelSpec, task: TaskSpec, spec: AdapterSpec) -> list[str]:
     if spec.pooling == "mean":
         auto = "AutoModel"
     size = f", num_labels={len(task.labels)}" if auto.endswith("Classification") else ""
+    loaded = f"{auto}.from_pretrained(name{size})"
+    if not spec.head_only:
+        loaded = f"PeftModel.from_pretrained({loaded}, DIR)"
     lines = [
-        "from peft import PeftModel",
+        *([] if spec.head_only else ["from peft import PeftModel"]),
         f"from transformers import {auto}, AutoTokenizer",
         "",
         f"name = {json.dumps(model.name)}",
         "tokenizer = AutoTokenizer.from_pretrained(name)",
-        f"model = PeftModel.from_pretrained({auto}.from_pretrained(name{size}), DIR).eval()",
+        f"model = {loaded}.eval()",
     ]
     if spec.pooling != "mean":
         return lines

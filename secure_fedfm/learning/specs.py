@@ -10,6 +10,7 @@ from secure_fedfm.errors import ConfigurationError
 from secure_fedfm.learning.strict_json import from_json, to_json
 
 ALL_LINEAR = "all-linear"
+HEAD_ONLY = "none"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -72,7 +73,9 @@ class AdapterSpec:
 
     Fields:
         targets: "all-linear" for every linear layer of the adapted blocks, or module names matched
-            from the end as PEFT does ("query", "attention.self.value").
+            from the end as PEFT does ("query", "attention.self.value"); "none" for no LoRA at all:
+            the linear head of pooling "mean" is all that is trained (the baseline of private
+            training; last_layers, rank, alpha and train then say nothing).
         last_layers: only the last so many transformer blocks are adapted; 0 means all of them.
         rank, alpha: the update is (alpha / rank) * B @ A with A of shape (rank, in).
         train: "b-only" freezes A at its public initial value (FFA-LoRA, Sun et al. 2024, arXiv
@@ -92,9 +95,15 @@ class AdapterSpec:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        if isinstance(self.targets, str) and self.targets != ALL_LINEAR:
+        if isinstance(self.targets, str) and self.targets not in (ALL_LINEAR, HEAD_ONLY):
             raise ConfigurationError(
-                f"adapter.targets is {self.targets!r}; expected {ALL_LINEAR!r} or a list of names"
+                f"adapter.targets is {self.targets!r}; expected {ALL_LINEAR!r}, {HEAD_ONLY!r} or "
+                "a list of names"
+            )
+        if self.head_only and self.pooling != "mean":
+            raise ConfigurationError(
+                f"adapter.targets is {HEAD_ONLY!r} with pooling {self.pooling!r}; only pooling "
+                "'mean' has a linear head that can be trained alone"
             )
         if not self.targets or any(not name for name in self.targets):
             raise ConfigurationError("adapter.targets is empty; name at least one module")
@@ -106,6 +115,11 @@ class AdapterSpec:
         ):
             if value < least:
                 raise ConfigurationError(f"adapter.{name} is {value}; expected at least {least}")
+
+    @property
+    def head_only(self) -> bool:
+        """Whether nothing but the linear head is trained."""
+        return self.targets == HEAD_ONLY
 
     def to_json(self) -> dict[str, object]:
         return to_json(self)

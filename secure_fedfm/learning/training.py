@@ -18,9 +18,11 @@ from secure_fedfm.learning.forward import Scorer
 from secure_fedfm.learning.lower_blocks import (
     TOLERANCE,
     HiddenStates,
+    PooledStates,
     Progress,
     bytes_needed,
     compute_hidden_states,
+    compute_pooled_states,
     upper_blocks_only,
 )
 from secure_fedfm.learning.plan import TrainingPlan
@@ -33,10 +35,10 @@ _CHECKED_ROWS = 8
 
 @dataclass(frozen=True)
 class PreparedRows:
-    """Encoded rows, with the lower blocks' results where they could be cached."""
+    """Encoded rows, with the results of what is frozen below where they could be cached."""
 
     encoded: EncodedRows
-    hidden: HiddenStates | None
+    hidden: HiddenStates | PooledStates | None
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -85,7 +87,11 @@ def prepare_rows(
     """
     encoded = EncodedRows(data, labels, model.base.tokenizer, max_tokens)
     width = model.base.hidden_size
-    if model.stack.first_adapted == 0 or bytes_needed(encoded, width) > cache_limit:
+    if model.head_only and model.head is not None and cache_limit:
+        pooled = compute_pooled_states(encoded, model.head, model.scorer.scores, progress)
+        return PreparedRows(encoded, pooled)
+    whole = model.head_only or model.stack.first_adapted == 0
+    if whole or bytes_needed(encoded, width) > cache_limit:
         return PreparedRows(encoded, None)
 
     hidden = compute_hidden_states(encoded, model.stack, width, model.scorer.scores, progress)
@@ -121,8 +127,8 @@ def _same_result(model: AdaptedModel, rows: PreparedRows) -> bool:
 @contextmanager
 def ready(model: AdaptedModel, rows: PreparedRows) -> Iterator[Callable[[RowIndices], Batch]]:
     """Within this context `scores` works on the batches that the yielded function makes."""
-    if rows.hidden is None:
-        yield rows.encoded.batch
+    if not isinstance(rows.hidden, HiddenStates):
+        yield rows.batch
         return
     with upper_blocks_only(model.stack) as use:
 

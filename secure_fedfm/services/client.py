@@ -25,6 +25,7 @@ from fedfm_protocols.checks import check_place, verify_signature
 from fedfm_protocols.client import client_step, leave_round
 from fedfm_protocols.client_session import ClientContext
 from fedfm_protocols.client_states import ClientMemory, ClientSite, ClientState, Idle
+from fedfm_protocols.context import KEYS, NO_HASH
 from fedfm_protocols.effects import (
     AdapterComputed,
     ApplySum,
@@ -63,18 +64,20 @@ from secure_fedfm.learning.training import TrainingProgress
 from secure_fedfm.services.adapter_keeper import AdapterKeeper
 from secure_fedfm.services.client_memory import ClientJournal
 from secure_fedfm.services.client_setup import ClientSetup, export_result, set_up_client
+from secure_fedfm.services.encryption import encryption_for
 from secure_fedfm.services.status import Status, write_status
 from secure_fedfm.storage.site import Site
 from secure_fedfm.transport.client import ClientTransport
 from secure_fedfm.transport.errors import NotConnectedError
+from secure_fedfm.transport.spool import Stored
 
 LOG = logging.getLogger("secure_fedfm.client")
 PROGRESS_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Payload:
-    data: bytes
+class _Arrived:
+    message: Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ class _Failed:
     error: BaseException
 
 
-_Item = _Payload | _Connected | _Failed | Event
+_Item = _Arrived | _Connected | _Failed | Event
 
 
 class _TrainingStopped(Exception):
@@ -105,7 +108,9 @@ class ClientService:
         self._site = site
         self._federation: Federation = setup.federation
         self._context = ClientContext(
-            ClientSite(setup.name, setup.identity, setup.federation), system_random
+            ClientSite(setup.name, setup.identity, setup.federation),
+            system_random,
+            encryption_for(setup.federation),
         )
         self._learner: LocalLearner = setup.learner
         self._keeper: AdapterKeeper = setup.keeper
@@ -152,7 +157,7 @@ class ClientService:
 
     async def _read_messages(self) -> None:
         while True:
-            self._inbox.put_nowait(_Payload(await self._transport.receive()))
+            self._inbox.put_nowait(_Arrived(await self._transport.receive()))
 
     async def _watch_connections(self) -> None:
         async for number in self._transport.connections():
@@ -164,8 +169,8 @@ class ClientService:
                 raise error
             case _Connected():
                 await self._greet()
-            case _Payload(data):
-                await self._take_payload(data)
+            case _Arrived(message):
+                await self._take_payload(message.take())
             case _:
                 try:
                     await self._step(item)
@@ -226,8 +231,8 @@ class ClientService:
             case ApplySum(number, accepted, total):
                 adapter_hash = await asyncio.to_thread(self._keeper.compute, total, accepted)
                 self._inbox.put_nowait(AdapterComputed(number, adapter_hash))
-            case RoundEnded(number, outcome, reason, adapter_hash):
-                if outcome == "completed":
+            case RoundEnded(number, kind, outcome, reason, adapter_hash):
+                if outcome == "completed" and kind != KEYS:
                     self._keeper.adopt(adapter_hash)
                 else:
                     self._keeper.drop()
@@ -238,6 +243,9 @@ class ClientService:
                     f": {reason}" if reason else "",
                     extra={"kind": "round-ended", "round": number, "outcome": outcome},
                 )
+                if outcome == "completed" and kind == KEYS:
+                    # Those who lacked a key may now open the sums that they have missed.
+                    await self._greet()
             case Note(text):
                 LOG.warning("%s", text)
 
@@ -300,12 +308,15 @@ class ClientService:
         """Say where this site stands, and repeat what it said in the present round."""
         memory = self._state.memory
         session = None if isinstance(self._state, Idle) else self._state.session
+        keys = memory.keys.latest
         hello = Hello(
             last_round=memory.last_applied,
             adapter_hash=memory.adapter_hash,
             round=session.identity.round if session else 0,
             received=session.received if session else 0,
             log_size=memory.checkpoint.size,
+            key_epoch=0 if keys is None else keys.epoch,
+            key_hash=NO_HASH if keys is None else keys.key_hash,
         )
         self._hellos += 1
         await self._send(self._seal(hello, self._hellos))
@@ -328,6 +339,8 @@ class ClientService:
             catch_up,
             last_applied=memory.last_applied,
             adapter_hash=memory.adapter_hash,
+            keys=memory.keys,
+            encryption=self._context.encryption,
         ):
             if not isinstance(self._state, Idle):
                 # A quorum has finished a round on this site's adapter: its own round is over.
@@ -437,6 +450,7 @@ async def _run(site: Site, config: SiteConfig, setup: ClientSetup) -> None:
         bytes.fromhex(setup.federation.charter.coordinator.transport),
         setup.transport_keys,
         setup.limits,
+        spool_folder=site.root,
     )
     await transport.start()
     try:

@@ -5,15 +5,21 @@ Written in the same transaction as the journal record that it belongs to.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pydantic import BaseModel, ConfigDict
 
+from fedfm_crypto.codec import decode, encode
 from fedfm_crypto.envelope import CheckpointSeen
+from fedfm_crypto.errors import CodecError
 from fedfm_protocols.client_states import ClientMemory
 from fedfm_protocols.effects import Persist
+from fedfm_protocols.key_ring import KeyRing
 from secure_fedfm.errors import StorageError
 from secure_fedfm.storage.database import Database, store_journal, store_memory
 
 _KEY = "client"
+_KEYS = "key-ring"
 
 
 class _Stored(BaseModel):
@@ -28,7 +34,7 @@ class _Stored(BaseModel):
 
 
 def encode_memory(memory: ClientMemory) -> bytes:
-    """JSON."""
+    """JSON of everything but the collective keys, which are secret, large and seldom new."""
     stored = _Stored(
         last_opened=memory.last_opened,
         last_applied=memory.last_applied,
@@ -66,6 +72,7 @@ class ClientJournal:
 
     def __init__(self, database: Database, federation: str) -> None:
         self._database = database
+        self._keys = KeyRing()  # as it is on disk
         stored = database.recall("federation")
         if stored is not None and stored != federation.encode():
             raise StorageError(
@@ -78,14 +85,30 @@ class ClientJournal:
     def recall(self) -> ClientMemory | None:
         """The memory of the last run, if there was one."""
         data = self._database.recall(_KEY)
-        return None if data is None else decode_memory(data)
+        if data is None:
+            return None
+        keys = self._database.recall(_KEYS)
+        if keys is not None:
+            try:
+                self._keys = decode(KeyRing, keys)
+            except CodecError as error:
+                raise StorageError("the state file holds no readable key ring") from error
+        return replace(decode_memory(data), keys=self._keys)
 
     def remember(self, memory: ClientMemory) -> None:
         """Write the memory durably."""
-        self._database.remember({_KEY: encode_memory(memory)})
+        self._database.remember(self._rows(memory))
+        self._keys = memory.keys
 
     def record(self, persist: Persist, memory: ClientMemory) -> None:
         """Write a journal record and the memory that belongs to it in one transaction."""
         with self._database.transaction() as connection:
             store_journal(connection, persist.round, persist.record, persist.value)
-            store_memory(connection, {_KEY: encode_memory(memory)})
+            store_memory(connection, self._rows(memory))
+        self._keys = memory.keys
+
+    def _rows(self, memory: ClientMemory) -> dict[str, bytes]:
+        rows = {_KEY: encode_memory(memory)}
+        if memory.keys is not self._keys:
+            rows[_KEYS] = encode(memory.keys)
+        return rows

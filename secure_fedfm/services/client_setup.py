@@ -7,7 +7,7 @@ adapter against charter: each mismatch is one clear error before anything is sen
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fedfm_crypto.identity import IdentityKey
 from fedfm_protocols.client_states import ClientMemory
@@ -152,7 +152,7 @@ def _restore(journal: ClientJournal, keeper: AdapterKeeper) -> ClientMemory:
     if keeper.restore(memory.adapter_hash):
         return memory
     LOG.warning("the adapter of round %d is not on disk; catching up", memory.last_applied)
-    return ClientMemory(memory.last_opened, 0, 0, keeper.initial_hash, memory.checkpoint)
+    return replace(memory, last_applied=0, completed=0, adapter_hash=keeper.initial_hash)
 
 
 def export_result(site: Site, setup: ClientSetup) -> None:

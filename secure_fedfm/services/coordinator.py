@@ -19,13 +19,14 @@ from fedfm_crypto.errors import CodecError, NoteError
 from fedfm_crypto.identity import IdentityKey
 from fedfm_crypto.random_source import system_random
 from fedfm_protocols.checks import check_place, verify_signature
+from fedfm_protocols.context import KEYS, TRAIN
 from fedfm_protocols.coordinator import RoundOpening, coordinator_step, open_round
 from fedfm_protocols.coordinator_states import (
-    PHASES,
     CoordinatorContext,
     CoordinatorSite,
     CoordinatorState,
     Finished,
+    phase_of,
 )
 from fedfm_protocols.effects import Deadline, Event, Left, Received, Send, Transition
 from fedfm_protocols.errors import MalformedMessage, MessageRefused
@@ -33,6 +34,7 @@ from fedfm_protocols.federation import Federation
 from fedfm_protocols.messages import Body, CatchUp, Cosignature, Hello, read_body, type_name
 from secure_fedfm.config import SiteConfig
 from secure_fedfm.errors import ServiceError
+from secure_fedfm.services.encryption import encryption_for
 from secure_fedfm.services.evidence import Evidence
 from secure_fedfm.services.interrupted import close_interrupted_round
 from secure_fedfm.services.limits import limits_for
@@ -43,6 +45,7 @@ from secure_fedfm.storage.database import Database, store_journal
 from secure_fedfm.storage.site import Site
 from secure_fedfm.transport.errors import NotConnectedError
 from secure_fedfm.transport.events import EventKind, TransportEvent
+from secure_fedfm.transport.framing import MessagePlan
 from secure_fedfm.transport.reception import Inbound
 from secure_fedfm.transport.server import ServerTransport
 
@@ -57,7 +60,8 @@ class _Peers:
 
     ``ready`` have said Hello on their present connection; ``log_size`` is the checkpoint each was
     offered last, or said that it holds; ``outbox`` holds this round's messages to each, for
-    byte-identical resends; ``forked`` claim to have seen another log than this one.
+    byte-identical resends; ``forked`` claim to have seen another log than this one; ``keys`` is
+    the name of the collective key that each holds, ``supplied`` are those for whom one was made.
     """
 
     ready: set[str] = field(default_factory=set)
@@ -65,6 +69,8 @@ class _Peers:
     outbox: dict[str, list[Envelope]] = field(default_factory=dict)
     cosigned: set[str] = field(default_factory=set)
     forked: set[str] = field(default_factory=set)
+    keys: dict[str, bytes] = field(default_factory=dict)
+    supplied: set[str] = field(default_factory=set)
 
 
 class CoordinatorService:
@@ -84,7 +90,9 @@ class CoordinatorService:
         self._site = site
         self._config = config
         self._federation = federation
-        self._context = CoordinatorContext(CoordinatorSite(key, federation), system_random)
+        self._context = CoordinatorContext(
+            CoordinatorSite(key, federation), system_random, encryption_for(federation)
+        )
         self._evidence = evidence
         self._database = database
         self._transport = transport
@@ -110,7 +118,8 @@ class CoordinatorService:
             needed = 0 if concluded else self._federation.thresholds.vote_quorum
             await self._gather(self._config.timeouts.connect, needed)
             while self._evidence.history.completed < self._federation.charter.rounds:
-                await self._run_round(self._evidence.history.last_round + 1)
+                await self._gather(self._grace(), self._federation.thresholds.vote_quorum)
+                await self._run_round(KEYS if self._needs_key() else TRAIN)
                 await self._publish_checkpoint()
                 self._check_failures()
             self._evidence.conclude()
@@ -166,8 +175,9 @@ class CoordinatorService:
                 return Left(peer)
             case TransportEvent():
                 return None
-            case Inbound(sender, payload):
-                return await self._take_payload(sender, payload)
+            case Inbound(sender, message):
+                # Only now into memory: however many wait, one at a time.
+                return await self._take_payload(sender, message.take())
 
     async def _take_payload(self, sender: str, payload: bytes) -> Event | None:
         try:
@@ -215,20 +225,53 @@ class CoordinatorService:
 
     # ---- rounds
 
-    async def _run_round(self, number: int) -> None:
-        grace = self._config.timeouts.rejoin if number > 1 else 0.0
-        await self._gather(grace, self._federation.thresholds.vote_quorum)
+    def _grace(self) -> float:
+        """How long to wait for who is missing: everybody was waited for before the first round."""
+        return self._config.timeouts.rejoin if self._evidence.history.last_round else 0.0
+
+    def _holding(self) -> set[str]:
+        """Who is ready and holds the collective key in force."""
+        key = self._evidence.history.key
+        if key is None:
+            return set()
+        return {name for name in self._peers.ready if self._peers.keys.get(name) == key.key_hash}
+
+    def _needs_key(self) -> bool:
+        """Whether a collective key must be made before the next sum.
+
+        For want of one; or because somebody has none, who was away when it was made or has lost
+        it: once for each, so that nobody can keep the federation busy with keys.
+        """
+        key = self._evidence.history.key
+        if not self._federation.encrypted:
+            return False
+        holding, thresholds = self._holding(), self._federation.thresholds
+        if key is None or len(holding) < thresholds.vote_quorum:
+            return True
+        if len(holding & set(key.holders)) < thresholds.key_threshold:
+            return True
+        lacking = self._peers.ready - holding - self._peers.supplied
+        self._peers.supplied |= lacking
+        return bool(lacking)
+
+    async def _run_round(self, kind: str) -> None:
+        number, key = self._evidence.history.last_round + 1, self._evidence.history.key
+        makes_key, encrypted = kind == KEYS, self._federation.encrypted
+        invited = self._peers.ready if makes_key or not encrypted else self._holding()
         self._peers.outbox.clear()
         opened = open_round(
             self._context,
             RoundOpening(
                 round=number,
-                kind="train",
-                invited=tuple(sorted(self._peers.ready)),
+                kind=kind,
+                invited=tuple(sorted(invited)),
                 adapter_hash=self._evidence.history.adapter_hash,
                 checkpoint=self._evidence.checkpoint,
                 checkpoint_note=self._evidence.note,
                 consistency=(),  # every client that is ready has seen this very checkpoint
+                # Numbered like the round that makes it: above every epoch that anybody saw.
+                key_epoch=number if makes_key else 0 if key is None else key.epoch,
+                key=None if makes_key else key,
             ),
         )
         state = opened.state
@@ -236,10 +279,18 @@ class CoordinatorService:
             raise ServiceError("a round that was just opened cannot be finished")
         with self._database.transaction() as connection:
             store_journal(connection, number, "opened", state.round.opened.encode())
-        LOG.info("round %d: opened", number, extra={"kind": "round-opened", "round": number})
+        LOG.info(
+            "round %d: opened%s",
+            number,
+            ", it makes a collective key" if makes_key else "",
+            extra={"kind": "round-opened", "round": number},
+        )
         await self._carry_out(opened)
         while not isinstance(self._state, Finished):
             await self._advance(number)
+        if self._state.key is not None:
+            holders = [sender for sender, what in self._state.round.taken if what == "RoundAck"]
+            self._peers.keys |= dict.fromkeys(holders, self._state.key.key_hash)
         self._failures = 0 if self._state.outcome == "completed" else self._failures + 1
         self._last_reason = self._state.reason
         self._state = None
@@ -248,13 +299,12 @@ class CoordinatorService:
         """Wait for the present phase's next event or deadline, and let the state machine decide."""
         if self._state is None or isinstance(self._state, Finished):
             return
-        phase = PHASES[type(self._state)]
+        phase = phase_of(self._state)
         self._meter.enter(phase)
         self._report(phase)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._config.timeouts.of_phase(phase)
-        started = type(self._state)
-        while self._state is not None and type(self._state) is started:
+        while not isinstance(self._state, Finished) and phase_of(self._state) == phase:
             item = await self._next(deadline - loop.time())
             event = Deadline(phase) if item is None else await self._take(item)
             if event is None:
@@ -288,18 +338,26 @@ class CoordinatorService:
         sends = [effect for effect in transition.effects if isinstance(effect, Send)]
         for effect in sends:
             self._peers.outbox.setdefault(effect.recipient, []).append(effect.envelope)
-        await asyncio.gather(*(self._send(e.recipient, e.envelope) for e in sends))
+        # One envelope for all is encoded and hashed once, and all sends read the same bytes.
+        plans: dict[int, MessagePlan] = {}
+        for effect in sends:
+            if id(effect.envelope) not in plans:
+                plan = await self._transport.plan(effect.envelope.encode())
+                plans[id(effect.envelope)] = plan
+        await asyncio.gather(
+            *(self._send(e.recipient, e.envelope, plans[id(e.envelope)]) for e in sends)
+        )
 
     # ---- links: greetings, catching up, checkpoints
 
-    async def _send(self, name: str, envelope: Envelope) -> None:
-        data = envelope.encode()
+    async def _send(self, name: str, envelope: Envelope, plan: MessagePlan | None = None) -> None:
+        message = plan or await self._transport.plan(envelope.encode())
         try:
-            await self._transport.send(name, data)
+            await self._transport.send(name, message)
         except NotConnectedError as error:
             LOG.info("%s for %s waits for its return: %s", envelope.header.type, name, error)
         else:
-            self._meter.count_sent(envelope.header.type, len(data))
+            self._meter.count_sent(envelope.header.type, len(message.payload))
 
     def _seal(self, body: Body) -> Envelope:
         self._links += 1
@@ -333,6 +391,7 @@ class CoordinatorService:
             )
         if not self._same_log(name, envelope.header.checkpoint):
             return None
+        self._peers.keys[name] = hello.key_hash
         for missed in self._evidence.missed_rounds(hello.last_round):
             await self._send(name, self._seal(CatchUp((missed,))))
         self._peers.log_size[name] = hello.log_size
@@ -445,6 +504,7 @@ async def _run(site: Site, config: SiteConfig) -> None:
         limits_for(federation),
         on_refused=inbox.put_nowait,
         allow_remote=config.allow_remote,
+        spool_folder=site.root,
     )
     try:
         await transport.start()

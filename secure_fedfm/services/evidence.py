@@ -18,6 +18,7 @@ from fedfm_audit.statements import (
     CheckpointReference,
     ConclusionPredicate,
     FederationPredicate,
+    KeyReference,
     RoundPredicate,
     conclusion_statement,
     federation_statement,
@@ -30,7 +31,8 @@ from fedfm_crypto.codec import decode, encode
 from fedfm_crypto.envelope import CheckpointSeen
 from fedfm_crypto.identity import IdentityKey
 from fedfm_crypto.note import NoteAlgorithm, format_vkey, open_note
-from fedfm_protocols.coordinator_states import Finished, TranscriptEntry
+from fedfm_protocols.context import KEYS
+from fedfm_protocols.coordinator_states import CollectiveKey, Finished, TranscriptEntry
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.messages import CatchUpRound, CheckpointOffer
 from secure_fedfm import __version__
@@ -49,13 +51,17 @@ def catch_up_records(site: Site, after: int = 0) -> Iterator[CatchUpRound]:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What the log says about the past."""
+    """What the log says about the past; ``key`` is the collective key made last, if any.
+
+    ``completed``, ``void`` and ``aborted`` count the rounds that sum updates.
+    """
 
     last_round: int
     completed: int
     void: int
     aborted: int
     adapter_hash: bytes
+    key: CollectiveKey | None
     concluded: bool
 
 
@@ -95,15 +101,20 @@ class Evidence:
         ended = {"completed": 0, "void": 0, "aborted": 0}
         adapter = bytes.fromhex(self._federation.charter.initial_adapter)
         last, concluded = 0, False
+        key: CollectiveKey | None = None
         for leaf in self.log.leaves:
             predicate = open_leaf(leaf, keys).statement.predicate
             if isinstance(predicate, RoundPredicate):
-                ended[predicate.outcome] += 1
                 last, adapter = predicate.round, bytes.fromhex(predicate.adapter_out)
+                if predicate.kind != KEYS:
+                    ended[predicate.outcome] += 1
+                elif predicate.key is not None:
+                    made = predicate.key
+                    key = CollectiveKey(made.epoch, bytes.fromhex(made.hash), made.holders)
             elif isinstance(predicate, ConclusionPredicate):
                 concluded = True
         return History(
-            last, ended["completed"], ended["void"], ended["aborted"], adapter, concluded
+            last, ended["completed"], ended["void"], ended["aborted"], adapter, key, concluded
         )
 
     # ---- leaves
@@ -140,6 +151,7 @@ class Evidence:
             record = CatchUpRound(
                 opened=finished.record.opened,
                 roster_hash=finished.record.roster_hash,
+                key_hash=finished.record.key_hash,
                 aggregate=finished.record.aggregate,
                 acks=finished.record.acks,
             )
@@ -151,6 +163,7 @@ class Evidence:
             reason=finished.reason,
             adapter_out=finished.adapter_hash,
             transcript=finished.round.transcript,
+            key=finished.key or finished.round.key,
         )
 
     def record_outcome(
@@ -162,8 +175,10 @@ class Evidence:
         reason: str,
         adapter_out: bytes,
         transcript: Iterable[TranscriptEntry],
+        key: CollectiveKey | None = None,
     ) -> None:
-        """Append one round's statement with its transcript file."""
+        """Append one round's statement with its transcript file; ``key`` is the collective key
+        that it made or used."""
         evidence = make_transcript(number, [(entry.signed, entry.body) for entry in transcript])
         encoded = evidence.encode()
         self._site.write(self._transcript_path(number), encoded)
@@ -177,6 +192,7 @@ class Evidence:
             adapter_out=adapter_out.hex(),
             counts=count_round(evidence),
             previous=CheckpointReference(self.log.size, self.log.root().hex()),
+            key=None if key is None else KeyReference(key.epoch, key.key_hash.hex(), key.holders),
         )
         self.log.append(sign_statement(round_statement(predicate, encoded), self._key))
         self.log.sign_checkpoint(self._log_key)

@@ -29,7 +29,9 @@ def close_interrupted_round(
         if record != "opened" or number <= evidence.history.last_round:
             continue
         opened = Envelope.decode(value)
-        adapter = read_body(opened, RoundOpen).adapter_hash
+        body = read_body(opened, RoundOpen)
+        made = evidence.history.key
+        used = None if made is None or made.epoch != body.key_epoch else made
         close = seal_envelope(
             key,
             context=opened.header.context,
@@ -38,14 +40,15 @@ def close_interrupted_round(
             step=0,
             sequence=opened.header.sequence + 1,
             checkpoint=opened.header.checkpoint,
-            body=encode(RoundClose("aborted", REASON, adapter, ())),
+            body=encode(RoundClose("aborted", REASON, body.adapter_hash, ())),
         )
         evidence.record_outcome(
             number=number,
-            kind=read_body(opened, RoundOpen).kind,
+            kind=body.kind,
             outcome="aborted",
             reason=REASON,
-            adapter_out=adapter,
+            adapter_out=body.adapter_hash,
             transcript=(transcript_entry(opened), transcript_entry(close)),
+            key=used,
         )
         LOG.warning("round %d was interrupted and is logged as aborted", number)

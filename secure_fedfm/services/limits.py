@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from fedfm_protocols.federation import Federation
-from secure_fedfm.transport.limits import TransportLimits
+from secure_fedfm.transport.limits import LARGEST_MESSAGE_BYTES, TransportLimits
 
 # Room for the other messages: rosters and share deliveries grow with the roster.
 OVERHEAD_BYTES = 1 << 20
 PER_CLIENT_BYTES = 16_384
+# With encryption a client's public share and key share (KeyDelivery), or its wrapped key
+# (KeyRequest), are in a message to everyone.
+PER_CLIENT_ENCRYPTED_BYTES = 400_000
+# The bulk layer's polynomial: its lanes hold 96 bits, its coefficients 108 (protocols/README.md,
+# "The bulk layer"; fedfm_crypto.lattice would bring numba into services that do without it).
+POLYNOMIAL_WORDS, WORD_BITS, POLYNOMIAL_BYTES = 4096, 96, 55_296
+# Messages of the largest size that one sender may have here: one that is being taken, one that
+# waits, and one that a reconnect sends again.
+LARGEST_IN_FLIGHT = 3
 
 
 def limits_for(federation: Federation) -> TransportLimits:
     """Limits for a federation: an upload, an aggregate or a missed round is the largest."""
-    charter = federation.charter
-    upload = charter.quantiser.values * (charter.quantiser.lane_bits // 8)
-    largest = OVERHEAD_BYTES + len(charter.roster) * PER_CLIENT_BYTES + upload
-    return TransportLimits(max_message_bytes=min(largest, 1 << 30))
+    quantiser, clients = federation.charter.quantiser, len(federation.charter.roster)
+    if federation.encrypted:
+        words = -(-quantiser.values // (WORD_BITS // quantiser.lane_bits))
+        upload = -(-words // POLYNOMIAL_WORDS) * POLYNOMIAL_BYTES
+        others = OVERHEAD_BYTES + clients * (PER_CLIENT_BYTES + PER_CLIENT_ENCRYPTED_BYTES)
+    else:
+        upload = quantiser.values * (quantiser.lane_bits // 8)
+        others = OVERHEAD_BYTES + clients * PER_CLIENT_BYTES
+    largest = min(others + upload, LARGEST_MESSAGE_BYTES)
+    return TransportLimits(
+        max_message_bytes=largest, max_bytes_in_flight=LARGEST_IN_FLIGHT * largest
+    )

@@ -28,6 +28,13 @@ MIGRATIONS: tuple[str, ...] = (
         UNIQUE (round, record)
     ) STRICT;
     """,
+    """
+    CREATE TABLE privacy_ledger (
+        sequence INTEGER PRIMARY KEY,
+        leaf BLOB NOT NULL,
+        logged INTEGER NOT NULL DEFAULT 0 CHECK (logged IN (0, 1))
+    ) STRICT;
+    """,
 )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import zmq
 import zmq.asyncio
@@ -25,6 +26,7 @@ from secure_fedfm.transport.errors import (
     MalformedFrameError,
     NotConnectedError,
     QuotaError,
+    SpoolError,
     TransportError,
     TransportStoppedError,
 )
@@ -43,6 +45,7 @@ from secure_fedfm.transport.framing import (
 from secure_fedfm.transport.limits import MIB, TransportLimits
 from secure_fedfm.transport.quota import SenderQuota
 from secure_fedfm.transport.sockets import secure_client, send_frame
+from secure_fedfm.transport.spool import Spool, Stored
 
 _SERVER = "the server"
 _HASH_IN_THREAD_BYTES = 4 * MIB
@@ -76,6 +79,8 @@ class ClientTransport:
         limits: what the server may cost this side.
         on_event: called with every TransportEvent, in the event loop; must be quick.
         random: 16 bytes that tell this process from another one with the same key.
+        spool_folder: where large messages lie until they are taken (spool.py); None for the
+            system's folder for temporary files, which may itself be memory.
     """
 
     def __init__(
@@ -87,6 +92,7 @@ class ClientTransport:
         on_event: EventCallback | None = None,
         *,
         random: RandomSource = os.urandom,
+        spool_folder: Path | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._server_public = check_curve_public(server_public)
@@ -94,8 +100,8 @@ class ClientTransport:
         self._limits = limits or TransportLimits()
         self._on_event = on_event
         self._instance = random(INSTANCE_BYTES)
-        self._reassembler = Reassembler(self._limits)
-        self._inbox: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._reassembler = Reassembler(self._limits, Spool(self._limits, spool_folder))
+        self._inbox: asyncio.Queue[Stored | None] = asyncio.Queue()
         self._waiting = 0
         self._taken = asyncio.Event()
         self._send_lock = asyncio.Lock()
@@ -200,21 +206,19 @@ class ClientTransport:
                 "and the coordinator's log"
             ) from None
 
-    async def receive(self) -> bytes:
-        """The next whole message from the server.
+    async def receive(self) -> Stored:
+        """The next whole message from the server; take() reads it, and makes room for others.
 
         Raises:
             DuplicateIdentityError: another process took over with the same key.
+            SpoolError: the disk could not take a message.
             TransportStoppedError: stopped.
         """
-        payload = await self._inbox.get()
-        if payload is None:
+        message = await self._inbox.get()
+        if message is None:
             self._inbox.put_nowait(None)
             raise self._stopped()
-        self._waiting -= 1
-        self._quota.message_taken(len(payload))
-        self._taken.set()
-        return payload
+        return message
 
     async def send(self, payload: bytes) -> None:
         """Queue `payload` for the server on the present connection; at most once.
@@ -325,6 +329,7 @@ class ClientTransport:
         while True:
             try:
                 self._quota.check_bytes(self._reassembler.pending_bytes, len(chunk.payload))
+                self._reassembler.check_room(chunk)
                 break
             except QuotaError:
                 if self._waiting == 0:
@@ -333,11 +338,17 @@ class ClientTransport:
                 # One peer only, so not reading on is back-pressure and harms nobody else.
                 self._taken.clear()
                 await self._taken.wait()
-        payload = self._reassembler.feed(chunk, self._clock())
-        if payload is not None:
+        message = self._reassembler.feed(chunk, self._clock())
+        if message is not None:
             self._waiting += 1
-            self._quota.message_waits(len(payload))
-            self._inbox.put_nowait(payload)
+            self._quota.message_waits(message.size)
+            message.when_freed(self._message_freed)
+            self._inbox.put_nowait(message)
+
+    def _message_freed(self, size: int) -> None:
+        self._waiting -= 1
+        self._quota.message_taken(size)
+        self._taken.set()
 
     def _set_welcomed(self, connection: int) -> None:
         self._welcomed = connection
@@ -352,6 +363,10 @@ class ClientTransport:
             # Not reconnecting is the point: two processes would take the name from each other.
             failure: TransportError = cause
             self._reporter.report(EventKind.DUPLICATE_IDENTITY, None, str(cause))
+        elif isinstance(cause, SpoolError):
+            # The result of a round may be lost with it, and the next would be too.
+            failure = cause
+            self._reporter.report(EventKind.NOT_SPOOLED, None, str(cause))
         else:
             reason = f"{type(cause).__name__}: {cause}" if cause else "cancelled or returned"
             failure = TransportStoppedError(
@@ -374,6 +389,11 @@ class ClientTransport:
         )  # disabling leaves this end open, and term() would wait for it
         self._socket.close()
         self._set_welcomed(0)
+        self._reassembler.clear()
+        while not self._inbox.empty():
+            waiting = self._inbox.get_nowait()
+            if waiting is not None:
+                waiting.close()
         self._inbox.put_nowait(None)
         await asyncio.to_thread(self._context.term)
 

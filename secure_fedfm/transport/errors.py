@@ -17,6 +17,7 @@ FedFMError > ApplicationError > TransportError (secure_fedfm.errors)
       ReplayedMessageError    a message id that was used before
       ChunkHashError          chunk or message bytes that do not match their SHA-256
     QuotaError                a sender beyond its share
+    SpoolError                a large message cannot be kept on disk: full, or not writable
 """
 
 from __future__ import annotations
@@ -88,6 +89,10 @@ class QuotaError(TransportError):
     """A sender beyond its share of messages, bytes or incomplete messages."""
 
 
+class SpoolError(TransportError):
+    """A large message cannot be kept on disk, or not be read back."""
+
+
 __all__ = [
     "AuthenticatorError",
     "BindError",
@@ -104,6 +109,7 @@ __all__ = [
     "QuotaError",
     "RemoteBindError",
     "ReplayedMessageError",
+    "SpoolError",
     "TransportError",
     "TransportStoppedError",
 ]

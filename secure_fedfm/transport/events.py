@@ -20,6 +20,7 @@ class EventKind(enum.Enum):
     UNAUTHENTICATED = "unauthenticated"
     MALFORMED = "malformed"
     OVER_QUOTA = "over-quota"
+    NOT_SPOOLED = "not-spooled"
     DUPLICATE_IDENTITY = "duplicate-identity"
     REVOKED = "revoked"
     STOPPED = "stopped"
@@ -35,6 +36,8 @@ class TransportEvent:
 
 
 EVENTS_PER_SECOND = 5
+# Both are this machine's own trouble; everything else is a peer's.
+_LEVELS = {EventKind.STOPPED: logging.CRITICAL, EventKind.NOT_SPOOLED: logging.ERROR}
 EventCallback = Callable[[TransportEvent], None]
 
 
@@ -69,8 +72,9 @@ class EventReporter:
         if window.suppressed:
             detail = f"{detail} (and {window.suppressed} more before it)"
             window.suppressed = 0
-        level = logging.CRITICAL if kind is EventKind.STOPPED else logging.INFO
-        _LOGGER.log(level, "%s peer=%s: %s", kind.value, peer or "-", detail)
+        _LOGGER.log(
+            _LEVELS.get(kind, logging.INFO), "%s peer=%s: %s", kind.value, peer or "-", detail
+        )
         if self._callback is None:
             return
         try:

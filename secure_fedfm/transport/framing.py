@@ -1,4 +1,4 @@
-"""Frames, chunking and reassembly. Pure: bytes in, bytes out; the clock is an argument.
+"""Frames, chunking and reassembly. No sockets; the clock is an argument.
 
 A message is cut into chunks; each chunk travels in one ZeroMQ frame with this header
 (integers big-endian):
@@ -12,7 +12,7 @@ the hashes catch a peer that mixes up its own messages before the protocol sees 
 
 Rules: ids rise; chunks of a message come in order; all but the last have the size of the first;
 repeated fields never change. Nothing is allocated from a declared size: memory grows with bytes
-that really came, up to the limits.
+that really came, up to the limits, and large messages grow on disk (spool.py).
 
 Control frames are: version U8 | kind U8 | body.
 
@@ -38,6 +38,7 @@ from secure_fedfm.transport.errors import (
     ReplayedMessageError,
 )
 from secure_fedfm.transport.limits import TransportLimits
+from secure_fedfm.transport.spool import Spool, Stored
 
 VERSION = 1
 INSTANCE_BYTES = 16
@@ -51,7 +52,10 @@ HEADER_BYTES = _HEADER.size
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One piece of a message, with everything needed to place and check it."""
+    """One piece of a message, with everything needed to place and check it.
+
+    `payload` may be a view of the frame that came, or of the message that is being sent.
+    """
 
     message_id: int
     index: int
@@ -59,7 +63,7 @@ class Chunk:
     total: int
     chunk_hash: bytes
     message_digest: bytes
-    payload: bytes = field(repr=False)
+    payload: bytes | memoryview = field(repr=False)
 
     def encode(self) -> bytes:
         """The frame as sent."""
@@ -73,7 +77,7 @@ class Chunk:
             self.chunk_hash,
             self.message_digest,
         )
-        return header + self.payload
+        return b"".join((header, self.payload))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +142,7 @@ def parse_frame(data: bytes | memoryview) -> Frame:
         if size < HEADER_BYTES:
             raise MalformedFrameError(f"a chunk has {HEADER_BYTES} header bytes, found {size}")
         _, _, number, index, count, total, chunk_hash, digest = _HEADER.unpack_from(data)
-        payload = bytes(data[HEADER_BYTES:])
+        payload = memoryview(data)[HEADER_BYTES:]
         return Chunk(number, index, count, total, chunk_hash, digest, payload)
     if kind == _HELLO and size == _HELLO_BODY.size:
         _, _, instance, connection = _HELLO_BODY.unpack(data)
@@ -162,7 +166,7 @@ class MessagePlan:
     digest: bytes
 
     def chunks(self, message_id: int) -> Iterator[Chunk]:
-        """Yield the chunks in order; only one copy of one chunk exists at a time."""
+        """Yield the chunks in order, as views: nothing is copied before a frame is made."""
         view = memoryview(self.payload)
         for index, chunk_hash in enumerate(self.chunk_hashes):
             start = index * self.chunk_bytes
@@ -173,7 +177,7 @@ class MessagePlan:
                 total=len(self.payload),
                 chunk_hash=chunk_hash,
                 message_digest=self.digest,
-                payload=bytes(view[start : start + self.chunk_bytes]),
+                payload=view[start : start + self.chunk_bytes],
             )
 
 
@@ -209,19 +213,20 @@ class _Partial:
     digest: bytes
     touched: float
     chunk_size: int
-    chunks: list[bytes] = field(default_factory=list, repr=False)
+    stored: Stored = field(repr=False)
+    chunks: int = 0
     hashes: bytearray = field(default_factory=bytearray, repr=False)
-    received: int = 0
 
 
 class Reassembler:
-    """Puts the chunks of one connection together, in bounded memory.
+    """Puts the chunks of one connection together, in the spool of their sender.
 
     Any refusal drops the message it concerns; other messages in progress stay.
     """
 
-    def __init__(self, limits: TransportLimits) -> None:
+    def __init__(self, limits: TransportLimits, spool: Spool | None = None) -> None:
         self._limits = limits
+        self._spool = Spool(limits) if spool is None else spool
         self._partials: dict[int, _Partial] = {}
         self._highest_id = -1
 
@@ -232,15 +237,24 @@ class Reassembler:
 
     @property
     def pending_bytes(self) -> int:
-        """Payload bytes held for messages in progress."""
-        return sum(partial.received for partial in self._partials.values())
+        """Payload bytes held for messages in progress, in memory and on disk."""
+        return sum(partial.stored.size for partial in self._partials.values())
 
-    def feed(self, chunk: Chunk, now: float) -> bytes | None:
+    def check_room(self, chunk: Chunk) -> None:
+        """Refuse a chunk that begins a message for which the sender's spool has no room.
+
+        Raises:
+            QuotaError: see Spool.check_room.
+        """
+        if chunk.index == 0:
+            self._spool.check_room(chunk.total)
+
+    def feed(self, chunk: Chunk, now: float) -> Stored | None:
         """Take one chunk; return the whole message when it was the last one.
 
         Raises:
             MalformedFrameError, MessageTooLargeError, ChunkOrderError, ReplayedMessageError,
-            ChunkHashError, QuotaError: the message is dropped.
+            ChunkHashError, QuotaError, SpoolError: the message is dropped.
         """
         try:
             return self._feed(chunk, now)
@@ -249,8 +263,15 @@ class Reassembler:
             raise
 
     def drop(self, message_id: int) -> None:
-        """Forget a message in progress and free its memory; unknown ids are fine."""
-        self._partials.pop(message_id, None)
+        """Forget a message in progress and free what it holds; unknown ids are fine."""
+        partial = self._partials.pop(message_id, None)
+        if partial is not None:
+            partial.stored.close()
+
+    def clear(self) -> None:
+        """Forget all messages in progress: the connection is over."""
+        for message_id in tuple(self._partials):
+            self.drop(message_id)
 
     def expire(self, now: float) -> tuple[int, ...]:
         """Drop messages whose next chunk is overdue; returns their ids."""
@@ -260,7 +281,7 @@ class Reassembler:
             self.drop(message_id)
         return overdue
 
-    def _feed(self, chunk: Chunk, now: float) -> bytes | None:
+    def _feed(self, chunk: Chunk, now: float) -> Stored | None:
         partial = self._partials.get(chunk.message_id)
         if partial is None:
             partial = self._begin(chunk, now)
@@ -269,21 +290,21 @@ class Reassembler:
             raise ChunkHashError(
                 f"chunk {chunk.index} of message {chunk.message_id} does not match its SHA-256"
             )
-        partial.chunks.append(chunk.payload)
+        partial.stored.append(chunk.payload)
+        partial.chunks += 1
         partial.hashes += chunk.chunk_hash
-        partial.received += len(chunk.payload)
         partial.touched = now
-        if len(partial.chunks) < partial.count:
+        if partial.chunks < partial.count:
             return None
-        if partial.received != partial.total:
+        if partial.stored.size != partial.total:
             raise MalformedFrameError(
                 f"message {chunk.message_id} declared {partial.total} bytes, "
-                f"its chunks hold {partial.received}"
+                f"its chunks hold {partial.stored.size}"
             )
         if message_digest(partial.total, bytes(partial.hashes)) != partial.digest:
             raise ChunkHashError(f"message {chunk.message_id} does not match its digest")
-        self.drop(chunk.message_id)
-        return partial.chunks[0] if partial.count == 1 else b"".join(partial.chunks)
+        del self._partials[chunk.message_id]  # not dropped: it is the caller's now
+        return partial.stored
 
     def _begin(self, chunk: Chunk, now: float) -> _Partial:
         limits, size = self._limits, len(chunk.payload)
@@ -319,12 +340,13 @@ class Reassembler:
                 f"{len(self._partials)} messages are incomplete, the limit is "
                 f"{limits.max_incomplete}; finish one before the next"
             )
-        partial = _Partial(chunk.count, chunk.total, chunk.message_digest, now, size)
+        stored = self._spool.begin(chunk.total)
+        partial = _Partial(chunk.count, chunk.total, chunk.message_digest, now, size, stored)
         self._partials[chunk.message_id] = partial
         return partial
 
     def _check_place(self, chunk: Chunk, partial: _Partial) -> None:
-        expected = len(partial.chunks)
+        expected = partial.chunks
         if chunk.index != expected:
             what = "repeated" if chunk.index < expected else "skipped ahead"
             raise ChunkOrderError(
@@ -336,7 +358,7 @@ class Reassembler:
                 f"message {chunk.message_id} changed its count, total or digest on the way"
             )
         last = chunk.index == partial.count - 1
-        size = partial.total - partial.received if last else partial.chunk_size
+        size = partial.total - partial.stored.size if last else partial.chunk_size
         if len(chunk.payload) != size:
             raise MalformedFrameError(
                 f"chunk {chunk.index} of message {chunk.message_id} has {len(chunk.payload)} "

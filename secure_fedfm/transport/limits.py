@@ -14,6 +14,7 @@ from secure_fedfm.transport.errors import LimitsError
 MIB = 1024 * 1024
 LARGEST_CHUNK_BYTES = 4 * MIB
 LARGEST_FRAME_BYTES = 8 * MIB
+LARGEST_MESSAGE_BYTES = 1024 * MIB
 FRAME_OVERHEAD_BYTES = 1024  # our header and CURVE's box, generously
 
 
@@ -34,15 +35,19 @@ class TransportLimits:
     incomplete_timeout     how long a message may lack its next chunk
     max_incomplete         messages of one sender in reassembly at a time
     max_waiting_messages   whole messages of one sender that nobody has received yet
-    max_bytes_in_flight    bytes of one sender in reassembly or waiting
+    max_bytes_in_flight    bytes of one sender in reassembly or waiting, in memory and on disk
+    spool_above_bytes      larger messages lie on disk until they are taken (spool.py)
+    max_memory_bytes       smaller ones of one sender, together; beyond it they go to disk too
+    max_spooled            messages of one sender on disk, each of which keeps a file open
+    disk_reserve_bytes     free disk space that no message may use up
     messages_per_second    sustained rate of one sender; `message_burst` on top
     """
 
-    max_frame_bytes: int = LARGEST_FRAME_BYTES
-    chunk_bytes: int = 1 * MIB
+    max_frame_bytes: int = 2 * MIB
+    chunk_bytes: int = 256 * 1024
     min_chunk_bytes: int = 64 * 1024
-    max_message_bytes: int = 1024 * MIB
-    high_water_mark: int = 32
+    max_message_bytes: int = LARGEST_MESSAGE_BYTES
+    high_water_mark: int = 16
     handshake_interval: float = 5.0
     heartbeat_interval: float = 5.0
     heartbeat_timeout: float = 15.0
@@ -52,6 +57,10 @@ class TransportLimits:
     max_incomplete: int = 4
     max_waiting_messages: int = 256
     max_bytes_in_flight: int = 1280 * MIB
+    spool_above_bytes: int = 1 * MIB
+    max_memory_bytes: int = 4 * MIB
+    max_spooled: int = 8
+    disk_reserve_bytes: int = 64 * MIB
     messages_per_second: float = 100.0
     message_burst: int = 400
 
@@ -64,7 +73,8 @@ class TransportLimits:
         positive = (
             "max_frame_bytes chunk_bytes min_chunk_bytes max_message_bytes handshake_interval "
             "heartbeat_interval heartbeat_timeout stall_timeout incomplete_timeout max_incomplete "
-            "max_waiting_messages max_bytes_in_flight messages_per_second message_burst"
+            "max_waiting_messages max_bytes_in_flight messages_per_second message_burst "
+            "max_spooled"
         )
         for field in positive.split():
             self._require(getattr(self, field) > 0, field, "must be above zero")
@@ -80,6 +90,9 @@ class TransportLimits:
         self._require(
             self.min_chunk_bytes <= self.chunk_bytes, "min_chunk_bytes", "must be <= chunk_bytes"
         )
+        self._require(
+            self.max_message_bytes <= LARGEST_MESSAGE_BYTES, "max_message_bytes", "must be <= 1 GiB"
+        )
         self._require(16 <= self.high_water_mark <= 64, "high_water_mark", "must be 16 to 64")
         self._require(0 <= self.linger <= 60, "linger", "must be 0 to 60 seconds (bounded)")
         self._require(
@@ -91,6 +104,13 @@ class TransportLimits:
             self.max_bytes_in_flight >= self.max_message_bytes,
             "max_bytes_in_flight",
             "must be >= max_message_bytes, or the largest message never fits",
+        )
+        self._require(self.spool_above_bytes >= 0, "spool_above_bytes", "must not be negative")
+        self._require(self.disk_reserve_bytes >= 0, "disk_reserve_bytes", "must not be negative")
+        self._require(
+            self.max_memory_bytes >= self.spool_above_bytes,
+            "max_memory_bytes",
+            "must be >= spool_above_bytes, or it decides alone",
         )
 
     def _require(self, condition: bool, field: str, rule: str) -> None:

@@ -6,20 +6,25 @@ Everything hostile ends here in a named error, so that it can be tried with any 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from secure_fedfm.transport.errors import MalformedFrameError, QuotaError
 from secure_fedfm.transport.framing import Chunk, Hello, Ping, parse_frame
 from secure_fedfm.transport.limits import TransportLimits
 from secure_fedfm.transport.quota import SenderQuota
 from secure_fedfm.transport.routes import Route, RouteTable
+from secure_fedfm.transport.spool import Stored
 
 
 @dataclass(frozen=True, slots=True)
 class Inbound:
-    """A whole message; `sender` is the enrolled name of the connection's CURVE key."""
+    """A whole message; `sender` is the enrolled name of the connection's CURVE key.
+
+    It counts against the sender, and is not in memory if it is large, until somebody takes it.
+    """
 
     sender: str
-    payload: bytes = field(repr=False)
+    message: Stored = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +44,10 @@ class Greeting:
 class Reception:
     """Takes frames of authenticated names; holds the routes and every sender's quota."""
 
-    def __init__(self, limits: TransportLimits) -> None:
+    def __init__(self, limits: TransportLimits, spool_folder: Path | None = None) -> None:
         self._limits = limits
         self._quotas: dict[str, SenderQuota] = {}
-        self.routes = RouteTable(limits)
+        self.routes = RouteTable(limits, spool_folder)
 
     def take(
         self, identity: bytes, name: str, key: bytes, frames: list[bytes | memoryview], now: float
@@ -50,7 +55,8 @@ class Reception:
         """Take one ZeroMQ message (without the identity frame) of `name` at time `now`.
 
         Raises:
-            FramingError, QuotaError: dropped; whatever it belonged to is dropped with it.
+            FramingError, QuotaError, SpoolError: dropped; whatever it belonged to is dropped
+                with it.
         """
         quota = self._quota(name, now)
         if len(frames) != 1:
@@ -76,23 +82,21 @@ class Reception:
             raise MalformedFrameError(f"{type(frame).__name__} is for clients only")
         return None
 
-    def release(self, inbound: Inbound, now: float) -> None:
-        """The service received the message: its bytes no longer count against the sender."""
-        self._quota(inbound.sender, now).message_taken(len(inbound.payload))
-
     def _take_chunk(
         self, route: Route, chunk: Chunk, quota: SenderQuota, now: float
     ) -> Inbound | None:
         try:
             quota.check_bytes(route.reassembler.pending_bytes, len(chunk.payload))
+            route.reassembler.check_room(chunk)
         except QuotaError:
             route.reassembler.drop(chunk.message_id)
             raise
-        payload = route.reassembler.feed(chunk, now)
-        if payload is None:
+        message = route.reassembler.feed(chunk, now)
+        if message is None:
             return None
-        quota.message_waits(len(payload))
-        return Inbound(route.name, payload)
+        quota.message_waits(message.size)
+        message.when_freed(quota.message_taken)
+        return Inbound(route.name, message)
 
     def _quota(self, name: str, now: float) -> SenderQuota:
         if name not in self._quotas:

@@ -7,10 +7,12 @@ over: the newest wins, since the older may be a dead process whose end nobody sa
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from secure_fedfm.transport.errors import MalformedFrameError
 from secure_fedfm.transport.framing import Hello, Reassembler
 from secure_fedfm.transport.limits import TransportLimits
+from secure_fedfm.transport.spool import Spool
 
 _AUTOMATIC_IDENTITY_BYTES = 5
 _COUNTER_BITS = 32
@@ -39,8 +41,10 @@ class Route:
 class RouteTable:
     """Routes by ROUTER identity and by name; in step by construction."""
 
-    def __init__(self, limits: TransportLimits) -> None:
+    def __init__(self, limits: TransportLimits, spool_folder: Path | None = None) -> None:
         self._limits = limits
+        self._spool_folder = spool_folder
+        self._spools: dict[str, Spool] = {}
         self._by_identity: dict[bytes, Route] = {}
         self._by_name: dict[str, Route] = {}
 
@@ -84,14 +88,22 @@ class RouteTable:
         replaced = self._by_name.get(name)
         if replaced is not None:
             self.remove(replaced)
-        route = Route(identity, name, key, hello, Reassembler(self._limits))
+        reassembler = Reassembler(self._limits, self._spool_of(name))
+        route = Route(identity, name, key, hello, reassembler)
         self._by_identity[identity] = route
         self._by_name[name] = route
         return route, replaced
 
     def remove(self, route: Route) -> None:
         """Forget a route with all that it had in progress; twice is fine."""
+        route.reassembler.clear()
         if self._by_identity.get(route.identity) is route:
             del self._by_identity[route.identity]
         if self._by_name.get(route.name) is route:
             del self._by_name[route.name]
+
+    def _spool_of(self, name: str) -> Spool:
+        """One for each name, over all its connections: reconnecting gains nobody room."""
+        if name not in self._spools:
+            self._spools[name] = Spool(self._limits, self._spool_folder)
+        return self._spools[name]

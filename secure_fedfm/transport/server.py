@@ -11,6 +11,7 @@ import asyncio
 import errno
 from collections import defaultdict
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 import zmq
 import zmq.asyncio
@@ -23,6 +24,7 @@ from secure_fedfm.transport.errors import (
     FramingError,
     NotConnectedError,
     QuotaError,
+    SpoolError,
     TransportError,
     TransportStoppedError,
 )
@@ -30,6 +32,7 @@ from secure_fedfm.transport.events import EventCallback, EventKind, EventReporte
 from secure_fedfm.transport.framing import (
     Chunk,
     Frame,
+    MessagePlan,
     Ping,
     Replaced,
     Welcome,
@@ -60,6 +63,8 @@ class ServerTransport:
         limits: what each peer may cost.
         on_refused: called with every TransportEvent, in the event loop; must be quick.
         allow_remote: leave to bind to an address that other machines can reach.
+        spool_folder: where large messages lie until they are taken (spool.py); None for the
+            system's folder for temporary files, which may itself be memory.
     """
 
     def __init__(
@@ -71,13 +76,14 @@ class ServerTransport:
         on_refused: EventCallback | None = None,
         *,
         allow_remote: bool = False,
+        spool_folder: Path | None = None,
     ) -> None:
         self._bind = check_bind_address(bind, allow_remote=allow_remote)
         self._keys = keys
         self._limits = limits or TransportLimits()
         self._initially_allowed = dict(allowed)
         self._on_refused = on_refused
-        self._reception = Reception(self._limits)
+        self._reception = Reception(self._limits, spool_folder)
         self._routes = self._reception.routes
         self._backlog = BacklogWatch(self._limits)
         self._send_locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -180,7 +186,7 @@ class ServerTransport:
                 self._lose(route, EventKind.REVOKED, "its transport key left the allow-list")
 
     async def receive(self) -> Inbound:
-        """The next whole message from anybody.
+        """The next whole message from anybody; it counts against its sender until it is taken.
 
         Raises:
             AuthenticatorError, TransportStoppedError: the server has stopped.
@@ -189,11 +195,23 @@ class ServerTransport:
         if inbound is None:
             self._inbox.put_nowait(None)  # for every other call that waits
             raise self._stopped()
-        self._reception.release(inbound, self._clock())
         return inbound
 
-    async def send(self, name: str, payload: bytes) -> None:
-        """Queue `payload` for the latest live route of `name`; at most once.
+    async def plan(self, payload: bytes) -> MessagePlan:
+        """Hash a message once, to send it to several.
+
+        Raises:
+            MessageTooLargeError: over max_message_bytes.
+        """
+        if len(payload) > _HASH_IN_THREAD_BYTES:
+            return await asyncio.to_thread(plan_message, payload, self._limits)
+        return plan_message(payload, self._limits)
+
+    async def send(self, name: str, message: bytes | MessagePlan) -> None:
+        """Queue a message for the latest live route of `name`; at most once.
+
+        However large it is and however slow the peer, no more than `high_water_mark` chunks of
+        it are copied for that peer.
 
         Raises:
             NotConnectedError: no route, lost during the send, or stuck for stall_timeout.
@@ -201,10 +219,7 @@ class ServerTransport:
             TransportError: the server has stopped.
         """
         self._require_running()
-        if len(payload) > _HASH_IN_THREAD_BYTES:
-            plan = await asyncio.to_thread(plan_message, payload, self._limits)
-        else:
-            plan = plan_message(payload, self._limits)
+        plan = message if isinstance(message, MessagePlan) else await self.plan(message)
         async with self._send_locks[name]:
             route = self._routes.of(name)
             if route is None:
@@ -264,6 +279,9 @@ class ServerTransport:
             self._reporter.report(EventKind.MALFORMED, name, str(error))
         except QuotaError as error:
             self._reporter.report(EventKind.OVER_QUOTA, name, str(error))
+        except SpoolError as error:
+            # Dropped like any other, and not fatal: one peer may have sent it to fill this disk.
+            self._reporter.report(EventKind.NOT_SPOOLED, name, str(error))
         else:
             if isinstance(taken, Inbound):
                 self._inbox.put_nowait(taken)
@@ -374,6 +392,10 @@ class ServerTransport:
         self._socket.close()
         self._zap.close()
         self._announce_routes()
+        while not self._inbox.empty():
+            waiting = self._inbox.get_nowait()
+            if waiting is not None:
+                waiting.message.close()
         self._inbox.put_nowait(None)
         await asyncio.to_thread(self._context.term)
 

@@ -96,7 +96,7 @@ class Insider:
 
     def messages(self) -> list[tuple[bytes, str]]:
         """(payload, what the coordinator's log must say about it)."""
-        hello = Hello(0, bytes(32), 0, 0, 0)
+        hello = Hello(0, bytes(32), 0, 0, 0, 0, bytes(32))
         stranger = IdentityKey.generate(system_random)
         genuine = self.recorded("clinic-1", "KeyOffer")
         flipped = bytearray(self.recorded(INSIDER, "KeyOffer"))

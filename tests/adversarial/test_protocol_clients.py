@@ -16,6 +16,7 @@ from fedfm_crypto.lanes import unpack_lanes
 from fedfm_crypto.secret import Secret
 from fedfm_protocols import shares
 from fedfm_protocols.client_states import Shared
+from fedfm_protocols.context import NO_HASH
 from fedfm_protocols.errors import MalformedMessage, OutOfOrder, ReplayedMessage, WrongContext
 from fedfm_protocols.masking import RoundSecrets, StepSecrets
 from fedfm_protocols.messages import (
@@ -298,7 +299,7 @@ def test_an_upload_of_another_size_even_if_committed(size: int) -> None:
     digest = hashlib.sha256(encode(fake)).digest()
 
     def network(sender: str, recipient: str, envelope: Envelope) -> Sequence[Delivery]:
-        body = {"UploadHash": UploadHash(digest), "Upload": fake}.get(envelope.header.type)
+        body = {"UploadHash": UploadHash(digest, NO_HASH), "Upload": fake}.get(envelope.header.type)
         if sender != MALLORY or body is None:
             return ((recipient, envelope),)
         return ((recipient, forge(KEYS.clients[MALLORY], envelope, body)),)
@@ -350,7 +351,7 @@ def test_two_different_messages_of_one_kind_the_first_stands(kind: str) -> None:
     changes: dict[str, Callable[[Any], Any]] = {
         "KeyOffer": lambda b: replace(b, nonce_commitment=bytes(32)),
         "ShareBundle": lambda b: ShareBundle(b.shares[:-1]),
-        "UploadHash": lambda b: UploadHash(bytes(32)),
+        "UploadHash": lambda b: replace(b, upload_hash=bytes(32)),
         "Upload": lambda b: Upload(bytes(200)),
         "RoundAck": lambda b: RoundAck(bytes(32)),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -11,7 +11,7 @@ import pytest
 
 from fedfm_crypto.codec import decode, encode
 from fedfm_crypto.envelope import Envelope
-from fedfm_protocols.catchup import verify_catch_up
+from fedfm_protocols.catchup import MissedRound, verify_catch_up
 from fedfm_protocols.client import client_step
 from fedfm_protocols.client_states import Applying, Idle, Training
 from fedfm_protocols.coordinator import abort_round
@@ -28,6 +28,7 @@ from fedfm_protocols.errors import (
     UnknownSender,
     WrongContext,
 )
+from fedfm_protocols.key_ring import KeyRing
 from fedfm_protocols.messages import (
     Aggregate,
     CatchUp,
@@ -43,6 +44,7 @@ from tests.protocols.scripted import (
     RecordingSimulation,
     all_idle_at,
     body_of,
+    catch_up_round,
     exact_simulation,
     forge,
     forging,
@@ -344,18 +346,28 @@ def _missed(rounds: int = 2) -> tuple[RecordingSimulation, list[CatchUpRound]]:
     simulation = exact_simulation(5)
     for number in range(1, rounds + 1):
         simulation.run_round(number)
-    return simulation, [
-        CatchUpRound(r.opened, r.roster_hash, r.aggregate, r.acks) for r in simulation.records
-    ]
+    return simulation, [catch_up_round(record) for record in simulation.records]
+
+
+def _verify(
+    simulation: RecordingSimulation,
+    rounds: Sequence[CatchUpRound],
+    last_applied: int = 0,
+    adapter_hash: bytes = START,
+) -> Iterator[MissedRound]:
+    return verify_catch_up(
+        simulation.federation,
+        CatchUp(tuple(rounds)),
+        last_applied=last_applied,
+        adapter_hash=adapter_hash,
+        keys=KeyRing(),
+        encryption=None,
+    )
 
 
 def test_missed_rounds_are_repeated_exactly() -> None:
     simulation, rounds = _missed()
-    verified = list(
-        verify_catch_up(
-            simulation.federation, CatchUp(tuple(rounds)), last_applied=0, adapter_hash=START
-        )
-    )
+    verified = list(_verify(simulation, rounds))
     assert [v.round for v in verified] == [1, 2]
     assert verified[0].adapter_before == START
     assert verified[0].adapter_after == verified[1].adapter_before
@@ -368,10 +380,7 @@ def test_missed_rounds_are_repeated_exactly() -> None:
 
 def test_nothing_missed_is_nothing_to_do() -> None:
     simulation, _ = _missed(1)
-    empty = verify_catch_up(
-        simulation.federation, CatchUp(()), last_applied=1, adapter_hash=simulation.adapter_hash
-    )
-    assert list(empty) == []
+    assert list(_verify(simulation, [], 1, simulation.adapter_hash)) == []
 
 
 def _catch_up_lies(
@@ -433,7 +442,7 @@ def _catch_up_lies(
             "was signed for context",
         ),
         "another federation": (
-            [CatchUpRound(other.opened, other.roster_hash, other.aggregate, other.acks)],
+            [catch_up_round(other)],
             WrongContext,
             "was signed for context",
         ),
@@ -473,24 +482,13 @@ def test_a_missed_round_that_is_forged_is_refused(lie: str) -> None:
     simulation, honest = _missed()
     rounds, expected, text = _catch_up_lies(simulation, honest)[lie]
     with pytest.raises(expected, match=text):
-        list(
-            verify_catch_up(
-                simulation.federation, CatchUp(tuple(rounds)), last_applied=0, adapter_hash=START
-            )
-        )
+        list(_verify(simulation, rounds))
 
 
 def test_a_round_applied_before_is_not_applied_again() -> None:
     simulation, rounds = _missed()
     with pytest.raises(RoundRefused, match="round 1 was applied before"):
-        next(
-            verify_catch_up(
-                simulation.federation,
-                CatchUp(tuple(rounds)),
-                last_applied=1,
-                adapter_hash=START,
-            )
-        )
+        next(_verify(simulation, rounds, 1))
 
 
 def test_late_events_of_an_earlier_round_are_not_used_in_a_later_one() -> None:

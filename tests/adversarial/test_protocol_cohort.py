@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -38,7 +39,11 @@ from tests.protocols.scripted import (
 KEYS = make_keys(5)
 NAMES = tuple(sorted(KEYS.clients))
 VICTIM = "client-03"
-WITHOUT_VICTIM = Cohort(tuple(n for n in NAMES if n != VICTIM), (VICTIM,))
+
+
+def without_victim(cohort: Cohort) -> Cohort:
+    """A cohort of the same uploads, from which the victim has vanished."""
+    return replace(cohort, accepted=tuple(n for n in NAMES if n != VICTIM), removed=(VICTIM,))
 
 
 def _nothing_revealed(simulation: RecordingSimulation) -> None:
@@ -50,46 +55,50 @@ def _nothing_revealed(simulation: RecordingSimulation) -> None:
 
 BAD_COHORTS: dict[str, tuple[Callable[[Cohort], Cohort], type[ProtocolError], str]] = {
     "victim listed twice": (
-        lambda c: Cohort(c.accepted, (VICTIM,)),
+        lambda c: Cohort(c.upload_set, c.accepted, (VICTIM,)),
         EquivocationError,
         f"{VICTIM} listed as accepted and as removed",
     ),
     "everyone listed twice": (
-        lambda c: Cohort(c.accepted, c.accepted),
+        lambda c: Cohort(c.upload_set, c.accepted, c.accepted),
         EquivocationError,
         "listed as accepted and as removed",
     ),
     "victim accepted twice": (
-        lambda c: Cohort(tuple(sorted((*c.accepted, VICTIM))), ()),
+        lambda c: replace(c, accepted=tuple(sorted((*c.accepted, VICTIM)))),
         EquivocationError,
         "sorted and hold each name once",
     ),
     "unsorted": (
-        lambda c: Cohort(tuple(reversed(c.accepted)), ()),
+        lambda c: replace(c, accepted=tuple(reversed(c.accepted))),
         EquivocationError,
         "sorted and hold each name once",
     ),
     "a dealer in neither list": (
-        lambda c: Cohort(c.accepted[:-1], ()),
+        lambda c: Cohort(c.upload_set, c.accepted[:-1], ()),
         EquivocationError,
         "exactly the dealers",
     ),
     "a stranger": (
-        lambda c: Cohort((*c.accepted, "eve"), ()),
+        lambda c: Cohort(c.upload_set, (*c.accepted, "eve"), ()),
         EquivocationError,
         "exactly the dealers",
     ),
     "one honest client alone among the colluders": (
-        lambda c: Cohort(c.accepted[:2], c.accepted[2:]),
+        lambda c: Cohort(c.upload_set, c.accepted[:2], c.accepted[2:]),
         BelowThreshold,
         "2 updates accepted, 4 are needed",
     ),
     "one below the charter's promise": (
-        lambda c: Cohort(c.accepted[:3], c.accepted[3:]),
+        lambda c: Cohort(c.upload_set, c.accepted[:3], c.accepted[3:]),
         BelowThreshold,
         "3 updates accepted, 4 are needed",
     ),
-    "nobody": (lambda c: Cohort((), c.accepted), BelowThreshold, "0 updates accepted"),
+    "nobody": (
+        lambda c: replace(c, accepted=(), removed=c.accepted),
+        BelowThreshold,
+        "0 updates accepted",
+    ),
 }
 
 
@@ -112,7 +121,7 @@ def test_a_cohort_that_is_wrong_gets_no_vote_and_no_share(lie: str) -> None:
 def test_a_client_that_committed_nothing_cannot_be_accepted() -> None:
     simulation = exact_simulation(5, intercept=Crash({"client-05": "UploadHash"}))
     crash = simulation.intercept
-    forger = forging(simulation, "coordinator", "Cohort", lambda c: Cohort(NAMES, ()))
+    forger = forging(simulation, "coordinator", "Cohort", lambda c: Cohort(c.upload_set, NAMES, ()))
     forge_cohort = simulation.intercept
 
     def network(sender: str, recipient: str, envelope: Envelope) -> Sequence[Delivery]:
@@ -146,7 +155,7 @@ def test_a_cohort_of_another_upload_set() -> None:
 def test_two_cohorts_shown_to_two_groups_reach_no_quorum(first: int) -> None:
     """The classic: one group reveals the victim's seed, the other its mask key."""
     simulation = exact_simulation(5)
-    forging(simulation, "coordinator", "Cohort", lambda c: WITHOUT_VICTIM, to=NAMES[first:])
+    forging(simulation, "coordinator", "Cohort", without_victim, to=NAMES[first:])
     finished = simulation.run_round(1)
     seeds: set[str] = set()
     keys: set[str] = set()
@@ -177,7 +186,11 @@ def test_a_second_cohort_for_one_client_ends_the_round_for_it(after: str) -> Non
         if kind == "Cohort":
             cohorts.append(envelope)
         if recipient == VICTIM and kind == after:
-            second = forge(key_of(simulation, "coordinator"), cohorts[0], WITHOUT_VICTIM)
+            second = forge(
+                key_of(simulation, "coordinator"),
+                cohorts[0],
+                without_victim(body_of(cohorts[0], Cohort)),
+            )
             return ((recipient, envelope), (recipient, second))
         return ((recipient, envelope),)
 
@@ -215,7 +228,6 @@ def test_colluders_who_vote_for_both_cohorts_give_neither_a_quorum() -> None:
     simulation = exact_simulation(5)
     colluder = "client-05"
     groups = {"client-01": 0, "client-02": 0, "client-03": 1, "client-04": 1}
-    honest_cohort = Cohort(NAMES, ())
     votes: dict[str, Envelope] = {}
 
     def network(sender: str, recipient: str, envelope: Envelope) -> Sequence[Delivery]:
@@ -226,7 +238,8 @@ def test_colluders_who_vote_for_both_cohorts_give_neither_a_quorum() -> None:
                 return ()
             return tuple(_both_proofs())
         if kind == "Cohort" and groups.get(recipient) == 1:
-            return ((recipient, forge(key_of(simulation, sender), envelope, WITHOUT_VICTIM)),)
+            other = without_victim(body_of(envelope, Cohort))
+            return ((recipient, forge(key_of(simulation, sender), envelope, other)),)
         if kind == "Cohort":
             template["Cohort"] = envelope
         return ((recipient, envelope),)
@@ -235,7 +248,8 @@ def test_colluders_who_vote_for_both_cohorts_give_neither_a_quorum() -> None:
 
     def _both_proofs() -> list[Delivery]:
         proofs = []
-        for group, cohort in enumerate((honest_cohort, WITHOUT_VICTIM)):
+        honest_cohort = body_of(template["Cohort"], Cohort)
+        for group, cohort in enumerate((honest_cohort, without_victim(honest_cohort))):
             digest = body_hash(cohort)
             signed = {n: v for n, v in votes.items() if groups.get(n) == group}
             signed[colluder] = forge(
@@ -288,7 +302,7 @@ ProofLie = tuple[Callable[[CohortProof], CohortProof], type[ProtocolError], str]
 def _proof_lies(simulation: RecordingSimulation) -> dict[str, ProofLie]:
     def other_vote(proof: CohortProof) -> CohortProof:
         last = Envelope.decode(proof.votes[-1])
-        digest = body_hash(WITHOUT_VICTIM)
+        digest = bytes(32)
         vote = forge(
             key_of(simulation, last.header.sender), last, CohortVote(digest), refers_to=digest
         )

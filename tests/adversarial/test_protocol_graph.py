@@ -389,7 +389,8 @@ def _cut_out(simulation: RecordingSimulation, spare: int) -> Callable[[Cohort], 
         assert isinstance(state, Voting)
         near = [name for name in state.hood.of(VICTIM) if name != VICTIM]
         gone = sorted(near[spare:])
-        return Cohort(tuple(n for n in cohort.accepted if n not in gone), tuple(gone))
+        accepted = tuple(n for n in cohort.accepted if n not in gone)
+        return replace(cohort, accepted=accepted, removed=tuple(gone))
 
     return change
 

@@ -22,7 +22,7 @@ from fedfm_crypto.random_source import SeededRandom
 from fedfm_protocols import masking
 from fedfm_protocols.client import client_step
 from fedfm_protocols.client_states import Idle, Offered
-from fedfm_protocols.context import RoundIdentity, context1
+from fedfm_protocols.context import NO_HASH, RoundIdentity, context1
 from fedfm_protocols.coordinator import RoundOpening, open_round
 from fedfm_protocols.coordinator_states import CoordinatorContext, CoordinatorSite
 from fedfm_protocols.effects import Received, Send
@@ -575,7 +575,7 @@ def test_an_upload_set_that_lies(lie: str, expected: Any, text: str) -> None:
                 hashes = hashes[1:]
             case "own hash changed":  # signed by the client itself, as a colluder's would be
                 key = key_of(simulation, "client-01")
-                hashes = (forge(key, first, UploadHash(bytes(32))).encode(), *hashes[1:])
+                hashes = (forge(key, first, UploadHash(bytes(32), NO_HASH)).encode(), *hashes[1:])
             case "other dealers":
                 key = key_of(simulation, "client-05")
                 hashes = (*hashes[:-1], forge(key, last, refers_to=b"\x01" * 32).encode())
@@ -588,7 +588,7 @@ def test_an_upload_set_that_lies(lie: str, expected: Any, text: str) -> None:
             case "twice":
                 hashes = (hashes[0], *hashes)
             case "unsigned":
-                forged = forge(KEYS.coordinator, last, UploadHash(b"\x01" * 32))
+                forged = forge(KEYS.coordinator, last, UploadHash(b"\x01" * 32, NO_HASH))
                 hashes = (*hashes[:-1], forged.encode())
         return UploadSet(hashes)
 

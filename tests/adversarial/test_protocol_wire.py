@@ -159,7 +159,7 @@ def _secrets(simulation: RecordingSimulation) -> list[bytes]:
             for contents in state.held.values():
                 found += _bytes_in(contents)
         if isinstance(state, Committed):
-            found.append(state.upload[4:20])
+            found.append(state.upload.upload[4:20])
     for coordinator_state, _ in simulation.coordinator_tape:
         for reveal in getattr(coordinator_state, "reveals", {}).values():
             found += _bytes_in(reveal)

@@ -69,7 +69,7 @@ CHARTER_BREAKS = {
     "unknown section": (put("robustness", value={}), "robustness"),
     "unknown field": (put("limits", "validators", value=1), "limits"),
     "wrong version": (put("version", value=2), "version"),
-    "suite": (put("suite", value="sealed"), "suite"),
+    "suite": (put("suite", value="open"), "suite"),
     "privacy": (put("privacy", "mode", value="dp-sgd"), "privacy"),
     "unsorted roster": (lambda fields: fields["roster"].reverse(), "sorted"),
     "shared identity": (

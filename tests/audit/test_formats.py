@@ -16,6 +16,8 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from fedfm_crypto.hashing import hash_tensors
+from tests.audit.played_round import MAKE_KEYS, Script
+from tests.audit.synthetic import play_federation
 
 Files = dict[str, bytes]
 
@@ -123,7 +125,41 @@ def test_contexts_and_rebuilt_bodies(bundle: Files) -> None:
 def test_a_cohort_by_hand(bundle: Files) -> None:
     (cohort,) = entries_of(bundle, "Cohort")
     accepted = [f"client-0{number}" for number in (1, 2, 3, 4)]
-    assert base64.b64decode(cohort["body"]) == names(accepted) + names(["client-05"])
+    upload_set = hashlib.sha256(listed(entries_of(bundle, "UploadHash"))).digest()
+    assert base64.b64decode(cohort["body"]) == (upload_set + names(accepted) + names(["client-05"]))
+
+
+def test_a_round_under_a_collective_key_by_hand() -> None:
+    """Contexts, active set and committed hashes of suite layered."""
+    federation = play_federation(MAKE_KEYS, Script(), suite="layered")
+    files = federation.files()
+    payload = json.loads(base64.b64decode(json.loads(federation.leaves[-2])["payload"]))
+    key = payload["predicate"]["key"]
+    assert (key["epoch"], key["holders"]) == (1, list(federation.names))
+    for number, key_hash in ((1, bytes(32)), (2, bytes.fromhex(key["hash"]))):
+        (opened,) = entries_of(files, "RoundOpen", number)
+        assert base64.b64decode(opened["body"])[4:8] == u32(1)
+        roster = hashlib.sha256(listed(entries_of(files, "KeyOffer", number))).digest()
+        context = labelled(
+            b"secure-fedfm/v1/context-keys", bytes.fromhex(opened["context"]), roster, key_hash
+        )
+        assert {e["context"] for e in entries_of(files, "RoundAck", number)} == {context.hex()}
+    assert {e["refers_to"] for e in entries_of(files, "RoundAck", 1)} == {key["hash"]}
+    (cohort,) = entries_of(files, "Cohort", 2)
+    openings = entries_of(files, "KeyOpening", 2)
+    active = labelled(
+        b"secure-fedfm/v1/active-set",
+        context,
+        bytes.fromhex(cohort["body_hash"]),
+        struct.pack(">H", 0),
+        names([entry["sender"] for entry in openings]),
+    )
+    (request,) = entries_of(files, "KeyRequest", 2)
+    assert {entry["refers_to"] for entry in (request, *openings)} == {active.hex()}
+    hashes = [base64.b64decode(e["body"]).hex() for e in entries_of(files, "UploadHash", 2)]
+    uploads, wraps = entries_of(files, "Upload", 2), entries_of(files, "WrappedKey", 2)
+    sent = [u["body_hash"] + w["body_hash"] for u, w in zip(uploads, wraps, strict=True)]
+    assert hashes == sent
 
 
 def test_leaves_and_their_signatures(bundle: Files) -> None:

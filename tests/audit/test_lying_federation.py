@@ -14,74 +14,47 @@ from typing import Any
 import pytest
 
 from fedfm_audit.messages import (
+    KEYS,
     Cohort,
     CohortVote,
     RoundAck,
-    RoundClose,
-    RoundOpen,
-    UploadHash,
 )
-from fedfm_audit.report import Report, Status
-from fedfm_audit.statements import CheckpointReference, ConclusionPredicate, RoundPredicate
+from fedfm_audit.report import Status
+from fedfm_audit.statements import (
+    CheckpointReference,
+    ConclusionPredicate,
+    KeyReference,
+    RoundPredicate,
+)
 from fedfm_audit.transcript import Transcript, make_transcript
 from fedfm_audit.verify import verify_files
 from fedfm_crypto.codec import decode, encode
 from fedfm_crypto.envelope import CheckpointSeen
-from tests.audit.synthetic import (
+from tests.audit.lies import closing, committing, drop, offering, only, opening, reasons
+from tests.audit.played_round import (
     ABORTED,
     COORDINATOR,
     Change,
-    Federation,
     Message,
     PlayedRound,
     Script,
     change_body,
-    play_federation,
     sha256,
 )
+from tests.audit.synthetic import Federation, judge, play_federation
 
 pytestmark = pytest.mark.usefixtures("remembered_signatures")
-
-
-def judge(*scripts: Script, **options: Any) -> Report:
-    return verify_files(play_federation(*scripts, **options).files(), name="bundle")
-
-
-def reasons(report: Report, step: int) -> str:
-    return "\n".join(f"{f.place}: {f.reason}" for f in report.step(step).failures)
-
-
-def only(kind: str, edit: Callable[[Message], Message | None], sender: str | None = None) -> Change:
-    def change(message: Message) -> Message | None:
-        if message.kind == kind and sender in (None, message.sender):
-            return edit(message)
-        return message
-
-    return change
-
-
-def drop(kind: str, sender: str | None = None) -> Change:
-    return only(kind, lambda message: None, sender)
 
 
 def cohort(accepted: str, removed: str = "") -> Change:
     def names(digits: str) -> tuple[str, ...]:
         return tuple(f"client-0{digit}" for digit in digits)
 
-    return change_body("Cohort", lambda _: encode(Cohort(names(accepted), names(removed))))
+    def edit(message: Message) -> bytes:
+        said = decode(Cohort, message.body)
+        return encode(replace(said, accepted=names(accepted), removed=names(removed)))
 
-
-def opening(**fields: Any) -> Change:
-    """RoundOpen with other fields; contexts then disagree, as they must."""
-    return change_body(
-        "RoundOpen", lambda message: encode(replace(decode(RoundOpen, message.body), **fields))
-    )
-
-
-def closing(**fields: Any) -> Change:
-    return change_body(
-        "RoundClose", lambda message: encode(replace(decode(RoundClose, message.body), **fields))
-    )
+    return change_body("Cohort", edit)
 
 
 # ---- step 3: envelopes
@@ -214,7 +187,7 @@ STEP4: dict[str, tuple[Script, str]] = {
         "3 upload hashes, the charter needs 4",
     ),
     "a copied upload": (
-        Script(change=change_body("UploadHash", lambda m: encode(UploadHash(bytes(32))))),
+        Script(change=committing(upload_hash=bytes(32))),
         "two clients committed to one upload",
     ),
     "another upload than committed": (
@@ -256,6 +229,14 @@ STEP4: dict[str, tuple[Script, str]] = {
     "cohort for another upload set": (
         Script(change=only("Cohort", lambda m: replace(m, refers_to=bytes(32)))),
         "Cohort refers to another upload set",
+    ),
+    "cohort that names another upload set": (
+        Script(
+            change=change_body(
+                "Cohort", lambda m: encode(replace(decode(Cohort, m.body), upload_set=bytes(32)))
+            )
+        ),
+        "Cohort names another upload set than these UploadHashes make",
     ),
     "cohort that does not decode": (
         Script(change=change_body("Cohort", lambda m: b"\xff")),
@@ -340,6 +321,30 @@ STEP4: dict[str, tuple[Script, str]] = {
     "client speaking for the coordinator": (
         Script(change=only("Aggregate", lambda m: replace(m, sender="client-01", sequence=9))),
         "Aggregate not from coordinator",
+    ),
+    "offers without mask keys": (
+        Script(change=offering(steps=())),
+        "client-01 offers mask keys for 0 steps, expected 1",
+    ),
+    "a part of a key in a round that makes none": (
+        Script(change=offering("client-02", key_commitment=b"k" * 32)),
+        "client-02 commits to a part of a collective key in a round that makes none",
+    ),
+    "a wrapped key without encryption": (
+        Script(change=committing(wrap_hash=b"w" * 32)),
+        "an upload hash commits to a wrapped key, in suite masked",
+    ),
+    "an encrypted round's message in another suite": (
+        Script(change=only("Aggregate", lambda m: replace(m, kind="KeyRequest"))),
+        "KeyRequest in a round of kind 'train' in suite masked with 5 clients, which has none",
+    ),
+    "a key generation without encryption": (
+        Script(kind=KEYS),
+        "makes a collective key, which suite masked does not have",
+    ),
+    "a key in the statement without encryption": (
+        Script(predicate=lambda p: replace(p, key=KeyReference(1, "00" * 32, ("client-01",)))),
+        "the statement names a key, which suite masked does not have",
     ),
     "several steps": (Script(change=opening(steps=2)), "2 steps; this version knows one"),
     "another key epoch": (Script(change=opening(key_epoch=1)), "key epoch 1"),

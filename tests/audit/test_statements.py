@@ -19,6 +19,7 @@ from fedfm_audit.statements import (
     ConclusionPredicate,
     EnrolmentPredicate,
     FederationPredicate,
+    KeyReference,
     RoundCounts,
     RoundPredicate,
     Statement,
@@ -47,7 +48,7 @@ ROUND = RoundPredicate(
     reason="",
     adapter_in=HASH,
     adapter_out="cd" * 32,
-    counts=RoundCounts(5, 5, 5, 5, 5, 0, 5, 5, 5),
+    counts=RoundCounts(5, 5, 5, 5, 5, 0, 5, 5, 0, 5),
     previous=CheckpointReference(7, HASH),
 )
 STATEMENTS = [
@@ -57,6 +58,7 @@ STATEMENTS = [
     federation_statement(FederationPredicate(HASH, "secure-fedfm", "0.1.0", "3.11.7", HASH)),
     round_statement(ROUND, b"transcript"),
     conclusion_statement(ConclusionPredicate(HASH, HASH, 2, 0, 1)),
+    round_statement(replace(ROUND, key=KeyReference(3, HASH, ("north", "south"))), b"transcript"),
 ]
 
 
@@ -80,7 +82,7 @@ def test_the_in_toto_project_accepts_them(statement: Statement) -> None:
 
 def test_subjects_say_what_they_are_about() -> None:
     names = [statement.subject["name"] for statement in STATEMENTS]
-    assert names == ["keys/north", "charter.json", "transcripts/000001.json", "adapter"]
+    assert names == ["keys/north", "charter.json", "transcripts/000001.json", "adapter", names[2]]
     assert STATEMENTS[2].digest == hashlib.sha256(b"transcript").hexdigest()
 
 
@@ -115,6 +117,14 @@ BREAKS: list[tuple[int, list[str], Any]] = [
     (2, ["predicate", "previous", "root"], "00"),
     (2, ["predicate", "reason"], "x" * 513),
     (2, ["predicate", "loss"], 0.5),
+    (2, ["predicate", "key"], 1),
+    (4, ["predicate", "key", "epoch"], 0),
+    (4, ["predicate", "key", "epoch"], 2**32),
+    (4, ["predicate", "key", "hash"], "00"),
+    (4, ["predicate", "key", "holders"], []),
+    (4, ["predicate", "key", "holders"], ["North"]),
+    (4, ["predicate", "key", "holders"], ["north", "north"]),
+    (4, ["predicate", "key", "secret"], HASH),
     (3, ["predicate", "completed"], 1.5),
     (3, ["subject"], []),
     (3, ["_type"], "https://in-toto.io/Statement/v0.1"),

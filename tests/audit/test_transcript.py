@@ -22,7 +22,8 @@ from fedfm_audit.transcript import (
 from fedfm_crypto.canonical_json import canonical_encode
 from fedfm_crypto.envelope import Envelope, SignedHeader, seal_envelope
 from fedfm_crypto.errors import CanonicalJSONError
-from tests.audit.synthetic import DROPOUT, Federation, PlayedRound, Script, sha256
+from tests.audit.played_round import DROPOUT, PlayedRound, Script, sha256
+from tests.audit.synthetic import Federation
 
 
 @pytest.fixture(scope="module")

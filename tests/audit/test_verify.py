@@ -27,7 +27,8 @@ from fedfm_crypto.merkle import (
     tree_root,
 )
 from fedfm_crypto.note import NoteAlgorithm, format_vkey
-from tests.audit.synthetic import ABORTED, Federation, Script, play_federation
+from tests.audit.played_round import ABORTED, Script
+from tests.audit.synthetic import Federation, play_federation
 
 Files = dict[str, bytes]
 

@@ -86,7 +86,7 @@ class RecordingSimulation(Simulation):
         client = self.clients[name]
         memory = client.state.memory
         missing = [
-            CatchUpRound(record.opened, record.roster_hash, record.aggregate, record.acks)
+            catch_up_round(record)
             for record in self.records
             if messages.read_body(Envelope.decode(record.opened), messages.RoundOpen).round
             > memory.last_applied
@@ -96,6 +96,8 @@ class RecordingSimulation(Simulation):
             CatchUp(tuple(missing)),
             last_applied=memory.last_applied,
             adapter_hash=memory.adapter_hash,
+            keys=memory.keys,
+            encryption=client.context.encryption,
         ):
             computed = self._apply(client, missed.total)
             assert computed == missed.adapter_after
@@ -107,6 +109,13 @@ class RecordingSimulation(Simulation):
                 adapter_hash=computed,
             )
             client.state = Idle(memory)
+
+
+def catch_up_round(record: CompletedRound) -> CatchUpRound:
+    """What a client is given of a completed round that it missed."""
+    return CatchUpRound(
+        record.opened, record.roster_hash, record.key_hash, record.aggregate, record.acks
+    )
 
 
 def integer_update(

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from fedfm_crypto.agreement import AgreementKey
 from fedfm_crypto.codec import encode
 from fedfm_crypto.errors import ShareError
+from fedfm_crypto.mask import add_masks
 from fedfm_crypto.random_source import SeededRandom
 from fedfm_crypto.secret import Secret
 from fedfm_protocols import masking, shares
@@ -131,15 +132,14 @@ def test_a_masked_upload_byte_for_byte(lane_bits: int) -> None:
     secrets = _secrets()
     count, width = 10, lane_bits // 8
     words = np.arange(count, dtype=np.uint32)
-    masking.mask(
-        words,
+    masks_of_b = masking.mask_keys(
         context=CONTEXT,
         client="b",
         step=0,
         secrets=secrets["b"].steps[0],
         peers={name: secrets[name].steps[0].mask_key.public for name in NAMES},
-        lane_bits=lane_bits,
     )
+    add_masks(words, masks_of_b, lane_bits)
 
     def lanes(key: bytes) -> list[int]:
         stream = _stream(key, count * width)
@@ -167,15 +167,14 @@ def test_masks_come_off_the_sum_and_only_with_the_right_secrets(removed: tuple[s
     total = np.zeros(1000, np.uint32)
     for name in NAMES:
         words = np.full(1000, 7, np.uint32)
-        masking.mask(
-            words,
+        masks = masking.mask_keys(
             context=CONTEXT,
             client=name,
             step=0,
             secrets=secrets[name].steps[0],
             peers=public,
-            lane_bits=32,
         )
+        add_masks(words, masks, 32)
         if name not in removed:
             total += words
     accepted = [name for name in NAMES if name not in removed]
@@ -184,16 +183,15 @@ def test_masks_come_off_the_sum_and_only_with_the_right_secrets(removed: tuple[s
 
     def opened(seeds: dict[str, Secret], keys: dict[str, AgreementKey], context: bytes) -> Any:
         result = total.copy()
-        masking.peel(
-            result,
+        masks = masking.peeling_keys(
             context=context,
             step=0,
             seeds=seeds,
             removed_keys=keys,
             neighbours=lambda _: NAMES,
             public_keys=public,
-            lane_bits=32,
         )
+        add_masks(result, masks, 32)
         return result
 
     assert (opened(seeds, keys, CONTEXT) == 7 * len(accepted)).all()

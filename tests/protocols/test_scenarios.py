@@ -252,7 +252,7 @@ def test_a_scenario_in_python_with_an_act_of_its_own() -> None:
     ) -> Sequence[Delivery]:
         seen.append(envelope.header.type)
         if envelope.header.type == "Cohort" and recipient == "client-01":
-            lie = stage.actor("coordinator").forge(envelope, Cohort((), ()))
+            lie = stage.actor("coordinator").forge(envelope, Cohort(bytes(32), (), ()))
             return ((recipient, lie),)
         return ((recipient, envelope),)
 

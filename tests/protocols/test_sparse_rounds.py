@@ -150,13 +150,13 @@ def test_masks_and_shares_are_those_of_the_neighbours(monkeypatch: pytest.Monkey
     crash = Crash({"client-07": "ShareBundle", "client-08": "GraphNonce"})
     simulation = exact_simulation(70, intercept=crash, limits=SEVENTY)
     peers: dict[str, set[str]] = {}
-    mask = masking.mask
+    mask_keys = masking.mask_keys
 
-    def spy(words: Any, **arguments: Any) -> None:
+    def spy(**arguments: Any) -> Any:
         peers[arguments["client"]] = set(arguments["peers"]) - {arguments["client"]}
-        mask(words, **arguments)
+        return mask_keys(**arguments)
 
-    monkeypatch.setattr(masking, "mask", spy)
+    monkeypatch.setattr(masking, "mask_keys", spy)
     finished = simulation.run_round(1)
     _check_sum(simulation, finished, crash.dead)
     opened = {

@@ -13,7 +13,7 @@ from typing import Any
 
 from fedfm_crypto.codec import encode
 from fedfm_crypto.errors import CodecError
-from fedfm_protocols.messages import MAX_PARTICIPANTS
+from fedfm_protocols.message_fields import MAX_PARTICIPANTS
 
 EDGES = (0, 1, 2, 3, 255, 256, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1)
 TEXTS = ("", "a", "train", "completed", "void", "aborted", "client-01", "client-99", "é", "\x00")

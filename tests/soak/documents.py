@@ -36,7 +36,8 @@ from fedfm_protocols.enrolment import STATEMENT_PAYLOAD_TYPE, open_enrolment, re
 from fedfm_protocols.errors import CharterError, EnrolmentError, ScenarioError
 from fedfm_protocols.scenario.form import parse_scenario
 from fedfm_protocols.scenario.library import shipped_names
-from tests.audit.synthetic import Script, play_federation
+from tests.audit.played_round import Script
+from tests.audit.synthetic import play_federation
 from tests.protocols.federations import charter_fields, make_keys
 from tests.soak.damage import EDGES, TEXTS, damage_bytes
 from tests.soak.engine import Attempt, OracleError, Target

@@ -200,8 +200,8 @@ class FrontDoor:
         await self.alice.send(question)
         while (inbound := await self.server.receive()).sender != "alice":
             pass
-        if inbound.payload != question:
+        if inbound.message.take() != question:
             raise OracleError("alice's message was changed")
         await self.server.send("alice", question[::-1])
-        if await self.alice.receive() != question[::-1]:
+        if (await self.alice.receive()).take() != question[::-1]:
             raise OracleError("the answer to alice was changed")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from fedfm_protocols import shares
 from fedfm_protocols.client import client_step, leave_round
 from fedfm_protocols.client_states import Idle
 from fedfm_protocols.coordinator import coordinator_step
-from fedfm_protocols.coordinator_states import PHASES, Finished
+from fedfm_protocols.coordinator_states import Finished, RunningRound, phase_of
 from fedfm_protocols.effects import (
     AdapterComputed,
     ApplySum,
@@ -310,10 +310,10 @@ def _coordinator_attempt(
         _unchanged(moment)
         state = transition.state
         # What was taken must not break anything later: the phases end by their deadlines.
-        for _ in PHASES:
+        for _ in range(len(get_args(RunningRound)) + 1):
             if isinstance(state, Finished):
                 break
-            state = coordinator_step(context, state, Deadline(PHASES[type(state)])).state
+            state = coordinator_step(context, state, Deadline(phase_of(state))).state
         if not isinstance(state, Finished):
             raise OracleError("a round goes on after all its deadlines")
         return f"taken, {state.outcome}"

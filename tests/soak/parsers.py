@@ -22,10 +22,11 @@ from fedfm_protocols.errors import (
     MessageRefused,
     RoundViolation,
 )
+from fedfm_protocols.key_ring import KeyRing
 from fedfm_protocols.messages import CatchUp, CatchUpRound, CheckpointOffer
 from fedfm_protocols.witness import review_offer
 from tests.protocols.federations import make_keys
-from tests.protocols.scripted import START, forge
+from tests.protocols.scripted import START, catch_up_round, forge
 from tests.soak import recordings
 from tests.soak.damage import damage_bytes, damage_value, encoded_or_raw
 from tests.soak.engine import Attempt, OracleError, Target
@@ -57,7 +58,7 @@ def _samples() -> dict[str, list[bytes]]:
     for recording in (recordings.masked(), recordings.sparse()):
         for envelope in recording.all_envelopes:
             found.setdefault(envelope.header.type, []).append(envelope.body)
-    hello = messages.Hello(3, START, 4, 2, 7)
+    hello = messages.Hello(3, START, 4, 2, 7, 1, bytes(32))
     for value in (_catch_up_body(), _offers()[1], hello, messages.Cosignature(b"line" * 30)):
         found[type(value).__name__] = [encode(value)]
     for name in sorted(found):
@@ -155,9 +156,7 @@ def _checkpoint_offer(rng: random.Random) -> Attempt:
 
 def _catch_up_body() -> CatchUp:
     rounds = recordings.masked().simulation.records
-    return CatchUp(
-        tuple(CatchUpRound(r.opened, r.roster_hash, r.aggregate, r.acks) for r in rounds)
-    )
+    return CatchUp(tuple(catch_up_round(r) for r in rounds))
 
 
 def _forged_ack(
@@ -190,7 +189,12 @@ def _catch_up(rng: random.Random) -> Attempt:
     def run() -> str:
         verified = 0
         for missed in verify_catch_up(
-            recording.federation, catch_up, last_applied=0, adapter_hash=START
+            recording.federation,
+            catch_up,
+            last_applied=0,
+            adapter_hash=START,
+            keys=KeyRing(),
+            encryption=None,
         ):
             verified += 1
             if missed.total.size != recording.federation.charter.quantiser.values:

@@ -164,7 +164,9 @@ class CoordinatorBench:
         """A greeting or a cosignature as a client would send it now."""
         key = make_keys(5).clients[CLIENT]
         head = self.evidence.checkpoint
-        body: Any = Hello(rng.randrange(4), bytes(32), rng.randrange(5), rng.randrange(5), 0)
+        nothing = bytes(32)
+        numbers = (rng.randrange(5), rng.randrange(5), 0)
+        body: Any = Hello(rng.randrange(4), nothing, *numbers, 0, nothing)
         seen = head
         if rng.random() < 0.4:
             line = cosign(self.evidence.note, f"test/{CLIENT}", key, 1_700_000_000)

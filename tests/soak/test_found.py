@@ -25,7 +25,7 @@ def test_a_greeting_with_a_log_size_of_its_own_does_not_stop_the_coordinator(
     """service/coordinator: the next checkpoint's offer raised MerkleError and ended the process."""
     bench = CoordinatorBench(tmp_path)
     key, head = make_keys(5).clients[CLIENT], bench.evidence.checkpoint
-    honest = Hello(3, bytes(32), 0, 0, head.size)
+    honest = Hello(3, bytes(32), 0, 0, head.size, 0, bytes(32))
     for body, ready in ((dataclasses.replace(honest, log_size=2**32 - 1), False), (honest, True)):
         payload = _link(key, CLIENT, body, head).encode()
         assert asyncio.run(bench.service._take_payload(CLIENT, payload)) is None

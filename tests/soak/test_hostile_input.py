@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import get_args
 
 import pytest
 
@@ -50,8 +51,8 @@ def test_many(target: Target, capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_state_and_phase_has_a_target() -> None:
     """A new state without a target fails here."""
     from fedfm_protocols.client_states import ClientState
-    from fedfm_protocols.coordinator_states import PHASES
+    from fedfm_protocols.coordinator_states import RunningRound
 
     names = {target.name for target in TARGETS}
     assert {f"client/{state.__name__}" for state in ClientState.__args__} <= names
-    assert {f"coordinator/{phase.__name__}" for phase in PHASES} <= names
+    assert {f"coordinator/{phase.__name__}" for phase in get_args(RunningRound)} <= names

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from fedfm_audit.charter_view import CharterView
+from fedfm_audit.messages import KEYS
 from fedfm_audit.statements import ConclusionPredicate, RoundPredicate
 from fedfm_audit.steps.envelopes import RoundEvidence
 from fedfm_audit.steps.findings import Findings
@@ -42,8 +43,11 @@ def check_chain(
                 )
             if opened.get(leaf.index, predicate.adapter_in) != predicate.adapter_in:
                 findings.fail(leaf.place, "its RoundOpen names another adapter")
-            if predicate.outcome != "completed" and predicate.adapter_out != predicate.adapter_in:
-                findings.fail(leaf.place, f"{predicate.outcome}, yet it changes the adapter")
+            if predicate.adapter_out != predicate.adapter_in:
+                if predicate.outcome != "completed":
+                    findings.fail(leaf.place, f"{predicate.outcome}, yet it changes the adapter")
+                elif predicate.kind == KEYS:
+                    findings.fail(leaf.place, "makes a key, yet it changes the adapter")
             current = predicate.adapter_out
         elif isinstance(predicate, ConclusionPredicate) and predicate.adapter != current:
             findings.fail(

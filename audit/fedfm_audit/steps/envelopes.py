@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from fedfm_audit.messages import RoundOpen, context0, context1
 from fedfm_audit.statements import RoundPredicate, transcript_path
+from fedfm_audit.steps.epochs import KeyHistory
 from fedfm_audit.steps.findings import Findings
 from fedfm_audit.steps.leaves import Leaf
 from fedfm_audit.steps.roots import Roots
@@ -28,7 +29,8 @@ class RoundEvidence:
     """A round's statement (by leaf index), its transcript, and the contexts recomputed from it.
 
     ``context1`` is ``None`` where the round ended before its key roster was fixed;
-    ``roster_hash`` is the SHA-256 of the KeyRoster body that the offers make.
+    ``roster_hash`` is the SHA-256 of the KeyRoster body that the offers make; ``history`` are the
+    collective keys that rounds before this one made.
     """
 
     index: int
@@ -39,6 +41,7 @@ class RoundEvidence:
     context0: bytes
     context1: bytes | None
     roster_hash: bytes
+    history: KeyHistory
 
     @property
     def place(self) -> str:
@@ -57,6 +60,7 @@ def check_envelopes(
     rounds: list[RoundEvidence] = []
     named: set[str] = set()
     checker = _Checker(roots, tree, findings)
+    history = KeyHistory()
     for leaf in leaves:
         predicate = leaf.statement.predicate
         if not isinstance(predicate, RoundPredicate):
@@ -66,7 +70,8 @@ def check_envelopes(
             findings.fail(leaf.place, f"a second statement about {path}")
             continue
         named.add(path)
-        evidence = _read_round(files, roots, leaf, predicate, path, findings)
+        evidence = _read_round(files, roots, leaf, predicate, history, findings)
+        history = history.after(predicate)
         if evidence is not None:
             checker.check_round(evidence)
             rounds.append(evidence)
@@ -81,9 +86,10 @@ def _read_round(
     roots: Roots,
     leaf: Leaf,
     predicate: RoundPredicate,
-    path: str,
+    history: KeyHistory,
     findings: Findings,
 ) -> RoundEvidence | None:
+    path = transcript_path(predicate.round)
     if path not in files:
         findings.fail(path, f"missing; {leaf.place} covers it")
         return None
@@ -103,9 +109,11 @@ def _read_round(
     except FedFMError as error:
         findings.fail(path, error)
         return None
-    second = context1(first, roster_hash) if transcript.of("KeyRoster") else None
+    second = None
+    if transcript.of("KeyRoster"):
+        second = context1(first, roster_hash, history.context_key(opened, roots.charter))
     return RoundEvidence(
-        leaf.index, predicate, path, transcript, opened, first, second, roster_hash
+        leaf.index, predicate, path, transcript, opened, first, second, roster_hash, history
     )
 
 

@@ -1,7 +1,8 @@
 """Step 4, first half: the statements come in the one order that a federation can have.
 
-Enrolments, the federation, rounds 1, 2, 3, ... (aborted and void ones included), and the
-conclusion, which is missing while the federation runs.
+Enrolments, the federation, rounds 1, 2, 3, ... (of every kind, aborted and void ones included) with
+entries of privacy ledgers between them,
+and the conclusion, which is missing while the federation runs and counts rounds of kind ``train``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from fedfm_audit.charter_view import CharterView
+from fedfm_audit.messages import TRAIN
+from fedfm_audit.privacy.entries import PrivacyPredicate
 from fedfm_audit.statements import (
     ConclusionPredicate,
     EnrolmentPredicate,
@@ -30,7 +33,9 @@ def check_history(leaves: Sequence[Leaf], charter: CharterView, findings: Findin
     federations = 0
     for leaf in leaves:
         predicate = leaf.statement.predicate
-        rank = _ORDER.index(type(predicate))
+        # Charges come before the round they pay for: the two kinds of leaf take turns.
+        kind = RoundPredicate if isinstance(predicate, PrivacyPredicate) else type(predicate)
+        rank = _ORDER.index(kind)
         if rank < reached or (rank == reached == len(_ORDER) - 1):
             findings.fail(leaf.place, f"{predicate.TYPE} after {_ORDER[reached].TYPE}")
         reached = max(reached, rank)
@@ -47,15 +52,11 @@ def check_history(leaves: Sequence[Leaf], charter: CharterView, findings: Findin
                         leaf.place, f"round {predicate.round}, expected round {number + 1}"
                     )
                 number = predicate.round
-                outcomes[predicate.outcome] += 1
+                # A key generation takes a number, but is none of the rounds that were agreed.
+                if predicate.kind == TRAIN:
+                    outcomes[predicate.outcome] += 1
             case ConclusionPredicate():
-                said = (predicate.completed, predicate.void, predicate.aborted)
-                found = (outcomes["completed"], outcomes["void"], outcomes["aborted"])
-                if said != found:
-                    findings.fail(
-                        leaf.place,
-                        f"says {said} rounds completed, void, aborted; the log has {found}",
-                    )
+                _check_conclusion(leaf, predicate, outcomes, findings)
         if predicate.charter != charter.digest.hex():
             findings.fail(leaf.place, f"names charter {predicate.charter}, not this one")
     if federations != 1:
@@ -64,4 +65,15 @@ def check_history(leaves: Sequence[Leaf], charter: CharterView, findings: Findin
         findings.fail(
             "the log",
             f"{outcomes['completed']} rounds completed, the charter allows {charter.rounds}",
+        )
+
+
+def _check_conclusion(
+    leaf: Leaf, predicate: ConclusionPredicate, outcomes: Counter[str], findings: Findings
+) -> None:
+    said = (predicate.completed, predicate.void, predicate.aborted)
+    found = (outcomes["completed"], outcomes["void"], outcomes["aborted"])
+    if said != found:
+        findings.fail(
+            leaf.place, f"says {said} rounds completed, void, aborted; the log has {found}"
         )

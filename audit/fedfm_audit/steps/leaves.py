@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from fedfm_audit.charter_view import CharterView, Party
 from fedfm_audit.log import CHECKPOINT
+from fedfm_audit.privacy.entries import PrivacyPredicate
 from fedfm_audit.statements import (
     EnrolmentPredicate,
     RoundPredicate,
@@ -26,10 +27,11 @@ _LAST_DAY = 253402300799  # 9999-12-31T23:59:59Z, the last second that a date ca
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A leaf whose signature verified."""
+    """A leaf whose signature verified, and the hex SHA-256 of its bytes."""
 
     index: int
     statement: Statement
+    digest: str
 
     @property
     def place(self) -> str:
@@ -50,11 +52,13 @@ def check_leaves(roots: Roots, head: Head, tree: Tree, findings: Findings) -> tu
             findings.fail(place, error)
             continue
         predicate = signed.statement.predicate
-        leaves.append(Leaf(index, signed.statement))
+        leaves.append(Leaf(index, signed.statement, hashlib.sha256(data).hexdigest()))
         if isinstance(predicate, EnrolmentPredicate):
             _check_enrolment(charter, predicate, signed.signer, data, place, findings)
             if enrolled.setdefault(predicate.name, predicate) is not predicate:
                 findings.fail(place, f"{predicate.name} is enrolled a second time")
+        elif isinstance(predicate, PrivacyPredicate):
+            _check_institution(charter, predicate, signed.signer, place, findings)
         elif signed.signer != charter.coordinator.identity.hex:
             findings.fail(place, "a statement that only the coordinator makes, by another key")
         if isinstance(predicate, RoundPredicate):
@@ -83,6 +87,18 @@ def _check_enrolment(
         findings.fail(place, f"enrols {party.name} with another role or key than the charter")
     if party.enrolment is not None and hashlib.sha256(leaf).hexdigest() != party.enrolment:
         findings.fail(place, f"is not the enrolment of {party.name} that the charter names")
+
+
+def _check_institution(
+    charter: CharterView, predicate: PrivacyPredicate, signer: str, place: str, findings: Findings
+) -> None:
+    """A ledger entry is signed by the client it names: nobody can spend another's budget."""
+    if predicate.institution not in charter.clients:
+        findings.fail(place, f"is a ledger entry of {predicate.institution!r}, who is no client")
+        return
+    key = charter.parties[predicate.institution].identity.hex
+    if (signer, predicate.key) != (key, key):
+        findings.fail(place, f"is a ledger entry of {predicate.institution} under another key")
 
 
 def _check_previous(predicate: RoundPredicate, index: int, tree: Tree, findings: Findings) -> None:

@@ -97,7 +97,7 @@ class PublicPolynomials:
             index = (first + i).to_bytes(4, "big")
             key = Secret(hash_parts(Label.BULK_PUBLIC, self._seed, index))
             sampler = Sampler(key, share=sampler)
-            values[i] = sampler.uniform_polynomial(bulk_ring())
+            sampler.uniform_polynomial(bulk_ring(), out=values[i])
         return values
 
 

@@ -157,6 +157,12 @@ class RunningSum:
     def __len__(self) -> int:
         return len(self._sums)
 
+    def copy(self) -> RunningSum:
+        """Return a sum of its own with the same content."""
+        result = RunningSum(len(self._sums))
+        result._sums[...] = self._sums
+        return result
+
     def add(self, chunk: bytes | bytearray | memoryview, first: int = 0) -> None:
         """Add a chunk of a serialised ciphertext that starts at polynomial ``first``.
 

@@ -82,17 +82,25 @@ class Sampler:
 
     def uniform(self, count: int, prime: int) -> Words:
         """Return ``count`` residues uniform modulo ``prime``, exactly: by rejection."""
-        shift = np.uint64(64 - prime.bit_length())
-        candidates = self.words(count)
-        candidates >>= shift
-        if count and int(candidates.max()) < prime:
-            return candidates  # the usual case: our primes lie just below a power of two
-        kept = candidates[candidates < prime]
-        return np.concatenate([kept, self.uniform(count - kept.size, prime)]) if count else kept
+        values = np.empty(count, dtype=np.uint64)
+        self._fill_uniform(values, prime)
+        return values
 
-    def uniform_polynomial(self, ring: Ring) -> Words:
-        """Return one polynomial uniform modulo each prime, [K, N]."""
-        return np.stack([self.uniform(ring.degree, prime) for prime in ring.primes])
+    def uniform_polynomial(self, ring: Ring, out: Words | None = None) -> Words:
+        """Return one polynomial uniform modulo each prime, [K, N]; in ``out`` if that is given."""
+        if out is None:
+            out = np.empty((len(ring.primes), ring.degree), dtype=np.uint64)
+        for row, prime in zip(out, ring.primes, strict=True):
+            self._fill_uniform(row, prime)
+        return out
+
+    def _fill_uniform(self, values: Words, prime: int) -> None:
+        np.right_shift(self.words(values.size), np.uint64(64 - prime.bit_length()), out=values)
+        if not values.size or int(values.max()) < prime:
+            return  # the usual case: our primes lie just below a power of two
+        kept = values[values < prime]
+        values[: kept.size] = kept
+        self._fill_uniform(values[kept.size :], prime)
 
     def ternary(self, count: int) -> NDArray[np.int64]:
         """Return ``count`` integers uniform in {-1, 0, 1} (int64), exactly: by rejection."""

@@ -32,7 +32,7 @@ from fedfm_crypto.lattice.tenseal_format import (
     write_context,
 )
 
-__all__ = ["WRAP", "KeyWrapping", "WrapSum", "check_wrap", "open_key_sum"]
+__all__ = ["WRAP", "KeyWrapping", "WrapSum", "check_wrap", "decode_slots", "open_key_sum"]
 
 Words = NDArray[np.uint64]
 
@@ -134,18 +134,26 @@ def open_key_sum(opened: Words, clients: int) -> KeySum:
         CapacityError: more clients than a bulk sum can hold.
     """
     check_clients(clients)
-    # (m, 0) decrypts to the same under every secret key, so a public one serves to decode it.
-    transparent = np.stack([opened, np.zeros_like(opened)])
-    vector = load_vector(_decoding_context(), WRAP, transparent, PARAMETERS.degree)
-    slots = np.array(vector.decrypt(), dtype=np.int64) % _T
-    slots[slots > _T // 2] -= _T
-    copies = slots.reshape(_COPIES, BULK_DEGREE)
+    copies = decode_slots(opened).reshape(_COPIES, BULK_DEGREE)
     if (copies != copies[0]).any():
         raise DecryptionError(
             "the copies of the key sum differ; a decryption share, the set of shares or a wrapped "
             "key is wrong"
         )
     return KeySum(copies[0].copy(), clients)
+
+
+def decode_slots(opened: Words) -> NDArray[np.int64]:
+    """Return the slots of an opened ciphertext, unchecked: int64 [N], centred modulo t.
+
+    For measurements and tests; :func:`open_key_sum` is what notices a wrong opening.
+    """
+    # (m, 0) decrypts to the same under every secret key, so a public one serves to decode it.
+    transparent = np.stack([opened, np.zeros_like(opened)])
+    vector = load_vector(_decoding_context(), WRAP, transparent, PARAMETERS.degree)
+    slots = np.array(vector.decrypt(), dtype=np.int64) % _T
+    slots[slots > _T // 2] -= _T
+    return slots
 
 
 @lru_cache(maxsize=1)

@@ -99,8 +99,9 @@ def _upload_sized(moment: Moment, committed: UploadHash) -> UploadHash:
     digest = hashlib.sha256(fake).digest()
     client = moment.stage.clients[moment.speaker.name]
     if isinstance(client.state, Committed):
-        client.state = replace(client.state, upload=fake, upload_hash=digest)
-    return UploadHash(digest)
+        own = replace(client.state.upload, upload=fake, upload_hash=digest)
+        client.state = replace(client.state, upload=own)
+    return replace(committed, upload_hash=digest)
 
 
 # ---------------------------------------------------------------- steps 9 and 14
@@ -143,7 +144,7 @@ SECOND: dict[str, Callable[[Any], object]] = {
     "KeyOffer": lambda body: replace(body, nonce_commitment=bytes(32)),
     "GraphNonce": lambda body: GraphNonce(bytes(32)),
     "ShareBundle": lambda body: replace(body, shares=body.shares[:-1]),
-    "UploadHash": lambda body: UploadHash(bytes(32)),
+    "UploadHash": lambda body: replace(body, upload_hash=bytes(32)),
     "Upload": lambda body: Upload(bytes(len(body.words))),
     "CohortVote": lambda body: CohortVote(bytes(32)),
     "Unmask": lambda body: replace(body, seed_shares=body.seed_shares[:-1]),

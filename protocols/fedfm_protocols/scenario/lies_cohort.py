@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from fedfm_protocols.context import NO_HASH
 from fedfm_protocols.messages import Cohort, CohortProof, CohortVote, body_hash
 from fedfm_protocols.scenario.actors import OUTSIDER, outsider, resigned, swapped
 from fedfm_protocols.scenario.lies import Moment, Signed, lie
@@ -11,22 +14,23 @@ from fedfm_protocols.scenario.lies import Moment, Signed, lie
 
 def _moved(cohort: Cohort, names: tuple[str, ...]) -> Cohort:
     """The cohort with ``names`` moved from accepted to removed."""
-    return Cohort(
-        tuple(name for name in cohort.accepted if name not in names),
-        tuple(sorted({*cohort.removed, *names})),
+    return replace(
+        cohort,
+        accepted=tuple(name for name in cohort.accepted if name not in names),
+        removed=tuple(sorted({*cohort.removed, *names})),
     )
 
 
 @lie("double-list", "Cohort", needs=("client",))
 def _double_list(moment: Moment, cohort: Cohort) -> Cohort:
     """`client` is listed as accepted and as removed: both kinds of its shares are asked for."""
-    return Cohort(cohort.accepted, tuple(sorted({*cohort.removed, moment.client})))
+    return replace(cohort, removed=tuple(sorted({*cohort.removed, moment.client})))
 
 
 @lie("double-list-all", "Cohort")
 def _double_list_all(moment: Moment, cohort: Cohort) -> Cohort:
     """Everyone is listed as accepted and as removed."""
-    return Cohort(cohort.accepted, cohort.accepted)
+    return replace(cohort, removed=cohort.accepted)
 
 
 @lie("second-cohort", "Cohort", needs=("clients",))
@@ -51,40 +55,48 @@ def _shrink_cohort(moment: Moment, cohort: Cohort) -> Cohort:
 @lie("accept-twice", "Cohort", needs=("client",))
 def _accept_twice(moment: Moment, cohort: Cohort) -> Cohort:
     """`client` is accepted twice."""
-    return Cohort(tuple(sorted((*cohort.accepted, moment.client))), cohort.removed)
+    return replace(cohort, accepted=tuple(sorted((*cohort.accepted, moment.client))))
 
 
 @lie("remove-twice", "Cohort", needs=("client",))
 def _remove_twice(moment: Moment, cohort: Cohort) -> Cohort:
     """`client` is removed, twice."""
     moved = _moved(cohort, (moment.client,))
-    return Cohort(moved.accepted, tuple(sorted((*moved.removed, moment.client))))
+    return replace(moved, removed=tuple(sorted((*moved.removed, moment.client))))
 
 
 @lie("omit-dealer", "Cohort", needs=("client",))
 def _omit_dealer(moment: Moment, cohort: Cohort) -> Cohort:
     """`client`, who dealt shares, is in neither list."""
     moved = _moved(cohort, (moment.client,))
-    return Cohort(moved.accepted, cohort.removed)
+    return replace(moved, removed=cohort.removed)
 
 
 @lie("accept-stranger", "Cohort")
 def _accept_stranger(moment: Moment, cohort: Cohort) -> Cohort:
     """Somebody who dealt no shares is accepted."""
-    return Cohort((*cohort.accepted, OUTSIDER), cohort.removed)
+    return replace(cohort, accepted=(*cohort.accepted, OUTSIDER))
 
 
 @lie("accept-uncommitted", "Cohort", needs=("client",))
 def _accept_uncommitted(moment: Moment, cohort: Cohort) -> Cohort:
     """`client`, who committed no upload, is accepted."""
     removed = tuple(name for name in cohort.removed if name != moment.client)
-    return Cohort(tuple(sorted({*cohort.accepted, moment.client})), removed)
+    return replace(
+        cohort, accepted=tuple(sorted({*cohort.accepted, moment.client})), removed=removed
+    )
 
 
 @lie("cohort-of-other-uploads", "Cohort")
 def _other_uploads(moment: Moment, cohort: Cohort) -> Signed:
-    """The cohort refers to another upload set."""
-    return Signed(cohort, {"refers_to": bytes(32)})
+    """The envelope of the cohort refers to another upload set."""
+    return Signed(cohort, {"refers_to": NO_HASH})
+
+
+@lie("cohort-names-other-uploads", "Cohort")
+def _names_other_uploads(moment: Moment, cohort: Cohort) -> Cohort:
+    """The cohort itself names another upload set."""
+    return replace(cohort, upload_set=b"\x66" * 32)
 
 
 @lie("drop-arc", "Cohort", needs=("client", "count"))
@@ -120,7 +132,7 @@ def _repeat_vote(moment: Moment, proof: CohortProof) -> CohortProof:
 @lie("vote-for-other-cohort", "CohortProof", needs=("client",), signs_for=True)
 def _other_vote(moment: Moment, proof: CohortProof) -> CohortProof:
     """One vote in the proof, an accomplice's, is for another cohort."""
-    digest = body_hash(Cohort((moment.client,), ()))
+    digest = body_hash(Cohort(NO_HASH, (moment.client,), ()))
     return CohortProof(moment.accomplice(proof.votes, CohortVote(digest), refers_to=digest))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fedfm_crypto.envelope import Envelope
+from fedfm_protocols.context import NO_HASH
 from fedfm_protocols.messages import ShareDelivery, UploadHash, UploadSet
 from fedfm_protocols.scenario.actors import OUTSIDER, body_of, member, resigned, swapped
 from fedfm_protocols.scenario.lies import Moment, Signed, lie
@@ -81,6 +82,11 @@ def _swap_own_entry(moment: Moment, delivery: ShareDelivery) -> ShareDelivery:
 # ---------------------------------------------------------------- step 4b
 
 
+def _other_hash(moment: Moment) -> UploadHash:
+    """A commitment to an update that nobody has, in the form that the suite demands."""
+    return UploadHash(bytes(32), b"\x66" * 32 if moment.stage.federation.encrypted else NO_HASH)
+
+
 @lie("leave-out-hash", "UploadSet", needs=("client",))
 def _leave_out_hash(moment: Moment, upload_set: UploadSet) -> UploadSet:
     """The upload hash of `client` is left out."""
@@ -91,7 +97,7 @@ def _leave_out_hash(moment: Moment, upload_set: UploadSet) -> UploadSet:
 @lie("change-hash", "UploadSet", needs=("client",), signs_for=True)
 def _change_hash(moment: Moment, upload_set: UploadSet) -> UploadSet:
     """The upload set holds another hash by `client`, properly signed with its key."""
-    return UploadSet(moment.accomplice(upload_set.hashes, UploadHash(bytes(32))))
+    return UploadSet(moment.accomplice(upload_set.hashes, _other_hash(moment)))
 
 
 @lie("hash-for-other-dealers", "UploadSet", needs=("client",), signs_for=True)
@@ -123,7 +129,7 @@ def _repeat_hash(moment: Moment, upload_set: UploadSet) -> UploadSet:
 def _forge_hash(moment: Moment, upload_set: UploadSet) -> UploadSet:
     """The coordinator signs a hash in the name of `client`."""
     place = member(upload_set.hashes, moment.client)
-    false = resigned(moment.speaker, upload_set.hashes[place], UploadHash(bytes(32)))
+    false = resigned(moment.speaker, upload_set.hashes[place], _other_hash(moment))
     return UploadSet(swapped(upload_set.hashes, place, false))
 
 

@@ -131,7 +131,7 @@ def _catch_up(stage: Stage, name: str, records: list[CompletedRound]) -> None:
     client = stage.clients[name]
     memory = client.state.memory
     missing = [
-        CatchUpRound(r.opened, r.roster_hash, r.aggregate, r.acks)
+        CatchUpRound(r.opened, r.roster_hash, r.key_hash, r.aggregate, r.acks)
         for r in records
         if read_body(Envelope.decode(r.opened), RoundOpen).round > memory.last_applied
     ]
@@ -140,6 +140,8 @@ def _catch_up(stage: Stage, name: str, records: list[CompletedRound]) -> None:
         CatchUp(tuple(missing)),
         last_applied=memory.last_applied,
         adapter_hash=memory.adapter_hash,
+        keys=memory.keys,
+        encryption=stage.encryption,
     ):
         computed = stage._apply(client, missed.total)
         if computed != missed.adapter_after:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, field_validator
@@ -44,7 +45,8 @@ class TwoCohorts(ActForm):
 
         def second(cohort: Cohort) -> Cohort:
             accepted = tuple(name for name in cohort.accepted if name != self.client)
-            return Cohort(accepted, tuple(sorted({*cohort.removed, self.client})))
+            removed = tuple(sorted({*cohort.removed, self.client}))
+            return replace(cohort, accepted=accepted, removed=removed)
 
         def proofs() -> list[Delivery]:
             honest = body_of(true[0], Cohort)

@@ -41,14 +41,14 @@ def test_small_messages_both_ways_between_several(loopback: Loopback, run: Run) 
                 await alice.send(b"from alice")
                 await bob.send(b"")
                 received = [await server.receive(), await server.receive()]
-                assert {(m.sender, m.payload) for m in received} == {
+                assert {(m.sender, m.message.take()) for m in received} == {
                     ("alice", b"from alice"),
                     ("bob", b""),
                 }
                 await server.send("bob", b"to bob")
                 await server.send("alice", b"to alice")
-                assert await bob.receive() == b"to bob"
-                assert await alice.receive() == b"to alice"
+                assert (await bob.receive()).take() == b"to bob"
+                assert (await alice.receive()).take() == b"to alice"
                 with pytest.raises(NotConnectedError, match="carol is not connected"):
                     await server.send("carol", b"nobody")
                 with pytest.raises(NotConnectedError, match="carol"):
@@ -71,8 +71,8 @@ def test_40_mib_in_chunks_both_ways_at_once(loopback: Loopback, run: Run) -> Non
                 group.create_task(server.send("alice", payload))
                 up = group.create_task(server.receive())
                 down = group.create_task(alice.receive())
-            assert hashlib.sha256(up.result().payload).digest() == expected
-            assert hashlib.sha256(down.result()).digest() == expected
+            assert hashlib.sha256(up.result().message.take()).digest() == expected
+            assert hashlib.sha256(down.result().take()).digest() == expected
 
     run(scenario())
 
@@ -124,7 +124,7 @@ def test_reconnect_after_server_restart_on_the_same_port(loopback: Loopback, run
             connections = alice.connections()
             assert await anext(connections) == 1
             await alice.send(b"one")
-            assert (await first.receive()).payload == b"one"
+            assert (await first.receive()).message.take() == b"one"
             await first.stop()
             with pytest.raises(TransportStoppedError):
                 await first.receive()
@@ -135,9 +135,9 @@ def test_reconnect_after_server_restart_on_the_same_port(loopback: Loopback, run
             async with loopback.server(QUICK, endpoint) as second:
                 assert await anext(connections) >= 2
                 await alice.send(b"two")
-                assert (await second.receive()).payload == b"two"
+                assert (await second.receive()).message.take() == b"two"
                 await second.send("alice", b"three")
-                assert await alice.receive() == b"three"
+                assert (await alice.receive()).take() == b"three"
 
     run(scenario())
 
@@ -182,9 +182,9 @@ def test_two_processes_with_one_key(loopback: Loopback, run: Run) -> None:
                 await older.send(b"me too")
             assert "two processes" in await loopback.event(EventKind.DUPLICATE_IDENTITY, "alice")
             await newer.send(b"the newest wins")
-            assert (await server.receive()).payload == b"the newest wins"
+            assert (await server.receive()).message.take() == b"the newest wins"
             await server.send("alice", b"to the newest")
-            assert await newer.receive() == b"to the newest"
+            assert (await newer.receive()).take() == b"to the newest"
 
     run(scenario())
 
@@ -224,7 +224,7 @@ def test_a_revoked_key_is_cut_off_at_once_and_a_new_one_let_in(
             async with loopback.client("stranger", server.endpoint) as rotated:
                 await rotated.send(b"with the new key")
                 inbound = await server.receive()
-                assert (inbound.sender, inbound.payload) == ("alice", b"with the new key")
+                assert (inbound.sender, inbound.message.take()) == ("alice", b"with the new key")
 
     run(scenario())
 
@@ -275,7 +275,8 @@ def test_a_slow_reader_gets_everything(loopback: Loopback, run: Run) -> None:
 
             sending = asyncio.create_task(send_all())
             await asyncio.sleep(0.3)
-            assert [await alice.receive() for _ in range(60)] == [b"%d" % i for i in range(60)]
+            received = [(await alice.receive()).take() for _ in range(60)]
+            assert received == [b"%d" % i for i in range(60)]
             await sending
 
     run(scenario())

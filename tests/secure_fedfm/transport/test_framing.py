@@ -46,7 +46,8 @@ def feed_all(reassembler: Reassembler, chunks: Iterable[Chunk]) -> bytes | None:
     result = None
     for chunk in chunks:
         assert result is None, "a message was complete before its last chunk"
-        result = reassembler.feed(chunk, now=0.0)
+        stored = reassembler.feed(chunk, now=0.0)
+        result = None if stored is None else stored.take()
     return result
 
 
@@ -71,13 +72,13 @@ def test_messages_may_interleave(payloads: list[bytes], order: object) -> None:
     for i, queue in queues.items():  # ids must begin in rising order, what follows is free
         first = reassembler.feed(queue.pop(0), 0.0)
         if first is not None:
-            done[i] = first
+            done[i] = first.take()
     rest = [i for i in queues for _ in queues[i]]
     order.shuffle(rest)  # type: ignore[attr-defined]
     for i in rest:
         result = reassembler.feed(queues[i].pop(0), 0.0)
         if result is not None:
-            done[i] = result
+            done[i] = result.take()
     assert done == dict(enumerate(payloads))
 
 
@@ -99,7 +100,8 @@ def test_no_flipped_bit_yields_another_message(payload: bytes, frame: int, bit: 
         try:
             parsed = parse_frame(data)
             if isinstance(parsed, Chunk):
-                result = reassembler.feed(parsed, 0.0)
+                stored = reassembler.feed(parsed, 0.0)
+                result = None if stored is None else stored.take()
         except (FramingError, QuotaError):
             pass
     # The id is not part of the content: a single-chunk message under another id is itself.

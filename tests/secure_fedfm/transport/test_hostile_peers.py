@@ -54,9 +54,9 @@ class Scene:
     async def others_go_on(self) -> None:
         async with self.loopback.client("alice", self.server.endpoint, TIGHT) as alice:
             await alice.send(b"alice is unharmed")
-            assert (await self.server.receive()).payload == b"alice is unharmed"
+            assert (await self.server.receive()).message.take() == b"alice is unharmed"
             await self.server.send("alice", b"answered")
-            assert await alice.receive() == b"answered"
+            assert (await alice.receive()).take() == b"answered"
 
 
 @asynccontextmanager
@@ -95,7 +95,7 @@ def test_garbage_with_a_valid_key(loopback: Loopback, run: Run) -> None:
                 await asyncio.sleep(0.25)  # below the rate at which events are thinned out
             await here.bob.send(chunks(b"bob is himself again", 9)[0].encode())
             inbound = await here.server.receive()
-            assert (inbound.sender, inbound.payload) == ("bob", b"bob is himself again")
+            assert (inbound.sender, inbound.message.take()) == ("bob", b"bob is himself again")
             await here.others_go_on()
 
     run(scenario())
@@ -126,7 +126,7 @@ def test_chunks_that_break_the_rules(
                 await here.bob.send(chunk.encode())
             await here.refused(EventKind.MALFORMED, words)
             if "was used before" in words:  # the original arrived, its replay did not
-                assert (await here.server.receive()).payload == bytes(range(100))
+                assert (await here.server.receive()).message.take() == bytes(range(100))
             await here.others_go_on()
 
     run(scenario())
@@ -180,9 +180,9 @@ def test_a_flood_from_one_sender_does_not_block_another(loopback: Loopback, run:
                 await alice.send(b"through the flood")
                 while (inbound := await here.server.receive()).sender != "alice":
                     pass
-                assert inbound.payload == b"through the flood"
+                assert inbound.message.take() == b"through the flood"
                 await here.server.send("alice", b"back")
-                assert await alice.receive() == b"back"
+                assert (await alice.receive()).take() == b"back"
             assert asyncio.get_running_loop().time() - started < 5
             flooding = False
             await task
@@ -262,8 +262,8 @@ def test_a_copied_identity_does_not_divert_messages(loopback: Loopback, run: Run
                 await asyncio.sleep(0.3)
                 assert server.connected() == {"alice"}
                 await server.send("alice", b"for alice")
-                assert await alice.receive() == b"for alice"
+                assert (await alice.receive()).take() == b"for alice"
                 await alice.send(b"the real one")
-                assert (await server.receive()).payload == b"the real one"
+                assert (await server.receive()).message.take() == b"the real one"
 
     run(scenario())

@@ -1,0 +1,211 @@
+"""Step 6: every institution's privacy ledger, recomputed from its events alone.
+
+For each institution: its entries are complete, in order and linked; each states what the charter
+agreed; the figures are those that the events give; the budget is never exceeded; whoever sent
+anything about an update had charged the round in the log before; a settled round had the outcome
+and the number of updates that its transcript shows.  This checks claims: that the noise was really
+added, no signature can show.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fedfm_audit.charter_view import CharterView
+from fedfm_audit.messages import Cohort
+from fedfm_audit.privacy.entries import PrivacyPredicate
+from fedfm_audit.privacy.events import AbortedRound, CompletedRound, GaussianSteps, LatticeSteps
+from fedfm_audit.privacy.reader import LedgerReader
+from fedfm_audit.privacy.terms import PrivacyTerms, read_terms
+from fedfm_audit.statements import RoundPredicate
+from fedfm_audit.steps.envelopes import RoundEvidence
+from fedfm_audit.steps.findings import Findings
+from fedfm_audit.steps.leaves import Leaf
+from fedfm_audit.transcript import read_body
+
+_COMMITTING = ("UploadHash", "Upload")
+"""Messages after which an update may be out of the institution's hands."""
+
+Entries = Mapping[str, Sequence[tuple[Leaf, PrivacyPredicate]]]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSummary:
+    """One institution's ledger: how many entries, and what they cost in all."""
+
+    institution: str
+    entries: int
+    epsilon: float
+    delta: float
+    budget: float
+
+
+def why_not_checkable(charter: CharterView) -> str | None:
+    """The reason why there is nothing to recompute, or None."""
+    if charter.privacy["mode"] == "none":
+        return "the charter's privacy mode is none: there is no privacy claim to recompute"
+    return None
+
+
+def check_privacy(
+    charter: CharterView,
+    leaves: Sequence[Leaf],
+    rounds: Sequence[RoundEvidence],
+    findings: Findings,
+    *,
+    full: bool = False,
+) -> tuple[LedgerSummary, ...]:
+    """Check all ledgers; ``full`` recomputes PLD figures too (seconds for each distinct state).
+
+    With privacy mode none any entry at all is a failure.
+    """
+    entries: dict[str, list[tuple[Leaf, PrivacyPredicate]]] = defaultdict(list)
+    for leaf in leaves:
+        predicate = leaf.statement.predicate
+        if isinstance(predicate, PrivacyPredicate):
+            entries[predicate.institution].append((leaf, predicate))
+    terms = read_terms(charter.privacy, charter.thresholds, charter.values)
+    if terms is None:
+        for listed in entries.values():
+            for leaf, _ in listed:
+                findings.fail(leaf.place, "is a ledger entry; the charter's privacy mode is none")
+        return ()
+    summaries = [
+        _check_ledger(charter, terms, name, entries.get(name, []), findings, full=full)
+        for name in charter.clients
+    ]
+    statements = {
+        leaf.statement.predicate.round: (leaf.index, leaf.statement.predicate)
+        for leaf in leaves
+        if isinstance(leaf.statement.predicate, RoundPredicate)
+    }
+    _check_rounds(terms, entries, rounds, findings)
+    _check_settlements(entries, statements, rounds, findings)
+    return tuple(summaries)
+
+
+def describe(summaries: Sequence[LedgerSummary], *, full: bool) -> str:
+    """One line for the report."""
+    if not summaries:
+        return "there is nothing that a ledger could be held against"
+    worst = max(summaries, key=lambda summary: summary.epsilon)
+    how = "RDP and PLD" if full else "RDP"
+    return (
+        f"{sum(summary.entries for summary in summaries)} entries of {len(summaries)} institutions "
+        f"recomputed by {how}; most spent is epsilon {worst.epsilon:.4g} of {worst.budget:g} at "
+        f"delta {worst.delta:g} ({worst.institution}); that noise was added is claimed, not shown"
+    )
+
+
+def _check_ledger(
+    charter: CharterView,
+    terms: PrivacyTerms,
+    name: str,
+    entries: Sequence[tuple[Leaf, PrivacyPredicate]],
+    findings: Findings,
+    *,
+    full: bool,
+) -> LedgerSummary:
+    reader = LedgerReader(pld=full)
+    for leaf, entry in entries:
+        place = f"{leaf.place} (entry {entry.sequence} of {name})"
+        problems = [*reader.read(entry, leaf.digest), *terms.problems(entry)]
+        if entry.federation != charter.federation:
+            problems.append(f"is of federation {entry.federation!r}")
+        for problem in problems:
+            findings.fail(place, problem)
+    return LedgerSummary(name, len(entries), reader.epsilon, terms.delta, terms.epsilon)
+
+
+def _check_rounds(
+    terms: PrivacyTerms,
+    entries: Entries,
+    rounds: Sequence[RoundEvidence],
+    findings: Findings,
+) -> None:
+    """Whoever committed to an update had charged that round before its statement."""
+    for evidence in rounds:
+        senders = {
+            entry.header.sender for kind in _COMMITTING for entry in evidence.transcript.of(kind)
+        }
+        for name in sorted(senders):
+            charges = [
+                entry
+                for leaf, entry in entries.get(name, ())
+                if entry.round == evidence.predicate.round
+                and leaf.index < evidence.index
+                and isinstance(entry.event, GaussianSteps | LatticeSteps)
+            ]
+            if not charges:
+                findings.fail(
+                    evidence.place,
+                    f"{name} committed to an update in round {evidence.predicate.round} without a "
+                    "charge in its ledger before",
+                )
+        _check_survivors(terms, entries, evidence, findings)
+
+
+def _check_survivors(
+    terms: PrivacyTerms,
+    entries: Entries,
+    evidence: RoundEvidence,
+    findings: Findings,
+) -> None:
+    """In mode client, a sum that was opened carried at least the honest shares charged for."""
+    if terms.mode != "client" or not evidence.transcript.of("Aggregate"):
+        return
+    accepted = _accepted(evidence)
+    honest = accepted - terms.adversary.colluding
+    for name, listed in sorted(entries.items()):
+        for leaf, entry in listed:
+            event = entry.event
+            if (
+                entry.round == evidence.predicate.round
+                and isinstance(event, LatticeSteps)
+                and event.honest_shares > honest
+            ):
+                findings.fail(
+                    f"{leaf.place} (entry {entry.sequence} of {name})",
+                    f"counts on {event.honest_shares} honest shares of noise; {accepted} updates "
+                    f"were accepted, so {honest} may be honest",
+                )
+
+
+def _check_settlements(
+    entries: Entries,
+    statements: Mapping[int, tuple[int, RoundPredicate]],
+    rounds: Sequence[RoundEvidence],
+    findings: Findings,
+) -> None:
+    evidence_of = {evidence.predicate.round: evidence for evidence in rounds}
+    for name, listed in sorted(entries.items()):
+        for leaf, entry in listed:
+            event = entry.event
+            place = f"{leaf.place} (entry {entry.sequence} of {name})"
+            if not isinstance(event, CompletedRound | AbortedRound) or entry.round == 0:
+                continue
+            if entry.round not in statements:
+                findings.fail(place, f"settles round {entry.round}, which the log does not hold")
+                continue
+            if not isinstance(event, CompletedRound) or entry.round not in evidence_of:
+                continue  # an institution may have crashed in a round that others completed
+            evidence = evidence_of[entry.round]
+            accepted = _accepted(evidence)
+            if evidence.predicate.outcome != "completed":
+                findings.fail(
+                    place,
+                    f"says round {entry.round} gave a result; it was {evidence.predicate.outcome}",
+                )
+            elif event.accepted != accepted:
+                findings.fail(
+                    place,
+                    f"says {event.accepted} updates were accepted in round {entry.round}; the "
+                    f"cohort has {accepted}",
+                )
+
+
+def _accepted(evidence: RoundEvidence) -> int:
+    cohorts = evidence.transcript.of("Cohort")
+    return len(read_body(cohorts[0], Cohort).accepted) if cohorts else 0
