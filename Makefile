@@ -34,6 +34,7 @@ lint: $(VENV)/.lint ## ruff, mypy --strict and the import rules
 
 bench: $(VENV)/.bench ## benchmarks side by side with the peers
 	$(BIN)/python -m benchmarks.secure_sum --values 1000000 --clients 10
+	$(BIN)/python -m benchmarks.protection --values 1000000 --clients 10
 
 soak: $(VENV)/.test ## large counts: seeded, resumable; see CONTRIBUTING.md
 	$(BIN)/pytest -n $(JOBS) -m soak $(PYTEST)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fedfm_protocols.charter import Charter, add_charter_signature, sign_charter
 from fedfm_protocols.enrolment import Enrolment, Role
+from secure_fedfm.config import Timeouts
 from secure_fedfm.enrolling import enrol, make_keys
 from secure_fedfm.founding import draft_charter
 from secure_fedfm.learning.learner import load_adapted
@@ -27,27 +28,6 @@ TASK = TaskSpec("classification", ("bill", "card", "loan"))
 ROWS = 6
 # Enough for every phase on a loaded machine: a deadline would change what is measured.
 PHASE_SECONDS = 1800.0
-_PHASES = (
-    "connect",
-    "offers",
-    "nonces",
-    "shares",
-    "training",
-    "uploads",
-    "votes",
-    "unmasking",
-    "acknowledgements",
-)
-    "connect",
-    "offers",
-    "nonces",
-    "shares",
-    "training",
-    "uploads",
-    "votes",
-    "unmasking",
-    "acknowledgements",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +114,7 @@ def _config(name: str, suite: str) -> str:
     lines = [f'name = "{name}"', 'log_format = "json"']
     if name == COORDINATOR:
         lines += ['role = "coordinator"', 'bind = "tcp://127.0.0.1:0"', "[timeouts]"]
-        lines += [f"{phase} = {PHASE_SECONDS}" for phase in _PHASES]
+        lines += [f"{phase} = {PHASE_SECONDS}" for phase in Timeouts.model_fields]
     else:
         lines += ['role = "client"', 'data = "data.csv"', "threads = 1"]
         lines += [f"connect_timeout = {PHASE_SECONDS}"]

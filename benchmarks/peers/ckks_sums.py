@@ -7,8 +7,9 @@ model; a client weighs the values as doubles, looks for their range, encrypts an
 server loads, adds, and divides the sum. Layers are taken to have a million values.
 
 **FedML-HE** (Jin et al. 2023, arXiv 2303.10837): N = 8192, primes of 60, 40, 40 and 60 bits, public
-key. FedML's own code calls another library; here the same steps run through TenSEAL, and the
-server's weights are one multiplication of the sum, in its favour.
+key. FedML's own code (``core/fhe/fhe_agg.py``) calls PALISADE, with 4096 slots as well and a scale
+of 52 bits; here the same steps run through TenSEAL, and the server's weights are one
+multiplication of the sum, in its favour.
 
 TenSEAL's context has the number of threads that both leave it at, one for each core; processor
 seconds count them all.

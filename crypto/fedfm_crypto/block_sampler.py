@@ -15,8 +15,8 @@ there. One sample:
    that it could decide wrongly, and no result depends on a library's exp beyond those 2^-32.
 
 With m = 0 there is only step 1. Otherwise a candidate is accepted with probability over 0.98.
-(Blocks with uniform places and rejection: as in Ducas, Durmus, Lepoint and Lyubashevsky 2013,
-section 6, which takes a Gaussian base; lazy comparison: Karney 2013, von Neumann 1951.)
+(A base law times a uniform place with rejection: Ducas, Durmus, Lepoint and Lyubashevsky 2013; lazy
+comparison: von Neumann 1951, Karney 2013.)
 
 **Statistical distance.** Let q be the ideal block probabilities, r those of the table, N the
 number of blocks. Boundaries are rounded down to multiples of 2^-128 and weights are off by less
@@ -170,7 +170,7 @@ def build_table(law: Law) -> BlockTable:
     boundaries = tuple((part << 128) // cumulative[-1] for part in cumulative[:-1])
     with localcontext(DIGITS):
         exponent = law.exponent(starts)
-    # A law on one block has no boundary; 2^128 - 1 is one that is reached with chance 2^-128.
+    # A law on one block has no boundary; this word is then a tie that the search resolves.
     high = np.array([part >> 64 for part in boundaries] or [(1 << 64) - 1], dtype=np.uint64)
     return BlockTable(
         law=law,

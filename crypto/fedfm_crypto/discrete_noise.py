@@ -1,11 +1,12 @@
 """Discrete Gaussian and Skellam noise from a CSPRNG, within a computed distance of the ideal law.
 
 Nothing is drawn as a float and put on a grid: samples are integers from the start, and the
-parameter given (a double) is taken as the exact number that it is. :mod:`fedfm_crypto.block_sampler`
-says how a sample is made and proves its distance: at most 2^-112 a sample for every parameter
-allowed, computed by :func:`gaussian_distance` and :func:`skellam_distance`. The stream is
-AES-256-CTR under a key drawn from the source given, so "random bits" there means bits of that
-stream: a computational assumption, like all else that rests on AES.
+parameter given (a double) is taken as the exact number that it is.
+:mod:`fedfm_crypto.block_sampler` says how a sample is made and proves its distance: at most 2^-112
+a sample for every parameter allowed, computed by :func:`gaussian_distance` and
+:func:`skellam_distance`. The stream is AES-256-CTR under a key drawn from the source given, so
+"random bits" there means bits of that stream: a computational assumption, like all else that rests
+on AES.
 
 **Charging it to delta.** If the ideal mechanism is (epsilon, delta)-DP and what runs is within
 eta of it on every input, then what runs is (epsilon, delta + (1 + e^epsilon) eta)-DP
@@ -103,9 +104,7 @@ def skellam(variance: float, size: int, random: RandomSource) -> NDArray[np.int6
     for start in range(0, size, _PIECE):
         piece = samples[start : start + _PIECE]
         # Both are offsets from the same mode, which the difference cancels.
-        np.subtract(
-            table.sample(piece.size, stream), table.sample(piece.size, stream), out=piece
-        )
+        np.subtract(table.sample(piece.size, stream), table.sample(piece.size, stream), out=piece)
     return samples
 
 

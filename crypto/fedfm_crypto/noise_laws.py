@@ -151,7 +151,7 @@ class PoissonLaw:
         With w = delta / y, -ln ratio = delta ln(y / mean) + y h(w) + ln(1 + w) / 2 + s(x) - s(y),
         where h(w) = (1 + w) ln(1 + w) - w and s(n) = 1 / (12 n) - ... (Stirling). A block is at
         most 1/32 of the standard deviation and y at least 0.77 of the mean, so |w| < 2^-10.6 and
-        delta w < 2^-10; what the series below leave out is less than 2^-44 in all, rounding less
+        delta w < 2^-9.6; what the series below leave out is less than 2^-44 in all, rounding less
         than 2^-50.
         """
         mean = as_decimal(self.variance)

@@ -1,18 +1,18 @@
 """The randomised Hadamard transform: spreads a vector's norm evenly over its coordinates.
 
-rotate(x) = H D x / sqrt(m): x is padded with zeros to m = 2^k coordinates, D flips signs by a public
-seed, H is the Hadamard matrix in natural order. It is an isometry, linear, and its own inverse
-but for the signs. After it a coordinate of a vector of norm C is above t with probability of at
-most 2 exp(-m t^2 / (2 C^2)) over the seed (Hoeffding), so that lanes need far fewer bits than the
-clip itself; :func:`flat_bound` gives t. The seed must be chosen after, or independently of, the
-vectors; it protects no secret.
+rotate(x) = H D x / sqrt(m): x is padded with zeros to m = 2^k coordinates, D flips signs by a
+public seed, H is the Hadamard matrix in natural order. It is an isometry, linear, and its own
+inverse but for the signs. After it a coordinate of a vector of norm C is above t in magnitude with
+probability of at most 2 exp(-m t^2 / (2 C^2)) over the seed (Hoeffding), so that lanes need far
+fewer bits than the clip itself; :func:`flat_bound` gives t. The seed must be chosen after, or
+independently of, the vectors; it protects no secret.
 
 Only additions, subtractions and one product by a double each: every machine computes the same
 bits, which a BLAS product would not promise, and clients must agree on the adapter bit by bit.
 Rounding makes the norm off by a relative (log2(m) + 1) 2^-53 at most; the integers rounded from the
 result are what ``sensitivity`` checks, so privacy does not rest on it.
 
-Sources: Kairouz, Liu and Steinke 2102.06387, section 4.1; Ailon and Chazelle 2006.
+Sources: Kairouz, Liu and Steinke 2102.06387; Ailon and Chazelle 2006.
 """
 
 from __future__ import annotations
@@ -124,7 +124,8 @@ def _signs(seed: bytes, count: int) -> Floats:
     cipher = Cipher(algorithms.AES(hash_parts(Label.ROTATION, seed)), modes.CTR(bytes(16)))
     stream = cipher.encryptor().update(bytes(-(-count // 8)))
     bits = np.unpackbits(np.frombuffer(stream, dtype=np.uint8), count=count, bitorder="little")
-    return 1.0 - 2.0 * bits
+    signs: Floats = np.where(bits, -1.0, 1.0)
+    return signs
 
 
 def _transform(values: Floats) -> Floats:

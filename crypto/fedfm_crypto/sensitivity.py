@@ -14,8 +14,8 @@ Two cases, with scale s (steps per unit), clip C and d coordinates (padded, if r
 
 All bounds are rounded upwards, so a bound is never below its formula.
 
-Sources: Kairouz, Liu and Steinke 2102.06387, section 4.2 and proposition 26 (conditional
-randomised rounding); Agarwal, Kairouz and Liu 2110.04995.
+Sources: Kairouz, Liu and Steinke 2102.06387, theorem 1 (conditional randomised rounding);
+Agarwal, Kairouz and Liu 2110.04995.
 """
 
 from __future__ import annotations

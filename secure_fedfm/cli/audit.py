@@ -1,4 +1,5 @@
-"""`audit verify`: the offline verifier, on the base install (no torch, no transport)."""
+"""`audit verify`: the offline verifier, on the base install (no torch, no transport); and the
+place where `audit privacy`, which trains, is hung in."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fedfm_audit.verify import verify_bundle
+from secure_fedfm.cli.audit_privacy import audit_privacy
 from secure_fedfm.cli.options import JsonOption
 from secure_fedfm.cli.outcome import EPILOG, Exit
 from secure_fedfm.cli.output import emit, say
@@ -17,7 +19,10 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 @app.callback()
 def group() -> None:
-    """Verify the evidence of a federation, offline."""
+    """Verify the evidence of a federation, offline; try to break private training, here."""
+
+
+app.command("privacy", epilog=EPILOG)(audit_privacy)
 
 
 @app.command("verify", epilog=EPILOG)
@@ -51,9 +56,16 @@ def verify(
             help="Adapter folder that must be the one the log ends with.",
         ),
     ] = None,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full", help="Recompute privacy ledgers by PLD too (seconds for each distinct state)."
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Verify an evidence bundle: signatures, log, every round replayed, the adapter's hash chain.
+    """Verify an evidence bundle: signatures, log, every round replayed, the adapter's hash chain,
+    and the privacy ledgers recomputed.
 
     Nothing is fetched and nothing in the bundle is executed. Without --policy or --charter-hash
     the keys come from the bundle itself, and the report says so. Ends with 1 if a step failed.
@@ -63,6 +75,7 @@ def verify(
         policy=None if policy is None else policy.read_bytes(),
         charter_sha256=None if charter_hash is None else charter_hash.lower(),
         adapter=adapter,
+        full=full,
     )
     say(report.to_text().rstrip("\n"))
     if as_json:

@@ -22,6 +22,7 @@ from secure_fedfm.cli import (
     doctor,
     evaluate,
     keys,
+    ledger,
     protocol,
     services,
     status,
@@ -90,6 +91,7 @@ app.command("client", epilog=EPILOG)(services.client)
 app.command("status", epilog=EPILOG)(status.status)
 app.command("evaluate", epilog=EPILOG)(evaluate.evaluate)
 app.add_typer(audit.app, name="audit", epilog=EPILOG)
+app.add_typer(ledger.app, name="ledger", epilog=EPILOG)
 app.add_typer(protocol.app, name="protocol", epilog=EPILOG)
 app.add_typer(config_check.app, name="config", epilog=EPILOG)
 app.command("doctor", epilog=EPILOG)(doctor.doctor)

@@ -7,7 +7,7 @@ import sys
 import traceback
 from enum import IntEnum
 
-from fedfm_audit.errors import CharterViewError, PolicyError
+from fedfm_audit.errors import CharterViewError, PolicyError, PrivacyEventError
 from fedfm_crypto.errors import CapacityError, FedFMError
 from fedfm_protocols.errors import CharterError, EnrolmentError, PolicyViolation, ScenarioError
 from secure_fedfm.errors import ConfigurationError, DataError, ModelError, TransportError
@@ -31,7 +31,7 @@ class Exit(IntEnum):
 EPILOG = """\b
 Exit codes:
   0   success
-  1   a check failed: audit verify, doctor, protocol run, or evaluate below --at-least
+  1   a check failed: audit, doctor, protocol run, or evaluate below --at-least
   2   wrong usage of the command line
   3   configuration, charter, policy, enrolment, scenario, or a missing extra
   4   data set, base model or adapter
@@ -53,6 +53,7 @@ _CODES: tuple[tuple[tuple[type[FedFMError], ...], Exit], ...] = (
             ScenarioError,
             CharterViewError,
             PolicyError,
+            PrivacyEventError,
             CapacityError,
         ),
         Exit.CONFIGURATION,

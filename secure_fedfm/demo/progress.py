@@ -14,9 +14,13 @@ from rich.progress import TimeElapsedColumn as Elapsed
 class DemoProgress:
     """Progress bars on a terminal, plain lines elsewhere (a log file, CI)."""
 
-    def __init__(self, console: Console, clients: tuple[str, ...], rounds: int) -> None:
+    def __init__(
+        self, console: Console, clients: tuple[str, ...], rounds: int, *, encrypted: bool
+    ) -> None:
         self._console = console
         self._rounds = rounds
+        self._phases = 8 if encrypted else 7
+        self._titles: dict[int, str] = {}
         self._live = console.is_terminal
         self._progress = Progress(
             TextColumn("{task.fields[party]:<16}"),
@@ -51,22 +55,31 @@ class DemoProgress:
             case "preparing":
                 self._bar(party, "computing lower layers", fields["done"], fields["of"])
             case "training":
-                self._bar(party, f"round {number}: training", fields["done"], fields["of"])
+                title = self._titles.get(number, f"round {number}")
+                self._bar(party, f"{title}: training", fields["done"], fields["of"])
             case "ready":
                 self._say("coordinator", f"{fields.get('peer')} connected")
             case "round-opened":
-                self._bar("coordinator", f"round {number} of {self._rounds}", 0, 7)
-                self._say("coordinator", f"round {number} of {self._rounds} opened")
+                self._titles[number] = title = self._title(number, fields)
+                self._bar("coordinator", title, 0, 3 if fields.get("makes_key") else self._phases)
+                self._say("coordinator", f"{title} begins")
             case "phase":
                 self._advance("coordinator")
             case "round-ended":
-                self._bar(party, f"round {number} {fields['outcome']}", 1, 1)
+                title = f"{self._titles.get(number, f'round {number}')} {fields['outcome']}"
+                self._bar(party, title, 1, 1)
                 if party == "coordinator":
-                    self._say(party, f"round {number} {fields['outcome']}")
+                    self._say(party, title)
             case "exported":
                 self._bar(party, "done, adapter exported", 1, 1)
             case "concluded":
                 self._bar(party, "federation concluded", 1, 1)
+
+    def _title(self, number: int, fields: Mapping[str, Any]) -> str:
+        """What a person calls a round: those that sum updates are counted, as the charter does."""
+        if fields.get("makes_key"):
+            return "collective key"
+        return f"round {fields.get('completed', number - 1) + 1} of {self._rounds}"
 
     def _bar(self, party: str, text: str, done: int, of: int) -> None:
         self._progress.update(self._tasks[party], description=text, completed=done, total=of)

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from fedfm_audit.report import Report
 from fedfm_audit.verify import verify_bundle
+from fedfm_protocols.charter import ENCRYPTED_SUITES
 from secure_fedfm.demo.measure import Measured, measure
 from secure_fedfm.demo.options import DemoOptions
 from secure_fedfm.demo.processes import Exited, Fleet
@@ -43,7 +44,9 @@ def run_demo(options: DemoOptions) -> int:
     console.print(f"Preparing {options.clients} institutions under {options.out}", soft_wrap=True)
     workspace = prepare(options)
     _introduce(console, workspace)
-    with DemoProgress(console, workspace.clients, workspace.charter.rounds) as progress:
+    charter, clients = workspace.charter, workspace.clients
+    encrypted = charter.suite in ENCRYPTED_SUITES
+    with DemoProgress(console, clients, charter.rounds, encrypted=encrypted) as progress:
         _run_federation(workspace, progress)
     federated = time.monotonic()
     _collect(workspace)

@@ -13,6 +13,12 @@ _PRIVACY = {
     "training rows to whoever holds it.",
 }
 _SUITES = {
+    "layered": "Updates were masked and then encrypted (suite `layered`): the coordinator saw "
+    "neither a single update nor a sum, provided no more clients colluded with it than the "
+    "charter tolerates.",
+    "sealed": "Updates were encrypted under a key that nobody holds alone (suite `sealed`): the "
+    "coordinator saw neither a single update nor a sum, provided no more clients colluded with "
+    "it than the charter tolerates.",
     "clear": "Updates travelled in clear: the coordinator saw every one of them.",
     "masked": "Updates were added under secure aggregation (suite `masked`): the coordinator saw "
     "the sum of each round and no single update, provided no more clients colluded with it than "

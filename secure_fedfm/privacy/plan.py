@@ -80,6 +80,10 @@ class PrivatePlan:
         """Grid steps per unit: an integer, about 2^20 of them per clip."""
         return max(1, round(GRID / self.clip))
 
+    def with_noise(self, noise_multiplier: float, clip: float) -> PrivatePlan:
+        """The same settings with other noise."""
+        return replace(self, noise_multiplier=noise_multiplier, clip=clip)
+
     def pooled(self, institutions: int) -> PrivatePlan:
         """The same settings where the rows of so many institutions lie in one place."""
         return replace(self, expected_batch=self.expected_batch * institutions)

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from fedfm_crypto.sensitivity import sum_sensitivity
 
-from fedfm_crypto.discrete_noise import discrete_gaussian
+from fedfm_audit.privacy.events import DiscreteGaussianSteps, least_sensitivity_squared
+from fedfm_crypto.discrete_noise import discrete_gaussian, gaussian_distance
 from fedfm_crypto.quantise import stochastic_round
 from fedfm_crypto.random_source import RandomSource
+from fedfm_crypto.sensitivity import sum_sensitivity
 from secure_fedfm.errors import ConfigurationError
 from secure_fedfm.learning.payload import FloatArray
 from secure_fedfm.privacy.plan import PrivatePlan
@@ -58,6 +59,27 @@ class NoiseGrid:
     def sensitivity(self) -> float:
         """Delta, in grid steps: the most that one row changes the rounded sum by, in L2."""
         return sum_sensitivity(self.clip, self.scale, self.dimension)
+
+    def charge(self, sampling_rate: float, steps: int) -> DiscreteGaussianSteps:
+        """The ledger's event for so many Poisson-sampled releases on this grid.
+
+        Raises:
+            PrivacyEventError: no noise, or too little for the accountant.
+        """
+        return DiscreteGaussianSteps(
+            share_variance=self.sigma**2,
+            honest_shares=1,
+            clip=self.clip,
+            scale=self.scale,
+            rounding="sum",
+            sensitivity_squared=least_sensitivity_squared(
+                self.clip, self.scale, self.dimension, "sum"
+            ),
+            dimension=self.dimension,
+            sampling_rate=sampling_rate,
+            steps=steps,
+            distance=gaussian_distance(self.sigma, self.dimension),
+        )
 
     @property
     def sigma(self) -> float:

@@ -102,6 +102,7 @@ class CoordinatorService:
         self._meter = Meter()
         self._links = 0
         self._failures = 0
+        self._doubtful_key = False
 
     async def run(self) -> None:
         """Run the charter's rounds, conclude, and write the evidence bundle.
@@ -239,14 +240,15 @@ class CoordinatorService:
     def _needs_key(self) -> bool:
         """Whether a collective key must be made before the next sum.
 
-        For want of one; or because somebody has none, who was away when it was made or has lost
-        it: once for each, so that nobody can keep the federation busy with keys.
+        For want of one; because the last sum did not open, which a wrong share of it may have
+        caused; or because somebody has none, who was away when it was made or has lost it: once
+        for each, so that nobody can keep the federation busy with keys.
         """
         key = self._evidence.history.key
         if not self._federation.encrypted:
             return False
         holding, thresholds = self._holding(), self._federation.thresholds
-        if key is None or len(holding) < thresholds.vote_quorum:
+        if key is None or self._doubtful_key or len(holding) < thresholds.vote_quorum:
             return True
         if len(holding & set(key.holders)) < thresholds.key_threshold:
             return True
@@ -283,7 +285,12 @@ class CoordinatorService:
             "round %d: opened%s",
             number,
             ", it makes a collective key" if makes_key else "",
-            extra={"kind": "round-opened", "round": number},
+            extra={
+                "kind": "round-opened",
+                "round": number,
+                "makes_key": makes_key,
+                "completed": self._evidence.history.completed,
+            },
         )
         await self._carry_out(opened)
         while not isinstance(self._state, Finished):
@@ -291,6 +298,7 @@ class CoordinatorService:
         if self._state.key is not None:
             holders = [sender for sender, what in self._state.round.taken if what == "RoundAck"]
             self._peers.keys |= dict.fromkeys(holders, self._state.key.key_hash)
+        self._doubtful_key = self._state.outcome == "void"
         self._failures = 0 if self._state.outcome == "completed" else self._failures + 1
         self._last_reason = self._state.reason
         self._state = None
@@ -332,6 +340,7 @@ class CoordinatorService:
                 extra={
                     "kind": "round-ended",
                     "round": finished.round.identity.round,
+                    "makes_key": finished.round.identity.makes_keys,
                     "outcome": finished.outcome,
                 },
             )
@@ -397,8 +406,9 @@ class CoordinatorService:
         self._peers.log_size[name] = hello.log_size
         if hello.log_size < self._evidence.log.size:
             await self._offer(name)
+        if name not in self._peers.ready:
+            LOG.info("%s is ready", name, extra={"kind": "ready", "peer": name})
         self._peers.ready.add(name)
-        LOG.info("%s is ready", name, extra={"kind": "ready", "peer": name})
         if self._state is None or isinstance(self._state, Finished):
             return None
         current = self._state.round

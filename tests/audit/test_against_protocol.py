@@ -14,13 +14,14 @@ from fedfm_audit.bundle import CHARTER, POLICY
 from fedfm_audit.charter_view import open_charter
 from fedfm_audit.graph import graph_parameters
 from fedfm_audit.log import CHECKPOINT
-from fedfm_audit.messages import GraphNonce
+from fedfm_audit.messages import KEYS, TRAIN, GraphNonce
 from fedfm_audit.policy import render_policy
 from fedfm_audit.report import Report, Status
 from fedfm_audit.statements import (
     CheckpointReference,
     ConclusionPredicate,
     FederationPredicate,
+    KeyReference,
     RoundPredicate,
     conclusion_statement,
     federation_statement,
@@ -44,6 +45,7 @@ from fedfm_protocols.enrolment import request_enrolment
 from fedfm_protocols.errors import CharterError
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.graph import find_parameters
+from fedfm_protocols.lattice_encryption import LatticeEncryption
 from fedfm_protocols.shared_sets import SharedSets
 from fedfm_protocols.simulation import Delivery, Simulation
 from tests.protocols.federations import Keys, charter_fields, make_keys, seeded_update
@@ -62,6 +64,16 @@ FIVE: Losses = {
     6: {"RoundAck": ["client-02", "client-03"]},
     7: {"ShareBundle": ["client-01"]},
     8: {"KeyOffer": ["client-05"]},
+}
+# Rounds 1, 5 and 9 make keys; elsewhere a key sum is opened, or not, by two active sets.
+KEY_ROUNDS = (1, 5, 9)
+ENCRYPTED: Losses = {
+    3: {"KeyOpening": ["client-01"]},
+    4: {"WrappedKey": ["client-02"]},
+    5: {"KeyDealing": ["client-05"]},
+    6: {"KeyOpening": ["client-01", "client-03"]},
+    7: {"RoundAck": ["client-02", "client-03"]},
+    9: {"RoundAck": ["client-01", "client-02"]},
 }
 SEVENTY: Losses = {
     1: {
@@ -110,21 +122,23 @@ class Evidence:
         self, number: int, transcript: Transcript, finished: Finished, before: bytes
     ) -> None:
         data, head = transcript.encode(), self.head()
+        kind, key = finished.round.identity.kind, finished.key or finished.round.key
         predicate = RoundPredicate(
             self.charter.hash.hex(),
             number,
-            "train",
+            kind,
             finished.outcome,
             finished.reason,
             before.hex(),
             finished.adapter_hash.hex(),
             count_round(transcript),
             CheckpointReference(head.size, head.root.hex()),
+            None if key is None else KeyReference(key.epoch, key.key_hash.hex(), key.holders),
         )
         statement = sign_statement(round_statement(predicate, data), self.keys.coordinator)
         self.leaves.append(statement)
         self.transcripts[number] = data
-        self.outcomes.append(finished.outcome)
+        self.outcomes.append(finished.outcome if kind == TRAIN else f"keys {finished.outcome}")
 
 
 Messages = list[tuple[SignedHeader, bytes | None]]
@@ -159,6 +173,7 @@ def _played(
     rounds: int,
     losses: Losses,
     change: Callable[[Keys, Messages], Messages] = lambda keys, messages: messages,
+    key_rounds: Sequence[int] = (),
     **changes: object,
 ) -> Evidence:
     """Run the real state machines and write down what they leave."""
@@ -177,12 +192,14 @@ def _played(
         lambda name, number: seeded_update(name, number, 50),
         network,
         shared_sets=SharedSets(),
+        encryption=LatticeEncryption() if key_rounds else None,
     )
     # One checkpoint for all rounds: the simulation passes no consistency proofs.
     seen, note = evidence.head(), evidence.note()
     for number in range(1, rounds + 1):
         before = simulation.adapter_hash
-        finished = simulation.run_round(number, checkpoint=seen, note=note)
+        kind = KEYS if number in key_rounds else TRAIN
+        finished = simulation.run_round(number, kind=kind, checkpoint=seen, note=note)
         messages: Messages = [(e.signed, e.body) for e in finished.round.transcript]
         transcript = make_transcript(number, change(evidence.keys, messages))
         evidence.add_round(number, transcript, finished, before)
@@ -215,6 +232,25 @@ def test_rounds_on_a_complete_graph_verify(suite: str) -> None:
     done, stopped = "completed", "aborted"
     assert evidence.outcomes == [done, done, stopped, done, stopped, "void", done, stopped]
     _assert_verified(evidence.verify())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suite", ["sealed", "layered"])
+def test_rounds_under_collective_keys_verify(suite: str) -> None:
+    evidence = _played(5, 10, ENCRYPTED, key_rounds=KEY_ROUNDS, suite=suite)
+    made, done, stopped = "keys completed", "completed", "aborted"
+    assert evidence.outcomes == [
+        *(made, done, done, done),
+        *(made, stopped, "void", done),
+        *("keys aborted", done),
+    ]
+    report = evidence.verify()
+    _assert_verified(report)
+    assert report.summary is not None
+    assert (report.summary.keys_made, report.summary.rounds_completed) == (2, 5)
+    counts = [count_round(Transcript.decode(evidence.transcripts[n])) for n in (3, 4, 5, 6)]
+    assert [count.openings for count in counts] == [3, 2, 0, 2]
+    assert (counts[1].accepted, counts[1].removed, counts[2].dealers) == (4, 1, 4)
 
 
 def test_rounds_on_a_sparse_graph_verify() -> None:

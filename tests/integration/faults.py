@@ -27,7 +27,9 @@ from secure_fedfm.learning.learner import LocalLearner
 from secure_fedfm.services.client import ClientService
 from secure_fedfm.services.coordinator import CoordinatorService
 from secure_fedfm.services.evidence import Evidence
+from secure_fedfm.transport.framing import MessagePlan
 from secure_fedfm.transport.server import ServerTransport
+from secure_fedfm.transport.spool import Stored
 
 # Long enough for a queued message to be on the wire; the client does nothing else meanwhile.
 DELIVERY_SECONDS = 0.15
@@ -151,6 +153,24 @@ def _record_secrets(folder: str) -> None:
     _patch(RoundSecrets, "draw", staticmethod(draw))
 
 
+# ---------------------------------------------------------------- both
+
+
+def _record_spool(file: str) -> None:
+    """Append a line to ``file`` for every message taken: ``disk`` or ``memory``, its size, and how
+    many messages lie on disk at that moment."""
+    original = Stored.take
+
+    def take(self: Stored) -> bytes:
+        where, waiting = "disk" if self.on_disk else "memory", self._spool.files
+        payload = original(self)
+        with Path(file).open("a", encoding="ascii") as stream:
+            stream.write(f"{where} {len(payload)} {waiting}\n")
+        return payload
+
+    _patch(Stored, "take", take)
+
+
 # ---------------------------------------------------------------- coordinator
 
 
@@ -199,9 +219,11 @@ def _record_traffic(folder: str) -> None:
         write("from", sender, payload)
         return await take(self, sender, payload)
 
-    async def sending(self: CoordinatorService, name: str, envelope: Envelope) -> None:
+    async def sending(
+        self: CoordinatorService, name: str, envelope: Envelope, plan: MessagePlan | None = None
+    ) -> None:
         write("to", name, envelope.encode())
-        await send(self, name, envelope)
+        await send(self, name, envelope, plan)
 
     _patch(CoordinatorService, "_take_payload", taking)
     _patch(CoordinatorService, "_send", sending)
@@ -229,6 +251,7 @@ _FAULTS: dict[str, Callable[[Any], None]] = {
     "send_twice": _send_twice,
     "record_updates": _record_updates,
     "record_secrets": _record_secrets,
+    "record_spool": _record_spool,
     "coordinator_dies": _coordinator_dies,
     "record_traffic": _record_traffic,
     "authenticator_dies": _authenticator_dies,

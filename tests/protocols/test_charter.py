@@ -328,18 +328,20 @@ def test_a_signature_added_around_the_rules_is_found_out() -> None:
 
 # ---------------------------------------------------------------- local policy
 
+MASKED = ("masked",)
+
 
 @pytest.mark.parametrize(
     ("policy", "line"),
     [
         (SitePolicy(charter_hash="00" * 32), "charter_hash"),
         (SitePolicy(suites=("layered",)), "suites"),
-        (SitePolicy(min_clients=6), "min_clients"),
-        (SitePolicy(min_colluding=2), "min_colluding"),
-        (SitePolicy(min_accepted=5), "min_accepted"),
-        (SitePolicy(max_rounds=2), "max_rounds"),
-        (SitePolicy(privacy_modes=("dp",)), "privacy_modes"),
-        (SitePolicy(model_sha256="11" * 32), "model_sha256"),
+        (SitePolicy(MASKED, min_clients=6), "min_clients"),
+        (SitePolicy(MASKED, min_colluding=2), "min_colluding"),
+        (SitePolicy(MASKED, min_accepted=5), "min_accepted"),
+        (SitePolicy(MASKED, max_rounds=2), "max_rounds"),
+        (SitePolicy(MASKED, privacy_modes=("dp",)), "privacy_modes"),
+        (SitePolicy(MASKED, model_sha256="11" * 32), "model_sha256"),
     ],
 )
 def test_a_charter_below_the_policy_is_refused_by_the_line(policy: SitePolicy, line: str) -> None:
@@ -347,16 +349,18 @@ def test_a_charter_below_the_policy_is_refused_by_the_line(policy: SitePolicy, l
         policy.check_charter(_charter())
 
 
-def test_the_default_policy_takes_masked_and_not_clear() -> None:
-    SitePolicy().check_charter(_charter())
-    with pytest.raises(PolicyViolation, match="suites"):
-        SitePolicy().check_charter(_charter(suite="clear"))
+def test_the_default_policy_takes_the_default_suite_alone() -> None:
+    SitePolicy().check_charter(_charter(suite="layered"))
+    for suite in ("clear", "masked", "sealed"):
+        with pytest.raises(PolicyViolation, match="suites"):
+            SitePolicy().check_charter(_charter(suite=suite))
     SitePolicy(suites=("masked", "clear")).check_charter(_charter(suite="clear"))
 
 
 def test_a_policy_at_exactly_what_the_charter_offers() -> None:
     charter = _charter()
     SitePolicy(
+        suites=MASKED,
         min_clients=5,
         min_colluding=1,
         min_accepted=4,

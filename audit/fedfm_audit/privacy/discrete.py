@@ -12,9 +12,9 @@ Kairouz, Liu, Steinke 2021 (2102.06387), Proposition 3.6 and Theorem 3.7.
 
 *Discrete Gaussian, Poisson-sampled.*  N(0, (s^2 - eta^2) I), then each coordinate rounded to the
 grid by a discrete Gaussian of deviation eta around it, is the discrete Gaussian of variance s^2 up
-to a distance that vanishes with exp(-2 pi^2 eta^2) (Peikert, CRYPTO 2010, Theorem 3.1).  The rounding
-looks only at the noisy value, so the cost is that of continuous noise of variance s^2 - eta^2, and
-the distance is added to delta.  eta = 6.
+to a distance that vanishes with exp(-2 pi^2 eta^2): Peikert, CRYPTO 2010, Theorem 3.1.  The
+rounding looks only at the noisy value, so the cost is that of continuous noise of variance
+s^2 - eta^2, and the distance is added to delta.  eta = 6.
 
 *Skellam, unsampled.*  Closed under sums.  For integer orders a,
 

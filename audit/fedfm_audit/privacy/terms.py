@@ -52,6 +52,15 @@ class PrivacyTerms:
     honest_shares: int
     values: int
 
+    def planned_event(self) -> GaussianSteps:
+        """A round at the charter's settings with continuous noise: what it costs at least."""
+        return GaussianSteps(
+            noise_multiplier=self.noise_multiplier,
+            clip=self.clip,
+            sampling_rate=self.sampling_rate,
+            steps=self.steps,
+        )
+
     def problems(self, entry: PrivacyPredicate) -> list[str]:
         """What an entry says otherwise than the charter."""
         found = []

@@ -133,21 +133,6 @@ class KeySharing:
         """Return one share of s_i for each party, in the order of ``xs``."""
         return self._deal(secret.transformed[: _SHAPE[0]], random)
 
-    def gen_refresh(
-        self, share: KeyShare, active: Sequence[int], random: RandomSource
-    ) -> tuple[KeyShare, ...]:
-        """Return shares of a share, with which ``active`` hands the key to these parties.
-
-        The aggregate of what all of ``active`` deal is a fresh sharing of the same s among ``xs``;
-        shares of the old and the new sharing do not combine.
-
-        Args:
-            share: the dealer's share of s under the old sharing.
-            active: points of the dealers, at least as many as the old threshold.
-        """
-        weights = lagrange_weights(active, share.x)
-        return self._deal(data_ring().scale(share.values, weights), random)
-
     def aggregate(self, shares: Sequence[KeyShare]) -> KeyShare:
         """Return the sum of what all dealers gave to one party.
 

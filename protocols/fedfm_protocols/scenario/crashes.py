@@ -124,7 +124,7 @@ class TrainLate(_OneClient):
 
     def start(self, stage: Stage) -> Interceptor:
         """Hold the result back."""
-        stage.late_training[self.client] = self.until
+        stage.late.training[self.client] = self.until
         return deliver
 
 
@@ -137,7 +137,7 @@ class ApplyLate(_OneClient):
 
     def start(self, stage: Stage) -> Interceptor:
         """Hold the result back."""
-        stage.late_applying[self.client] = self.until
+        stage.late.applying[self.client] = self.until
         return deliver
 
 

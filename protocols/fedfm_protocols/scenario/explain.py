@@ -16,16 +16,21 @@ WHAT: Mapping[str, str] = MappingProxyType(
         "KeyRoster": "fixes whose keys count",
         "GraphNonce": "opens its graph nonce",
         "GraphNonces": "publishes the opened nonces",
+        "KeyDealing": "shows its part of the collective key and deals shares of it",
+        "KeyDelivery": "passes on what was dealt of the key",
         "ShareBundle": "deals sealed shares of its mask secrets",
         "ShareDelivery": "passes sealed shares on",
         "UploadHash": "commits to its upload",
         "UploadSet": "fixes the committed uploads",
-        "Upload": "uploads its masked update",
+        "Upload": "uploads its protected update",
+        "WrappedKey": "sends the key of its update, wrapped under the collective key",
         "Cohort": "proposes whose uploads are summed",
         "CohortVote": "votes for the cohort",
         "CohortProof": "shows a quorum of votes",
         "Unmask": "reveals one share per dealer",
-        "Aggregate": "publishes the opened sum",
+        "KeyRequest": "asks an active set of holders to open the key sum",
+        "KeyOpening": "gives its part of the opened key sum, sealed for the clients",
+        "Aggregate": "publishes the sum without its masks",
         "RoundAck": "acknowledges the new adapter",
         "RoundClose": "closes the round",
     }
@@ -58,7 +63,10 @@ def explain(transcript: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _round(scenario: Mapping[str, Any], event: Event) -> Iterator[str]:
-    yield f"Round {event['round']} with {_names(event['invited'])}"
+    makes = " makes a key" if event["kind"] == "keys" else ""
+    yield f"Round {event['round']}{makes} with {_names(event['invited'])}"
+    if not event["index"]:
+        return
     for act in scenario["rounds"][event["index"] - 1]["acts"]:
         fields = ", ".join(f"{name} = {_value(v)}" for name, v in act.items() if name != "act")
         yield f"       act {act['act']}" + (f" ({fields})" if fields else "")

@@ -19,7 +19,7 @@ from fedfm_protocols.scenario.actors import OUTSIDER
 from fedfm_protocols.scenario.acts import ActForm, parse_act
 from fedfm_protocols.scenario.federations import COORDINATOR, client_names
 
-__all__ = ["Expectation", "RoundForm", "Scenario", "parse_scenario", "with_seed"]
+__all__ = ["Expectation", "RoundForm", "Scenario", "parse_scenario", "with_seed", "with_suite"]
 
 LOG = "log"
 HONEST = "honest"
@@ -38,7 +38,7 @@ class FederationForm(_Form):
     clients: int = Field(default=5, ge=1, le=4096)
     colluding: int = 1
     dropouts: int = 1
-    suite: Literal["masked", "clear"] = "masked"
+    suite: Literal["clear", "masked", "sealed", "layered"] = "masked"
     rounds: int = Field(default=100, ge=1)
     values: int = Field(default=16, ge=1, le=1 << 24)
     clip: float = 1.0
@@ -87,7 +87,8 @@ class Expectation(_Form):
     """What a round must lead to.  Errors and notes of honest parties that are not listed fail
     the verdict, and so does a listed one that does not occur.  ``accepted`` is everyone invited
     but the ``removed`` (dealt shares, not in the sum) and the ``absent`` (dealt none), unless
-    stated."""
+    stated; in a round that makes a key they are its holders.  ``keyless`` are the honest clients
+    that do not hold the key afterwards."""
 
     outcome: Literal["completed", "void", "aborted", "lost"] = "completed"
     reason: str = ""
@@ -100,14 +101,17 @@ class Expectation(_Form):
     released_shares: int | None = None
     named: list[str] = Field(default_factory=list)
     behind: list[str] = Field(default_factory=list)
+    keyless: list[str] = Field(default_factory=list)
     sum_exact: bool | None = None
     sent: dict[str, list[str]] = Field(default_factory=dict)
 
 
 class RoundForm(_Form):
-    """One round: who is restarted or catches up before it, its acts, what must follow."""
+    """One round: its ``kind`` (``keys`` makes the next epoch's collective key), who is restarted
+    or catches up before it, its acts, what must follow."""
 
     number: int | None = Field(default=None, ge=0)
+    kind: Literal["train", "keys"] = "train"
     invited: list[str] | None = None
     restart: list[str] = Field(default_factory=list)
     catch_up: list[str] = Field(default_factory=list)
@@ -139,7 +143,9 @@ class Scenario(_Form):
     (clients, ``coordinator``, ``log``); ``stolen_keys`` are keys of clients that still behave
     honestly.  ``row`` quotes the row of the attack table that the scenario is about, ``steps``
     the steps of protocols/README.md that it touches.  ``log`` runs a transparency log beside the
-    rounds; ``large`` is for hundreds of clients (messages are not kept: no replay).
+    rounds; ``large`` is for hundreds of clients (messages are not kept: no replay).  In suites
+    that encrypt a round that makes the key runs first, by itself, unless the first round is of
+    kind ``keys`` or ``key_round`` is false.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -151,6 +157,7 @@ class Scenario(_Form):
     stolen_keys: list[str] = Field(default_factory=list)
     log: bool = False
     large: bool = False
+    key_round: bool = True
     federation: FederationForm = Field(default_factory=FederationForm)
     policy: PolicyForm | None = None
     updates: UpdatesForm = Field(default_factory=UpdatesForm)
@@ -182,6 +189,7 @@ class Scenario(_Form):
             *(expect.accepted or ()),
             *expect.dissenters,
             *expect.behind,
+            *expect.keyless,
             *expect.sent,
             *expect.absent,
         }
@@ -194,6 +202,13 @@ class Scenario(_Form):
         for act in one.acts:
             if isinstance(act, ActForm):
                 act.check(number, self.parties, self.keys_held)
+
+    @property
+    def makes_key_first(self) -> bool:
+        """Whether a round that the scenario does not list makes the first collective key."""
+        encrypts = self.federation.suite in ("sealed", "layered")
+        listed = bool(self.rounds) and self.rounds[0].kind == "keys"
+        return encrypts and self.key_round and not listed
 
     @property
     def parties(self) -> frozenset[str]:
@@ -243,6 +258,12 @@ def parse_scenario(text: str | Mapping[str, Any], *, name: str | None = None) ->
         return Scenario.model_validate(fields)
     except ValidationError as error:
         raise ScenarioError(f"invalid scenario: {_readable(error)}") from error
+
+
+def with_suite(scenario: Scenario, suite: str) -> Scenario:
+    """The same scenario in another suite."""
+    federation = scenario.federation.model_copy(update={"suite": suite})
+    return scenario.model_copy(update={"federation": federation})
 
 
 def with_seed(scenario: Scenario, seed: int) -> Scenario:

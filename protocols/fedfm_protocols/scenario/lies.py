@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from fedfm_crypto.envelope import Envelope
 from fedfm_protocols import messages
-from fedfm_protocols.context import RoundIdentity, context1
+from fedfm_protocols.context import NO_HASH, RoundIdentity, context1
 from fedfm_protocols.messages import KeyRoster, RoundOpen, body_hash
 from fedfm_protocols.scenario.actors import Actor, body_of, member, resigned, swapped
 from fedfm_protocols.scenario.acts import ActForm, Interceptor, register
@@ -202,7 +202,10 @@ def sign_lie(stage: Stage, speaker: Actor, envelope: Envelope, false: object) ->
     if isinstance(signed.body, KeyRoster):
         opened = stage.last("RoundOpen")
         before = opened.header.context if opened is not None else bytes(32)
-        header.setdefault("context", context1(before, body_hash(signed.body)))
+        state = stage.state
+        key = state.round.key if state is not None else None
+        key_hash = NO_HASH if key is None else key.key_hash
+        header.setdefault("context", context1(before, body_hash(signed.body), key_hash))
     return speaker.forge(envelope, signed.body, **header)
 
 

@@ -52,7 +52,9 @@ class LowerThresholds(ActForm):
         limits = {"colluding": self.colluding, "dropouts": self.dropouts}
         weak = stage.charter(limits=limits)
         site = CoordinatorSite(stage.actor(COORDINATOR).key, weak)
-        stage.coordinator = CoordinatorContext(site, SeededRandom(stage.scenario.seed))
+        stage.coordinator = CoordinatorContext(
+            site, SeededRandom(stage.scenario.seed), stage.encryption
+        )
         return deliver
 
 
@@ -86,7 +88,7 @@ def _more_steps(moment: Moment, opened: RoundOpen) -> RoundOpen:
 @lie("other-key-epoch", "RoundOpen")
 def _other_key_epoch(moment: Moment, opened: RoundOpen) -> RoundOpen:
     """The round belongs to a key epoch that never was."""
-    return replace(opened, key_epoch=1)
+    return replace(opened, key_epoch=77)
 
 
 @lie("invite", "RoundOpen", needs=("clients",))
@@ -97,8 +99,8 @@ def _invite(moment: Moment, opened: RoundOpen) -> RoundOpen:
 
 @lie("renumber-round", "RoundOpen", needs=("count",))
 def _renumber(moment: Moment, opened: RoundOpen) -> RoundOpen:
-    """The round claims to be number `count`."""
-    return replace(opened, round=moment.count)
+    """The round claims to be the `count`-th of the scenario."""
+    return replace(opened, round=moment.stage.number_of(moment.count))
 
 
 @lie("misplace-opening", "RoundOpen")

@@ -168,8 +168,8 @@ class Replay(Selector):
         """Repeat what the network has recorded."""
         old = [
             (recipient, envelope)
-            for number, sender, recipient, envelope in stage.earlier
-            if number == self.round and self.fits(sender, recipient, envelope)
+            for index, sender, recipient, envelope in stage.earlier
+            if index == self.round and self.fits(sender, recipient, envelope)
         ]
 
         def replay(sender: str, recipient: str, envelope: Envelope) -> Sequence[Delivery]:
@@ -190,8 +190,8 @@ class Splice(Selector):
         """Run the other federation with the same keys, and mix its messages in."""
         foreign = [
             (recipient, envelope)
-            for _, sender, recipient, envelope in stage.alongside(self.federation)
-            if self.fits(sender, recipient, envelope)
+            for index, sender, recipient, envelope in stage.alongside(self.federation)
+            if index == 1 and self.fits(sender, recipient, envelope)
         ]
 
         def splice(sender: str, recipient: str, envelope: Envelope) -> Sequence[Delivery]:

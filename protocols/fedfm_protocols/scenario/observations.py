@@ -7,7 +7,7 @@ revealed only whose they are.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,15 +26,20 @@ STEP_OF = {
     "KeyRoster": "2",
     "GraphNonce": "2",
     "GraphNonces": "2",
+    "KeyDealing": "K1",
+    "KeyDelivery": "K2",
     "ShareBundle": "3",
     "ShareDelivery": "3",
     "UploadHash": "4a",
     "UploadSet": "4b",
     "Upload": "4c",
+    "WrappedKey": "4c",
     "Cohort": "8",
     "CohortVote": "9",
     "CohortProof": "10",
     "Unmask": "11",
+    "KeyRequest": "11",
+    "KeyOpening": "11",
     "Aggregate": "12",
     "RoundAck": "14",
     "RoundClose": "14",
@@ -66,7 +71,8 @@ class RoundFacts:
     """What happened in one round."""
 
     number: int
-    index: int
+    index: int  # among the scenario's rounds, from 1; 0 for the one that makes the first key
+    kind: str
     invited: tuple[str, ...]
     adapter_before: bytes
     errors: list[ErrorSeen] = field(default_factory=list)
@@ -74,11 +80,13 @@ class RoundFacts:
     sent: dict[str, list[str]] = field(default_factory=dict)
     reveals: dict[str, list[Reveal]] = field(default_factory=dict)
     cohorts: dict[bytes, tuple[str, ...]] = field(default_factory=dict)
+    openings: dict[str, list[bytes]] = field(default_factory=dict)
     opened_before: dict[str, int] = field(default_factory=dict)
     holders: dict[str, tuple[str, ...]] = field(default_factory=dict)
     threshold: int = 0
     finished: Finished | None = None
     behind: tuple[str, ...] = ()
+    keyless: tuple[str, ...] = ()
 
     def released_by(self, names: Sequence[str]) -> int:
         """How many shares these clients gave out."""
@@ -87,6 +95,18 @@ class RoundFacts:
             for name in names
             for reveal in self.reveals.get(name, ())
         )
+
+
+class Announcing(list[ProtocolError]):
+    """A list that says what is appended, at the moment it is: before the effects that follow."""
+
+    def __init__(self, announce: Callable[[ProtocolError], None]) -> None:
+        super().__init__()
+        self._announce = announce
+
+    def append(self, error: ProtocolError) -> None:
+        super().append(error)
+        self._announce(error)
 
 
 def header_view(envelope: Envelope) -> Event:
@@ -193,6 +213,8 @@ class Observer:
         """A client's own state machine produced a message (before any act touched it)."""
         kind = envelope.header.type
         self.now.sent.setdefault(name, []).append(kind)
+        if kind == "KeyOpening":
+            self.now.openings.setdefault(name, []).append(envelope.header.refers_to)
         if kind == "Unmask":
             self.now.reveals.setdefault(name, []).append(_reveal(envelope))
 

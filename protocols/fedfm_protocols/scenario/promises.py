@@ -5,8 +5,10 @@
 2.  The adversary (the coordinator with every malicious client) never gets enough shares of both
     secrets of an honest client: its update would lie bare.
 3.  No sum is opened with fewer than two honest updates in it.
-4.  What a crash must not undo is journalled before the message that depends on it is sent.
-5.  No honest client signs two different bodies of one type in one context, offers keys twice for
+4.  No honest holder helps to open a key sum more than twice, with one active set twice, or for a
+    cohort that no quorum voted for.
+5.  What a crash must not undo is journalled before the message that depends on it is sent.
+6.  No honest client signs two different bodies of one type in one context, offers keys twice for
     one round number, or offers a key that it offered before.
 
 Source: protocols/README.md, sections "Roles and trust" and "What a crash leaves".
@@ -19,11 +21,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from fedfm_crypto.envelope import Envelope
+from fedfm_protocols.context import KEYS
 from fedfm_protocols.effects import Persist
 from fedfm_protocols.scenario.observations import RoundFacts, offered_keys
 
-# Message -> the journal record that must come before it.
-JOURNALLED_FIRST = {"KeyOffer": "opened", "CohortVote": "voted", "Unmask": "unmasked"}
+# Message -> the journal records that must come before the first of it, the second.
+JOURNALLED_FIRST = {
+    "KeyOffer": ("opened",),
+    "CohortVote": ("voted",),
+    "Unmask": ("unmasked",),
+    "KeyOpening": ("decrypting", "decrypting-again"),
+}
 
 
 @dataclass
@@ -34,6 +42,8 @@ class Promises:
     broken: list[str] = field(default_factory=list)
     _records: set[tuple[str, int, str]] = field(default_factory=set)
     _bodies: dict[tuple[str, bytes, str], bytes] = field(default_factory=dict)
+    _openings: dict[tuple[str, bytes], set[bytes]] = field(default_factory=dict)
+    _protected: set[bytes] = field(default_factory=set)
     _offers: set[tuple[str, int]] = field(default_factory=set)
     _keys: set[bytes] = field(default_factory=set)
 
@@ -41,19 +51,49 @@ class Promises:
         """A client made a record durable."""
         self._records.add((name, record.round, record.record))
 
-    def sent(self, name: str, number: int, envelope: Envelope) -> None:
-        """A client's state machine produced a message in round ``number``."""
+    def sent(self, name: str, number: int, made: str, envelope: Envelope) -> None:
+        """A client's state machine produced a message in round ``number`` of kind ``made``."""
         if name not in self.honest:
             return
         kind, digest = envelope.header.type, envelope.header.body_hash
-        needed = JOURNALLED_FIRST.get(kind)
-        if needed is not None and (name, number, needed) not in self._records:
-            self._break(f"{name} sent {kind} of round {number} before it journalled {needed!r}")
-        earlier = self._bodies.setdefault((name, envelope.header.context, kind), digest)
+        records = JOURNALLED_FIRST.get(kind, ())
+        if kind == "RoundAck" and made == KEYS:
+            records = ("keyed",)
+        place = kind
+        if kind == "KeyOpening":
+            place = f"{kind} {envelope.header.refers_to.hex()}"
+            records = self._check_opening(name, number, envelope, records)
+        missing = [r for r in records[:1] if (name, number, r) not in self._records]
+        if missing:
+            self._break(f"{name} sent {kind} of round {number} before it journalled {missing[0]!r}")
+        if kind in ("Upload", "WrappedKey"):
+            self._check_fresh(name, number, kind, digest)
+        earlier = self._bodies.setdefault((name, envelope.header.context, place), digest)
         if earlier != digest:
             self._break(f"{name} signed two different {kind} messages in one context")
         if kind == "KeyOffer":
             self._check_offer(name, number, envelope)
+
+    def _check_opening(
+        self, name: str, number: int, envelope: Envelope, records: tuple[str, ...]
+    ) -> tuple[str, ...]:
+        """Promise 4; returns the records that must be there by now."""
+        sets = self._openings.setdefault((name, envelope.header.context), set())
+        if envelope.header.refers_to in sets:
+            self._break(f"{name} opened the key sum of round {number} twice with one set")
+        sets.add(envelope.header.refers_to)
+        if len(sets) > len(records):
+            self._break(f"{name} opened the key sum of round {number} with {len(sets)} sets")
+            return ()
+        if (name, number, "unmasked") not in self._records:
+            self._break(f"{name} opened the key sum of round {number} before a quorum had voted")
+        return records[len(sets) - 1 :]
+
+    def _check_fresh(self, name: str, number: int, kind: str, digest: bytes) -> None:
+        """What is protected afresh never looks the same twice, whatever the update is."""
+        if kind == "WrappedKey" and digest in self._protected:
+            self._break(f"{name} sent a {kind} in round {number} that was sent before")
+        self._protected.add(digest)
 
     def _check_offer(self, name: str, number: int, envelope: Envelope) -> None:
         if (name, number) in self._offers:

@@ -62,6 +62,9 @@ def run_scenario(scenario: Scenario) -> Result:
         verdict.add(0, "charter", scenario.refused_charter, "accepted", False)
     stage = Stage(scenario, keys, federation)
     records: list[CompletedRound] = []
+    if scenario.makes_key_first:
+        stage.make_first_key()
+        _judge_facts(stage, RoundForm(kind="keys"), verdict)
     for index, form in enumerate(scenario.rounds, 1):
         _play_round(stage, index, form, records, verdict)
     verdict.add(0, "promises broken", [], list(stage.promises.broken))
@@ -73,17 +76,16 @@ def _check_policy(scenario: Scenario, federation: Federation) -> None:
     if scenario.policy is None:
         return
     lines = {k: v for k, v in scenario.policy.model_dump().items() if v is not None}
-    if "suites" in lines:
-        lines["suites"] = tuple(lines["suites"])
+    lines["suites"] = tuple(lines.get("suites", (scenario.federation.suite,)))
     SitePolicy(**lines).check_charter(federation.charter)
 
 
 def _play_round(
     stage: Stage, index: int, form: RoundForm, records: list[CompletedRound], verdict: Verdict
 ) -> None:
-    number = index if form.number is None else form.number
+    number = stage.number_of(index if form.number is None else form.number)
     invited = tuple(form.invited) if form.invited is not None else stage.federation.clients
-    stage.begin(number, index, invited)
+    stage.begin(number, index, invited, form.kind)
     for name in form.restart:
         stage.revive(name)
     for name in form.catch_up:
@@ -104,11 +106,17 @@ def _play_round(
         records.append(facts.finished.record)
     if stage.scenario.log and facts.finished is not None:
         _witness(stage)
+    _judge_facts(stage, form, verdict)
+
+
+def _judge_facts(stage: Stage, form: RoundForm, verdict: Verdict) -> None:
+    facts = stage.observer.now
     facts.behind = tuple(
         name
         for name in stage.scenario.honest
         if stage.clients[name].state.memory.adapter_hash != stage.adapter_hash
     )
+    facts.keyless = tuple(name for name in stage.scenario.honest if not stage.holds_key(name))
     stage.promises.check_round(facts, stage.scenario.malicious)
     judge_round(stage, form, facts, verdict)
 

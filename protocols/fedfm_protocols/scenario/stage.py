@@ -20,6 +20,7 @@ from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import CodecError
 from fedfm_crypto.random_source import SeededRandom
 from fedfm_protocols.client_states import ClientMemory, Idle
+from fedfm_protocols.context import KEYS, TRAIN
 from fedfm_protocols.coordinator_states import Finished
 from fedfm_protocols.effects import (
     AdapterComputed,
@@ -43,26 +44,16 @@ from fedfm_protocols.scenario.acts import CoordinatorDied, Interceptor
 from fedfm_protocols.scenario.charters import charter_of
 from fedfm_protocols.scenario.federations import COORDINATOR, Keys, identity_of
 from fedfm_protocols.scenario.form import Scenario
+from fedfm_protocols.scenario.late import LateResults
 from fedfm_protocols.scenario.log import ScenarioLog
-from fedfm_protocols.scenario.observations import Observer, RoundFacts
+from fedfm_protocols.scenario.observations import Announcing, Observer, RoundFacts
 from fedfm_protocols.scenario.promises import Promises
+from fedfm_protocols.scenario.suites import encryption_for
 from fedfm_protocols.shared_sets import SharedSets
 from fedfm_protocols.simulation import Delivery, SimulatedClient, Simulation
 
 OTHER_ADAPTER = b"\x66" * 32
 OfferChange = Callable[[str, CheckpointOffer], CheckpointOffer]
-
-
-class _Announcing(list[ProtocolError]):
-    """A list that says what is appended, at the moment it is: before the effects that follow."""
-
-    def __init__(self, announce: Callable[[ProtocolError], None]) -> None:
-        super().__init__()
-        self._announce = announce
-
-    def append(self, error: ProtocolError) -> None:
-        super().append(error)
-        self._announce(error)
 
 
 def _envelope_of(event: Event) -> Envelope | None:
@@ -90,6 +81,7 @@ class Stage(Simulation):
             self._network,
             shared_sets=SharedSets() if scenario.large else None,
             keep_messages=not scenario.large,
+            encryption=encryption_for(federation.charter.suite),
         )
         self.scenario = scenario
         self.keys = keys
@@ -102,18 +94,20 @@ class Stage(Simulation):
         self.dead: dict[str, str] = {}
         self.hoard: dict[str, Mapping[str, ShareContents]] = {}
         self.diverging: set[str] = set()
-        self.late_training: dict[str, str] = {}
-        self.late_applying: dict[str, str] = {}
+        self.late = LateResults(
+            self.tell_client,
+            self._result,
+            lambda by, what, until: self.observer.record("late", by=by, what=what, until=until),
+        )
         self.offer_changes: list[OfferChange] = []
         self.when_quiet: list[Callable[[], Sequence[Delivery]]] = []
-        self._late: dict[str, list[Event]] = {}
         self._soon: deque[Callable[[], None]] = deque()
         self._durable = {name: c.state.memory for name, c in self.clients.items()}
         self._handling: Envelope | None = None
-        self.refused = _Announcing(partial(self._error, COORDINATOR))
+        self.refused = Announcing(partial(self._error, COORDINATOR))
         for name, client in self.clients.items():
-            client.refused = _Announcing(partial(self._error, name))
-            client.violations = _Announcing(partial(self._error, name))
+            client.refused = Announcing(partial(self._error, name))
+            client.violations = Announcing(partial(self._error, name))
 
     # ------------------------------------------------------------ what actors have
 
@@ -159,17 +153,29 @@ class Stage(Simulation):
         return charter_of(self.scenario, self.keys, **changes)
 
     def alongside(self, federation: str) -> list[tuple[int, str, str, Envelope]]:
-        """Every message of round 1 of another federation of the same parties, who use the same
-        keys in it: (round, sender, recipient, envelope)."""
+        """Every message of the first round of another federation of the same parties, who use the
+        same keys in it: (place of the round, sender, recipient, envelope)."""
         charter = self.charter(federation=federation)
         other = Stage(self.scenario, self.keys, charter, b"alongside")
-        other.begin(1, 1, charter.clients)
-        other.run_scripted(1, charter.clients)
+        other.make_first_key()
+        other.begin(other.number_of(1), 1, charter.clients)
+        other.run_scripted(other.number_of(1), charter.clients)
         return other.earlier
 
     # ------------------------------------------------------------ rounds
 
-    def begin(self, number: int, index: int, invited: tuple[str, ...]) -> None:
+    def number_of(self, place: int) -> int:
+        """The number of the ``place``-th round of the scenario; one more than its place if a round
+        that makes the first key came before."""
+        return place + 1 if place and self.scenario.makes_key_first else place
+
+    def make_first_key(self) -> None:
+        """Run the round that makes the first collective key, if nobody scripted one."""
+        if self.scenario.makes_key_first:
+            self.begin(1, 0, self.federation.clients, KEYS)
+            self.run_scripted(1, self.federation.clients)
+
+    def begin(self, number: int, index: int, invited: tuple[str, ...], kind: str = TRAIN) -> None:
         """Bring back who comes back, and forget what the last round's acts did."""
         for name, resume in list(self.dead.items()):
             if resume == "next-round":
@@ -180,15 +186,23 @@ class Stage(Simulation):
         self.offer_changes.clear()
         self.diverging.clear()
         opened = {name: len(client.totals) for name, client in self.clients.items()}
-        facts = RoundFacts(number, index, invited, self.adapter_hash, opened_before=opened)
+        facts = RoundFacts(number, index, kind, invited, self.adapter_hash, opened_before=opened)
         self.observer.rounds.append(facts)
-        self.observer.record("round", index=index, invited=list(invited))
+        self.observer.record("round", index=index, kind=kind, invited=list(invited))
 
     def revive(self, name: str) -> None:
         """What a crash leaves: what the journal made durable, and nothing of the round."""
         self.dead.pop(name, None)
         self.clients[name].state = Idle(replace(self._durable[name]))
         self.observer.record("restarted", by=name)
+
+    def holds_key(self, name: str) -> bool:
+        """Whether a client holds the collective key in force; so does everybody if there is
+        none."""
+        if self.key is None:
+            return True
+        held = self._durable[name].keys.of(self.key.epoch)
+        return held is not None and held.key_hash == self.key.key_hash
 
     def remember(self, name: str, memory: ClientMemory) -> None:
         """A client in no round stores new durable memory (catching up, witnessing)."""
@@ -223,7 +237,7 @@ class Stage(Simulation):
         self.observer.saw_sent(sender, recipient, envelope)
         if not self.scenario.large:
             self.said.append(envelope)
-            self.earlier.append((self.observer.now.number, sender, recipient, envelope))
+            self.earlier.append((self.observer.now.index, sender, recipient, envelope))
         deliveries: list[Delivery] = [(recipient, envelope)]
         for label, act in self.acts:
             after: list[Delivery] = []
@@ -260,7 +274,7 @@ class Stage(Simulation):
         super()._tell_coordinator(event)
         self._handling = None
         hood = getattr(self.state, "hood", None)
-        if hood is not None and not self.observer.now.threshold:
+        if hood is not None and self.federation.masked and not self.observer.now.threshold:
             facts = self.observer.now
             facts.threshold = hood.threshold
             facts.holders = {name: hood.of(name) for name in hood.everyone}
@@ -280,14 +294,7 @@ class Stage(Simulation):
         finally:
             self._handling = outer
         if isinstance(event, Received):
-            self._release_late(name, event.envelope.header.type)
-
-    def _release_late(self, name: str, message: str) -> None:
-        for waiting in (self.late_training, self.late_applying):
-            if waiting.get(name) == message and self._late.get(name):
-                del waiting[name]
-                for event in self._late.pop(name):
-                    self.tell_client(name, event)
+            self.late.release(name, event.envelope.header.type)
 
     def _carry_out_client(self, name: str, client: SimulatedClient, effect: Effect) -> None:
         if name in self.dead:
@@ -303,7 +310,8 @@ class Stage(Simulation):
                 super()._carry_out_client(name, client, effect)
                 if name not in self.dead:  # who dies in the act of sending has sent nothing
                     self.observer.saw_own(name, effect.envelope)
-                    self.promises.sent(name, self.observer.now.number, effect.envelope)
+                    facts = self.observer.now
+                    self.promises.sent(name, facts.number, facts.kind, effect.envelope)
                 return
             case Note():
                 self.observer.now.notes.append((name, effect.text))
@@ -316,33 +324,17 @@ class Stage(Simulation):
                     reason=effect.reason,
                     adapter=effect.adapter_hash.hex(),
                 )
-            case Train() if self._postpone(name, effect):
+            case Train() if self.late.postpone(name, effect):
                 return
-            case ApplySum() if self._postpone(name, effect):
+            case ApplySum() if self.late.postpone(name, effect):
                 client.totals.append(effect.total)
                 return
         super()._carry_out_client(name, client, effect)
 
-    def _postpone(self, name: str, effect: Train | ApplySum) -> bool:
-        """Keep a local result back if an act says so; an older one that was kept comes first."""
-        waiting = self.late_training if isinstance(effect, Train) else self.late_applying
-        until = waiting.get(name)
-        if until is None:
-            return False
-        if until == "next-round" and self._late.get(name):
-            del waiting[name]
-            for earlier in self._late.pop(name):
-                self.tell_client(name, earlier)
-            return False
-        event: Event
+    def _result(self, name: str, effect: Train | ApplySum) -> UpdateReady | AdapterComputed:
         if isinstance(effect, Train):
-            event = UpdateReady(effect.round, effect.step, self.update_of(name, effect.round))
-        else:
-            computed = self._apply(self.clients[name], effect.total)
-            event = AdapterComputed(effect.round, computed)
-        self._late.setdefault(name, []).append(event)
-        self.observer.record("late", by=name, what=type(event).__name__, until=until)
-        return True
+            return UpdateReady(effect.round, effect.step, self.update_of(name, effect.round))
+        return AdapterComputed(effect.round, self._apply(self.clients[name], effect.total))
 
     def _apply(self, client: SimulatedClient, total: NDArray[np.float64]) -> bytes:
         honest = super()._apply(client, total)
@@ -352,7 +344,7 @@ class Stage(Simulation):
         """Run one round to its end; the facts are in ``observer.now``."""
         facts = self.observer.now
         try:
-            facts.finished = self.run_round(number, invited=invited, **opening)
+            facts.finished = self.run_round(number, invited=invited, kind=facts.kind, **opening)
         except CoordinatorDied:
             self._queue.clear()
             self.observer.record("lost", by=COORDINATOR)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fedfm_protocols.context import KEYS
 from fedfm_protocols.scenario.form import HONEST, OTHERS, Expectation, RoundForm, Scenario
 from fedfm_protocols.scenario.observations import ErrorSeen, RoundFacts
 from fedfm_protocols.scenario.stage import Stage
@@ -16,9 +17,11 @@ from fedfm_protocols.scenario.stage import Stage
 # What follows from a quorum that was faster, or from having left the round; needs no listing.
 AFTERMATH = re.compile(
     r"while in no round$|^the round is over$"
-    r"|^CohortVote from \S+ while waiting for (unmasking|acknowledgements)$"
-    r"|^Unmask from \S+ while waiting for acknowledgements$"
+    r"|^CohortVote from \S+ while waiting for (unmasking|(second )?decryption|acknowledgements)$"
+    r"|^Unmask from \S+ while waiting for ((second )?decryption|acknowledgements)$"
 )
+# "{3}" in the text of an error or a reason stands for the number of the scenario's third round.
+PLACE = re.compile(r"\{(\d+)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +71,13 @@ def judge_round(stage: Stage, form: RoundForm, facts: RoundFacts, verdict: Verdi
         if expect.outcome == "completed":
             absent = {*expect.removed, *expect.absent}
             accepted = expect.accepted or [n for n in facts.invited if n not in absent]
-            verdict.add(number, "accepted", list(accepted), list(finished.accepted))
+            if finished.key is not None:
+                verdict.add(number, "holders", list(accepted), list(finished.key.holders))
+            else:
+                verdict.add(number, "accepted", list(accepted), list(finished.accepted))
             verdict.add(number, "removed", expect.removed, list(finished.removed))
             verdict.add(number, "dissenters", expect.dissenters, list(finished.dissenters))
-    _judge_errors(stage.scenario, expect, facts, verdict)
+    _judge_errors(stage, expect, facts, verdict)
     _judge_notes(stage.scenario, expect, facts, verdict)
     released = facts.released_by(stage.scenario.honest)
     if expect.released_shares is not None:
@@ -82,8 +88,10 @@ def judge_round(stage: Stage, form: RoundForm, facts: RoundFacts, verdict: Verdi
     for name, kinds in sorted(expect.sent.items()):
         verdict.add(number, f"messages of {name}", kinds, facts.sent.get(name, []))
     verdict.add(number, "honest clients left behind", expect.behind, list(facts.behind))
+    if facts.kind == KEYS:
+        verdict.add(number, "honest clients without the key", expect.keyless, list(facts.keyless))
     exact = expect.sum_exact
-    if exact is None and expect.outcome == "completed":
+    if exact is None and expect.outcome == "completed" and facts.kind != KEYS:
         exact = True
     verdict.add(number, "sum exact", exact, sum_exact(stage, facts))
 
@@ -105,18 +113,18 @@ def _speakers(
     return list(names)
 
 
-def _judge_errors(
-    scenario: Scenario, expect: Expectation, facts: RoundFacts, verdict: Verdict
-) -> None:
+def _judge_errors(stage: Stage, expect: Expectation, facts: RoundFacts, verdict: Verdict) -> None:
     """Every expected error occurs, and every error of an honest party is expected."""
+    scenario = stage.scenario
     left: list[ErrorSeen] = [e for e in facts.errors if e.by not in scenario.malicious]
     listed = frozenset(name for form in expect.errors for name in form.by)
     for form in expect.errors:
+        wanted = PLACE.sub(lambda found: str(stage.number_of(int(found[1]))), form.text)
         for name in _speakers(form.by, scenario, facts, listed):
             fitting = [
                 seen
                 for seen in facts.errors
-                if (seen.by, seen.error) == (name, form.error) and form.text in seen.text
+                if (seen.by, seen.error) == (name, form.error) and wanted in seen.text
             ]
             left = [seen for seen in left if seen not in fitting]
             what = f"{form.error} at {name}"
@@ -124,7 +132,7 @@ def _judge_errors(
                 verdict.add(facts.index, what, form.times, len(fitting))
             else:
                 found = fitting[0].text if fitting else "none"
-                verdict.add(facts.index, what, form.text, found, bool(fitting))
+                verdict.add(facts.index, what, wanted, found, bool(fitting))
     for seen in left:
         if seen.error == "OutOfOrder" and AFTERMATH.search(seen.text):
             continue

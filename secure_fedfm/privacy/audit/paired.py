@@ -24,6 +24,7 @@ from secure_fedfm.privacy.audit.findings import Finding, LayerReport
 from secure_fedfm.privacy.audit.subject import AuditSubject
 from secure_fedfm.privacy.dp_sgd import StepRecord, apply_gradient, new_private_optimiser
 from secure_fedfm.privacy.gradients import one_by_one
+from secure_fedfm.privacy.plan import PrivatePlan
 from secure_fedfm.privacy.release import NoiseGrid, mean_gradient
 
 _FLOAT_ERROR = 1e-4
@@ -121,7 +122,7 @@ def paired_audit(subject: AuditSubject, *, pairs: int = 24, seed: int = 1) -> La
 def _run(
     subject: AuditSubject,
     rows: PreparedRows,
-    private: dp_sgd.PrivatePlan,
+    private: PrivatePlan,
     random: RandomSource | None,
 ) -> list[StepRecord]:
     """One round from the start; with `random` None as in production, generator included."""

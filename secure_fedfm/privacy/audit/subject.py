@@ -49,6 +49,28 @@ class AuditSubject:
     private: PrivatePlan
 
 
+AUDITED = PrivatePlan(
+    noise_multiplier=1.0,
+    sampling_rate=0.06,  # of two dozen rows: some steps are empty
+    steps_per_round=12,
+    clip=1.0,
+    expected_batch=2.0,
+)
+"""Settings of the audited rounds."""
+
+
+def pinned_subject(name: str | None, location: Path | None, private: PrivatePlan) -> AuditSubject:
+    """`small_subject`, or the encoder `name` with its last two blocks adapted.
+
+    Raises:
+        ModelError: not found.
+    """
+    if name is None and location is None:
+        return small_subject(private)
+    found = pin_model(name if name is not None else str(location), location)
+    return subject(found, AdapterSpec(), private, location=location)
+
+
 def small_subject(private: PrivatePlan, rows: int = 24) -> AuditSubject:
     """A random three-block BERT with default adapter on `rows` sentences made of twenty words."""
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Sharing and threshold decryption: every active set, one share short, refresh, noise."""
+"""Sharing and threshold decryption: every active set, one share short, noise."""
 
 from __future__ import annotations
 
@@ -115,25 +115,6 @@ def test_shares_interpolate_to_the_secret() -> None:
             weighted = data_ring().scale(share.values, lagrange_weights(points, share.x))
             total = data_ring().add(total, weighted)
         assert (total == FEDERATION.secrets[0].transformed[:2]).all()
-
-
-def test_a_refresh_hands_the_key_to_a_new_roster() -> None:
-    random, dealers, heirs = SeededRandom(4), [1, 2, 5], [11, 12, 13, 14]
-    sharing = KeySharing(2, heirs)
-    deals = [sharing.gen_refresh(FEDERATION.shares[x], dealers, random) for x in dealers]
-    new = {x: sharing.aggregate([deal[i] for deal in deals]) for i, x in enumerate(heirs)}
-    for active in combinations(heirs, 2):
-        decryption = ThresholdDecryption(2, active)
-        shares = [decryption.gen_share(new[x], CIPHERTEXT, random) for x in active]
-        opened = decryption.finalise(CIPHERTEXT, decryption.aggregate(shares))
-        assert (open_key_sum(opened, len(KEYS)).coefficients == SUM).all()
-    # An old share and a new one do not combine.
-    mixed = ThresholdDecryption(2, [5, 11])
-    shares = [
-        mixed.gen_share(share, CIPHERTEXT, random) for share in (FEDERATION.shares[5], new[11])
-    ]
-    with pytest.raises(DecryptionError):
-        open_key_sum(mixed.finalise(CIPHERTEXT, mixed.aggregate(shares)), len(KEYS))
 
 
 def test_a_corrupt_share_is_noticed() -> None:

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ["torch", "transformers", "peft", "zmq", "pyarrow", "datasets", "huggingface_hub"]
+HEAVY = [
+    *("torch", "transformers", "peft", "opacus"),
+    *("zmq", "pyarrow", "datasets", "huggingface_hub"),
+]
 
 # Absent packages raise ModuleNotFoundError, as they do where an extra was not installed.
 _SCRIPT = f"""
@@ -33,7 +36,7 @@ def run_without_extras(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("verb", [[], ["audit"], ["audit", "verify"], ["client"]], ids=str)
+@pytest.mark.parametrize("verb", [[], ["audit"], ["audit", "verify"], ["audit", "privacy"], ["client"]], ids=str)
 def test_help_needs_no_extra(verb: list[str]) -> None:
     ran = run_without_extras(*verb, "-h")
     assert ran.returncode == 0, ran.stderr

@@ -99,7 +99,7 @@ def test_the_file_has_no_name_and_is_for_its_owner_alone(tmp_path: Path) -> None
     stored.close()
 
 
-def test_without_a_folder_it_is_the_systems(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_folder_it_is_the_systems() -> None:
     assert Spool(LIMITS).folder == Path(tempfile.gettempdir())
 
 
@@ -230,9 +230,9 @@ def test_a_lost_connection_frees_what_had_come(tmp_path: Path) -> None:
             reception.take(ROUTES["alice"], "alice", KEY, [chunk.encode()], 0.0)
         assert (open_descriptors(), spool_of(reception).files) == (before + 1, 1)
         # The same name on another connection: the old route goes with all it had in progress.
-        ROUTES_AGAIN = b"\0\0\0\1" + bytes([connection])
+        elsewhere = b"\0\0\0\1" + bytes([connection])
         hello = Hello(b"i" * 16, connection).encode()
-        reception.take(ROUTES_AGAIN, "alice", KEY, [hello], 0.0)
+        reception.take(elsewhere, "alice", KEY, [hello], 0.0)
         assert (open_descriptors(), spool_of(reception).files) == (before, 0)
         reception.take(ROUTES["alice"], "alice", KEY, [hello], 0.0)
 
@@ -299,14 +299,11 @@ def test_a_short_write_is_finished(tmp_path: Path) -> None:
     assert file is not None
 
     class Hesitant:
+        fileno, close = file.fileno, file.close
+        _write = file.write
+
         def write(self, data: memoryview) -> int:
-            return file.write(data[:7])
-
-        def fileno(self) -> int:
-            return file.fileno()
-
-        def close(self) -> None:
-            file.close()
+            return type(self)._write(data[:7])
 
     stored._file = Hesitant()  # type: ignore[assignment]
     stored.append(bytes(range(90)))

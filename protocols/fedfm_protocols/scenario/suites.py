@@ -1,0 +1,51 @@
+"""The encryption that a scenario's suite needs: looked for only when a scenario asks for it.
+
+A base install plays every scenario of the suites ``masked`` and ``clear``; those that encrypt
+need numba and TenSEAL.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+
+from fedfm_protocols.encryption import Encryption
+from fedfm_protocols.errors import ScenarioError
+
+ENCRYPTED = ("sealed", "layered")
+
+
+def encryption_for(suite: str) -> Encryption | None:
+    """What carries out a suite's encryption; ``None`` for a suite without.
+
+    Raises
+    ------
+    ScenarioError
+        if the suite encrypts and this installation cannot.
+    """
+    if suite not in ENCRYPTED:
+        return None
+    missing = missing_for(suite)
+    if missing:
+        raise ScenarioError(missing)
+    encryption: Encryption = import_module("fedfm_protocols.lattice_encryption").LatticeEncryption()
+    return encryption
+
+
+def missing_for(suite: str) -> str:
+    """Why this installation cannot play a scenario of ``suite``; empty if it can."""
+    if suite not in ENCRYPTED or not _missing():
+        return ""
+    return f"suite {suite} encrypts updates, and {_missing()}"
+
+
+@cache
+def _missing() -> str:
+    try:
+        import_module("fedfm_protocols.lattice_encryption")
+    except ImportError as error:
+        return (
+            f"{error.name or error} is not installed; install the federation extra, "
+            "secure-fedfm[federation]"
+        )
+    return ""
