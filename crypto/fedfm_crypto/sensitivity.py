@@ -5,8 +5,9 @@ Two cases, with scale s (steps per unit), clip C and d coordinates (padded, if r
 - **A sum of clipped examples**, rounded once with dither that does not depend on the data
   (``stochastic_round`` under a fresh key). With the same dither on neighbouring data sets, each
   coordinate of the difference is within one step of s times the real difference, so its norm is
-  below s C + sqrt(d): :func:`sum_sensitivity`. Of the sums before rounding C must hold in
-  floating point too: sum in float64 and count its rounding, or sum integers.
+  below s C + sqrt(d): :func:`sum_sensitivity`. What C bounds is the difference of the doubles that
+  are rounded: sum in integers or count the rounding of a float sum, and take a power of two for s,
+  which makes the product exact.
 - **One clipped vector**, present or absent: its rounded norm is what counts, and
   :func:`round_within` rounds again until it is within :func:`vector_sensitivity`, checked in
   integers. Whatever floating point did before (clipping, rotation), the bound then holds exactly.

@@ -21,7 +21,7 @@ from fedfm_protocols.checks import check_place, open_signed_set, verify_signatur
 from fedfm_protocols.client_decrypt import open_aggregate
 from fedfm_protocols.client_result import plain_total
 from fedfm_protocols.client_session import needed
-from fedfm_protocols.context import RoundIdentity, context1
+from fedfm_protocols.context import RoundIdentity, context1, rotation_seed
 from fedfm_protocols.encryption import Encryption
 from fedfm_protocols.errors import BelowThreshold, MalformedMessage, RoundRefused
 from fedfm_protocols.federation import Federation
@@ -128,12 +128,11 @@ def _verify(
             cohort_hash=None,
         )
     else:
-        values = federation.charter.quantiser.values
-        words = plain_total(aggregate, federation.lanes.lane_bits, values)
+        words = plain_total(aggregate, federation.lanes.lane_bits, federation.lane_count)
     return MissedRound(
         round=opened.round,
         accepted=aggregate.accepted,
         adapter_before=opened.adapter_hash,
         adapter_after=agreed[0],
-        total=federation.lanes.dequantise(words),
+        total=federation.encoding.decode(words, rotation_seed(context, 0)),
     )

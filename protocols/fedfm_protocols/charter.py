@@ -22,6 +22,7 @@ from fedfm_crypto.identity import IdentityKey, IdentityPublicKey
 from fedfm_crypto.note import NoteAlgorithm, parse_vkey
 from fedfm_crypto.quantise import Quantiser
 from fedfm_protocols.errors import CharterError
+from fedfm_protocols.privacy import Privacy, UpdateEncoding
 from fedfm_protocols.thresholds import Thresholds
 
 CHARTER_PAYLOAD_TYPE = "application/vnd.secure-fedfm.charter+json"
@@ -124,15 +125,6 @@ class QuantiserSection(_Section):
     lane_bits: Literal[24, 32]
 
 
-class Privacy(_Section):
-    """Privacy mode; ``none`` states that the adapter carries no formal guarantee.
-
-    Source: protocols/README.md, section "Charter".
-    """
-
-    mode: Literal["none"]
-
-
 class Charter(_Section):
     """All that participants agree on.  ``adapter``, ``training`` and ``server_optimiser`` are
     read by the application; the protocol binds them by hash.
@@ -185,7 +177,7 @@ class Charter(_Section):
         self._check_suite()
         try:
             self.thresholds  # noqa: B018 - raises where the numbers leave no valid round
-            self.lanes.check_capacity(len(self.roster))
+            self.encoding.check_capacity()
             identities = self.identities()
             for party in parties:
                 check_agreement_public(bytes.fromhex(party.transport))
@@ -227,6 +219,12 @@ class Charter(_Section):
         """The quantiser that every client applies."""
         section = self.quantiser
         return Quantiser(clip=section.clip, scale=section.scale, lane_bits=section.lane_bits)
+
+    @property
+    def encoding(self) -> UpdateEncoding:
+        """How every client turns its update into lane words, and the sum of these back."""
+        values = self.quantiser.values
+        return UpdateEncoding(self.lanes, self.privacy, self.thresholds, values)
 
     @property
     def clients(self) -> tuple[str, ...]:

@@ -166,7 +166,7 @@ def open_aggregate(
             active=active,
             clients=aggregate.accepted,
             seed=bulk_seed(context, step),
-            values=federation.charter.quantiser.values,
+            values=federation.lane_count,
             lane_bits=lanes.lane_bits,
         )
     except CryptoError as error:

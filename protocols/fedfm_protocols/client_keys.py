@@ -20,7 +20,7 @@ from fedfm_protocols.client_states import (
     Shared,
     Training,
 )
-from fedfm_protocols.effects import Effect, Note, Train, Transition
+from fedfm_protocols.effects import Charge, Effect, Note, Train, Transition
 from fedfm_protocols.errors import BelowThreshold, EquivocationError, RoundRefused
 from fedfm_protocols.masking import RoundSecrets
 from fedfm_protocols.messages import (
@@ -164,8 +164,10 @@ def take_shares(
         if site.name not in held:
             raise EquivocationError("the share this site sealed for itself came back changed")
     session = taken(session, envelope)
-    train = Train(session.identity.round, session.step, session.identity.kind)
+    train: list[Effect] = [Train(session.identity.round, session.step, session.identity.kind)]
+    if federation.charter.privacy.mode != "none":
+        train.insert(0, Charge(session.identity.round))
     return Transition(
         Training(state.memory, session, state.secrets, state.offers, state.hood, dealers, held),
-        (*notes, train),
+        (*notes, *train),
     )

@@ -36,6 +36,10 @@ def open_round(
     if opened.round <= memory.last_opened:
         _refuse_repeated(state, opened.round)
     _check_opening(context, memory, opened)
+    if not identity.makes_keys:
+        objection = context.objection()
+        if objection:
+            raise RoundRefused(f"round {opened.round} is not joined: {objection}")
     checkpoint = memory.checkpoint
     if opened.checkpoint:
         checkpoint = extend_checkpoint(

@@ -10,6 +10,7 @@ from fedfm_protocols.client_decrypt import open_aggregate
 from fedfm_protocols.client_epoch import epoch_keys
 from fedfm_protocols.client_session import ClientContext, end_round, say, taken
 from fedfm_protocols.client_states import Acked, Applying, ClientState, InRound, Unmasked
+from fedfm_protocols.context import rotation_seed
 from fedfm_protocols.effects import AdapterComputed, ApplySum, Transition
 from fedfm_protocols.errors import (
     BelowThreshold,
@@ -26,7 +27,7 @@ from fedfm_protocols.messages import Aggregate, RoundAck, RoundClose, read_body
 def take_aggregate(
     context: ClientContext, state: Unmasked, envelope: Envelope
 ) -> Transition[ClientState]:
-    lanes = context.site.federation.lanes
+    federation = context.site.federation
     aggregate = read_body(envelope, Aggregate)
     if envelope.header.refers_to != state.cohort_hash:
         raise EquivocationError("the aggregate refers to another cohort than was voted")
@@ -37,7 +38,9 @@ def take_aggregate(
         )
     total = _open(context, state, aggregate)
     session = taken(state.session, envelope)
-    apply = ApplySum(session.identity.round, aggregate.accepted, lanes.dequantise(total))
+    seed = rotation_seed(session.context, session.step)
+    opened = federation.encoding.decode(total, seed)
+    apply = ApplySum(session.identity.round, aggregate.accepted, opened)
     return Transition(Applying(state.memory, session, envelope.header.body_hash), (apply,))
 
 

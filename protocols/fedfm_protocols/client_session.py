@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fedfm_crypto.codec import encode
@@ -25,11 +26,18 @@ from fedfm_protocols.federation import Federation
 from fedfm_protocols.messages import Body, type_name
 
 
+def no_objection() -> str:
+    """Nothing stands against another round."""
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class ClientContext:
     """What a transition may use besides state and event: the site and its randomness.
 
-    ``encryption`` is there in the suites that encrypt.  ``open_set`` verifies signed sets; only a
+    ``encryption`` is there in the suites that encrypt.  ``objection`` says what stands against
+    another round at this site, for example a privacy budget that is spent; it is read like a clock.
+    ``open_set`` verifies signed sets; only a
     simulation of many clients puts another one here.
 
     Source: protocols/README.md, section "A round".
@@ -38,6 +46,7 @@ class ClientContext:
     site: ClientSite
     random: RandomSource
     encryption: Encryption | None = None
+    objection: Callable[[], str] = no_objection
     open_set: OpenSet = open_signed_set
 
     def need_encryption(self) -> Encryption:

@@ -21,7 +21,7 @@ from fedfm_protocols.client_states import (
     Training,
     Uploaded,
 )
-from fedfm_protocols.context import NO_HASH, bulk_seed, dealers_hash
+from fedfm_protocols.context import NO_HASH, bulk_seed, dealers_hash, rotation_seed
 from fedfm_protocols.effects import Effect, Note, Transition, UpdateReady
 from fedfm_protocols.errors import (
     BelowThreshold,
@@ -38,10 +38,10 @@ from fedfm_protocols.messages import Upload, UploadHash, UploadSet, read_body
 def commit_upload(
     context: ClientContext, state: Training, event: UpdateReady
 ) -> Transition[ClientState]:
-    """quantise -> mask -> seal -> commit: the protocol's half of an update's one path."""
+    """clip -> quantise -> noise -> mask -> seal -> commit: the protocol's half of an update's one
+    path; which of these there are is for the charter to say."""
     site, session = context.site, state.session
     federation = site.federation
-    lanes = federation.lanes
     if (event.round, event.step) != (session.identity.round, session.step):
         raise OutOfOrder(
             f"an update for round {event.round} step {event.step} in round "
@@ -53,8 +53,9 @@ def commit_upload(
             f"this site's update has {event.update.size} values, the charter says {expected}"
         )
     try:
-        words = lanes.quantise(event.update, context.random)
-        clipped = lanes.count_clipped(event.update)
+        seed = rotation_seed(session.context, session.step)
+        words = federation.encoding.encode(event.update, seed, context.random)
+        clipped = federation.encoding.clipped(event.update)
     except CryptoError as error:
         raise RoundRefused(f"this site's update cannot be quantised: {error}") from error
     upload = _protect(context, state, words)
@@ -62,17 +63,10 @@ def commit_upload(
         context,
         state.memory,
         session,
-        UploadHash(upload.upload_hash, upload.wrap_hash),
+        UploadHash(upload.upload_hash, upload.wrap_hash, event.charges),
         dealers_hash(session.context, state.dealers, state.hood.seed),
     )
-    effects: list[Effect] = []
-    if clipped:
-        effects.append(
-            Note(
-                f"{clipped} of {event.update.size} values exceed the charter's clip of "
-                f"{lanes.clip} and were clipped"
-            )
-        )
+    effects: list[Effect] = [Note(clipped)] if clipped else []
     committed = Committed(
         state.memory,
         session,
@@ -177,7 +171,7 @@ def send_upload(
         state.hood,
         state.dealers,
         state.held,
-        values=federation.charter.quantiser.values,
+        values=federation.lane_count,
         upload_set=fixed,
         wraps={name: body.wrap_hash for name, (_, body) in members.items()},
     )

@@ -99,6 +99,11 @@ def bulk_seed(context: bytes, step: int) -> bytes:
     return hash_parts(Label.BULK_SEED, context, step.to_bytes(2, "big"))
 
 
+def rotation_seed(context: bytes, step: int) -> bytes:
+    """Public seed of the rotation that spreads updates over their coordinates, 32 bytes."""
+    return hash_parts(Label.ROTATION, context, step.to_bytes(2, "big"))
+
+
 def active_hash(context: bytes, step: int, cohort_hash: bytes, active: Sequence[str]) -> bytes:
     """Hash of the holders that open one cohort's key sum; KeyRequest and KeyOpening name it."""
     return hash_parts(

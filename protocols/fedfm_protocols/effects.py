@@ -37,12 +37,13 @@ class UpdateReady:
 
     ``update`` is a flat float array of the charter's layout.  The numbers are those of the
     :class:`Train` that asked for it, so that training which outlives its round is not sent in
-    the next one.
+    the next one.  ``charges`` are the ledger entries that the log lacks, this round's included.
     """
 
     round: int
     step: int
     update: NDArray[np.floating] = field(repr=False)
+    charges: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,17 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
+class Charge:
+    """Charge this round to the site's privacy ledger, durably, before anything that follows: the
+    charge stands whatever becomes of the round.
+
+    Source: protocols/README.md, section "Privacy modes".
+    """
+
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
 class Train:
     """Train locally for this round and step, then answer with :class:`UpdateReady`."""
 
@@ -159,7 +171,7 @@ class Note:
 
 
 Event = Received | UpdateReady | AdapterComputed | Deadline | Left
-Effect = Persist | Send | Train | ApplySum | RoundEnded | Note
+Effect = Persist | Send | Charge | Train | ApplySum | RoundEnded | Note
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from fedfm_crypto.identity import IdentityPublicKey
 from fedfm_crypto.labels import Label
 from fedfm_crypto.quantise import Quantiser
 from fedfm_protocols.charter import Charter
+from fedfm_protocols.privacy import UpdateEncoding
 from fedfm_protocols.thresholds import Thresholds
 
 
@@ -29,6 +30,7 @@ class Federation:
     config_hash: bytes
     thresholds: Thresholds
     lanes: Quantiser
+    encoding: UpdateEncoding
     identities: Mapping[str, IdentityPublicKey] = field(repr=False)
     share_index: Mapping[str, int] = field(repr=False)
 
@@ -41,6 +43,7 @@ class Federation:
             config_hash=charter.config_hash,
             thresholds=charter.thresholds,
             lanes=charter.lanes,
+            encoding=charter.encoding,
             identities=MappingProxyType(charter.identities()),
             share_index=MappingProxyType({name: i + 1 for i, name in enumerate(charter.clients)}),
         )
@@ -54,6 +57,11 @@ class Federation:
     def coordinator(self) -> str:
         """The coordinator's name."""
         return self.charter.coordinator.name
+
+    @property
+    def lane_count(self) -> int:
+        """Lanes of an upload: as many as an update has values, padded where it is rotated."""
+        return self.encoding.lanes
 
     @property
     def masked(self) -> bool:

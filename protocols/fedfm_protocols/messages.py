@@ -47,6 +47,12 @@ from fedfm_protocols.message_fields import (
     Words,
 )
 
+MAX_CHARGES = 24
+MAX_CHARGE_BYTES = 5000
+
+Charges = Annotated[
+    tuple[Annotated[bytes, MaxLength(MAX_CHARGE_BYTES)], ...], MaxCount(MAX_CHARGES)
+]
 Kind = Annotated[str, MaxLength(16)]
 Reason = Annotated[str, MaxLength(MAX_REASON_BYTES)]
 
@@ -193,10 +199,12 @@ class ShareDelivery:
 @dataclass(frozen=True, slots=True)
 class UploadHash:
     """Step 4a, client: SHA-256 of the Upload body it will send, and of the WrappedKey body (zeros
-    without encryption); refers to the dealers' hash."""
+    without encryption); refers to the dealers' hash.  ``charges`` are the signed entries of its
+    privacy ledger that are not in the log yet, this round's among them."""
 
     upload_hash: Bytes32
     wrap_hash: Bytes32
+    charges: Charges = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,7 +131,12 @@ class Simulation:
         open_set = open_signed_set if shared_sets is None else shared_sets
         self.clients = {
             name: SimulatedClient(
-                ClientContext(ClientSite(name, key, federation), random, encryption, open_set),
+                ClientContext(
+                    ClientSite(name, key, federation),
+                    random,
+                    encryption,
+                    open_set=open_set,
+                ),
                 Idle(memory),
             )
             for name, key in client_keys.items()

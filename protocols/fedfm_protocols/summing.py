@@ -41,7 +41,7 @@ def add_upload(
     MalformedMessage
         if the update is not what the charter's number of values takes, or out of range.
     """
-    lane_bits, values = federation.lanes.lane_bits, federation.charter.quantiser.values
+    lane_bits, values = federation.lanes.lane_bits, federation.lane_count
     if encryption is not None and federation.encrypted:
         try:
             encryption.check_upload(upload.words, values, lane_bits)
@@ -62,7 +62,7 @@ def read_words(upload: Upload, federation: Federation, sender: str) -> Words:
     MalformedMessage
         if there are more or fewer than the charter says.
     """
-    expected = federation.charter.quantiser.values
+    expected = federation.lane_count
     width = federation.lanes.lane_bits // 8
     if len(upload.words) != expected * width:
         raise MalformedMessage(
@@ -146,7 +146,7 @@ class Opening:
         masks = self._masks(reveals) if self.federation.masked else ()
         lane_bits = self.federation.lanes.lane_bits
         if encryption is not None and self.federation.encrypted:
-            values = self.federation.charter.quantiser.values
+            values = self.federation.lane_count
             return encryption.peel(total, masks, values, lane_bits)
         words = total.copy()
         add_masks(words, masks, lane_bits)

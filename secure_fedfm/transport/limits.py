@@ -23,7 +23,8 @@ class TransportLimits:
     """Bounds that one side of a connection enforces. Sizes in bytes, times in seconds.
 
     max_frame_bytes        libzmq drops the connection of whoever sends a larger frame
-    chunk_bytes            how large our own chunks are
+    chunk_bytes            how large our own chunks are; libzmq may hold high_water_mark of them for
+                           each peer and direction, so these two bound what a slow peer costs
     min_chunk_bytes        smallest chunk accepted in a message of several chunks
     max_message_bytes      whole message, after reassembly
     high_water_mark        frames queued in libzmq per connection and direction
@@ -44,7 +45,7 @@ class TransportLimits:
     """
 
     max_frame_bytes: int = 2 * MIB
-    chunk_bytes: int = 256 * 1024
+    chunk_bytes: int = 128 * 1024
     min_chunk_bytes: int = 64 * 1024
     max_message_bytes: int = LARGEST_MESSAGE_BYTES
     high_water_mark: int = 16

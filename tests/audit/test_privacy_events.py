@@ -94,7 +94,7 @@ def test_missing_and_extra_fields_are_refused(event: Event) -> None:
     ids=repr,
 )
 def test_unknown_types_are_refused(document: object) -> None:
-    with pytest.raises(PrivacyEventError, match="unknown event type|JSON object"):
+    with pytest.raises(PrivacyEventError, match=r"unknown event type|JSON object"):
         event_from_json(document)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,7 +118,8 @@ def test_noise_wraps_in_its_lane_and_is_never_refused(mechanism: Mechanism) -> N
     exact = edge + noise.draw(2000, SeededRandom(1))
     np.testing.assert_array_equal(words, (exact % (1 << 24)).astype(np.uint32))
     assert (np.abs(exact) >= 1 << 23).any()
-    for wrong in (np.zeros(3, dtype=np.int32), np.zeros((2, 2), dtype=np.int64)):
+    wrongs: list[Any] = [np.zeros(3, dtype=np.int32), np.zeros((2, 2), dtype=np.int64)]
+    for wrong in wrongs:
         with pytest.raises(CryptoError, match="1-D int64"):
             noise.add(wrong, SeededRandom(1), 24)
     with pytest.raises(CapacityError, match="16 bits"):
@@ -150,8 +152,8 @@ def test_the_skellam_bound_is_right_where_its_tail_is_not_normal() -> None:
 
 @BOTH
 def test_capacity_counts_values_and_noise(mechanism: Mechanism) -> None:
-    noise = shares(mechanism, scale=1 << 16)
-    magnitude = 1 << 15
+    noise = shares(mechanism, scale=1 << 20)
+    magnitude = 1 << 19
     noise.check_capacity(10, magnitude, 1 << 20, 32)
     with pytest.raises(CapacityError, match="wider lanes"):
         noise.check_capacity(10, magnitude, 1 << 20, 24)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,9 @@ def test_it_is_linear(values: np.ndarray) -> None:
     other = np.roll(values, 1)
     total = rotate(values, SEED) + rotate(other, SEED)
     found = unrotate(total, SEED, values.size)
-    np.testing.assert_allclose(found, values + other, atol=1e-12 * (1 + np.linalg.norm(values)))
+    np.testing.assert_allclose(
+        found, values + other, atol=1e-12 * (1 + float(np.linalg.norm(values)))
+    )
 
 
 def test_a_spike_is_spread_and_the_flat_bound_holds() -> None:
@@ -85,7 +88,8 @@ def test_bad_arguments_are_refused() -> None:
         rotate(np.array([0.0, 0.0, math.inf]), SEED)
     with pytest.raises(NonFiniteError, match="value 1"):
         unrotate(np.array([0.0, math.nan]), SEED, 2)
-    for rotated, size in ((np.zeros(4), 5), (np.zeros(4, dtype=np.float32), 4)):
+    wrongs: list[tuple[Any, int]] = [(np.zeros(4), 5), (np.zeros(4, dtype=np.float32), 4)]
+    for rotated, size in wrongs:
         with pytest.raises(CryptoError, match="expected float64 of shape"):
             unrotate(rotated, SEED, size)
     for clip, padded, failure in ((0.0, 4, 0.1), (1.0, 0, 0.1), (1.0, 4, 0.0), (math.nan, 4, 0.1)):

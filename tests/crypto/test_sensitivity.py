@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -188,6 +189,7 @@ def test_bad_arguments_are_refused() -> None:
     for bound in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(SensitivityError, match="bound"):
             check_norm(np.zeros(1, dtype=np.int64), bound)
-    for array in (np.zeros((2, 2), dtype=np.int64), np.zeros(2, dtype=np.int32)):
+    wrongs: list[Any] = [np.zeros((2, 2), dtype=np.int64), np.zeros(2, dtype=np.int32)]
+    for array in wrongs:
         with pytest.raises(CryptoError, match="1-D int64"):
             squared_norm(array)

@@ -55,8 +55,10 @@ DEFAULT_ORDERS: tuple[float, ...] = (
 INTEGER_ORDERS: tuple[float, ...] = (*map(float, range(2, 65)), 128.0, 256.0, 512.0, 1024.0)
 
 PLD_INTERVAL = 1e-4
+_COARSEST_EPSILON = 1e5
 _FINE_EPSILON = 20.0  # above it the grid of the loss distribution grows with epsilon
-_DELTA_SLACKS = (1e-9, 1e-3, 0.1, 1.0, 5.0)
+_MAX_PASSES = 200  # of the search below; it ends earlier unless the answer is next to infinity
+_LARGEST_EXPONENT = 700.0  # e^epsilon is still a double
 
 Group = tuple[Mechanism, int]
 
@@ -199,9 +201,9 @@ def groups_pld(groups: tuple[Group, ...], delta: float) -> float | None:
     if not groups:
         return 0.0
     multipliers = [_continuous(mechanism) for mechanism, _ in groups]
-    rough = groups_rdp(groups, delta, DEFAULT_ORDERS).epsilon
-    if None in multipliers or not math.isfinite(rough):
+    if None in multipliers:
         return None
+    rough = min(groups_rdp(groups, delta, DEFAULT_ORDERS).epsilon, _COARSEST_EPSILON)
     # Any grid gives an upper bound; a fixed one would need memory in proportion to epsilon.
     coarse = max(0, math.ceil(math.log2(max(rough, 1e-9) / _FINE_EPSILON)))
     dp, pld = _dp_accounting(), _pld()
@@ -247,21 +249,22 @@ def _with_error(
 ) -> tuple[float, float] | None:
     """(epsilon, delta it was asked at) with (1 + e^epsilon) ``error`` charged to delta.
 
-    The charge depends on the answer: it is made for an epsilon a little larger than the answer
-    without error, and the answer is valid if it stays below; None if nothing finite is.
+    The charge depends on the answer: it is made for a limit, and the answer is valid if it stays
+    below that; else the limit follows it.  None if nothing finite is valid.
     """
+    found, rest = epsilon_at(delta), delta
     if error <= 0:
-        return epsilon_at(delta), delta
-    start = epsilon_at(delta)
-    for slack in _DELTA_SLACKS:
-        limit = start + slack
-        if limit > 700:  # e^epsilon leaves the doubles
-            break
+        return found, rest
+    for _ in range(_MAX_PASSES):
+        limit = found * (1 + 1e-6) + 1e-9
+        if limit > _LARGEST_EXPONENT:
+            return None
         rest = delta - (1 + math.exp(limit)) * error
-        if rest > 0:
-            found = epsilon_at(rest)
-            if found <= limit:
-                return found, rest
+        if rest <= 0:
+            return None
+        found = epsilon_at(rest)
+        if found <= limit:
+            return found, rest
     return None
 
 

@@ -120,3 +120,20 @@ def test_a_uniform_polynomial_has_independent_rows_below_their_primes() -> None:
         assert int(row.max()) < prime
     correlation = np.corrcoef(values[0].astype(np.float64), values[1].astype(np.float64))
     assert abs(float(correlation[0, 1])) < 0.08
+
+
+@pytest.mark.parametrize("prime", [5, 97, bulk_format.PRIMES[0]])
+def test_uniform_residues_are_those_of_a_plain_rejection(prime: int) -> None:
+    """In order: the accepted words of a batch, then as many more as are missing."""
+    expected: list[int] = []
+    stream = sampler()
+    while len(expected) < COUNT:
+        batch = stream.words(COUNT - len(expected)) >> np.uint64(64 - prime.bit_length())
+        expected += [int(word) for word in batch if word < prime]
+    assert sampler().uniform(COUNT, prime).tolist() == expected
+
+
+def test_a_uniform_polynomial_in_a_given_array_is_the_same() -> None:
+    room = np.empty((3, 2, 4096), dtype=np.uint64)
+    sampler().uniform_polynomial(bulk_ring(), out=room[1])
+    assert (room[1] == sampler().uniform_polynomial(bulk_ring())).all()

@@ -114,3 +114,12 @@ def test_nothing_malformed_reaches_tenseal(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(CiphertextError):
         total.add(wrap[:-1])
     assert PARAMETERS.degree == 8192
+
+
+def test_the_slots_of_a_sum_are_the_key_sum_twice_and_of_nonsense_are_anything() -> None:
+    keys = keys_of(3)
+    opened = FEDERATION.open(FEDERATION.wrapped_sum(keys), (1, 2, 3))
+    assert (wrapping.decode_slots(opened).reshape(2, -1) == sum_of(keys)).all()
+    nonsense = wrapping.decode_slots(data_ring().add(opened, opened[:, ::-1].copy()))
+    assert int(np.abs(nonsense).max()) > 1000
+    assert int(np.abs(nonsense).max()) <= PARAMETERS.plain_modulus // 2

@@ -33,9 +33,7 @@ def _module(model: AdaptedModel, end: str) -> nn.Module:
     return next(m for n, m in model.peft.named_modules() if n.endswith(end))
 
 
-def test_a_weight_used_past_its_layer_is_named(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_weight_used_past_its_layer_is_named(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """F.linear with the same weight again: the hooks see only the call of the module."""
     model, task = make("bert, frozen A")
     wrapper = _module(model, "layer.3.attention.self.query")
@@ -74,7 +72,9 @@ def test_a_tensor_that_no_loss_depends_on_is_named(
     model, task = make("bert, frozen A")
     assert model.head is not None
     monkeypatch.setattr(
-        model.head, "forward", lambda x: functional.linear(x, model.head.weight.detach())  # type: ignore[union-attr]
+        model.head,
+        "forward",
+        lambda x: functional.linear(x, model.head.weight.detach()),  # type: ignore[union-attr]
     )
     with pytest.raises(PrivacyGateError, match=r"head\.(bias|weight)"):
         check_model(model, task, 64)

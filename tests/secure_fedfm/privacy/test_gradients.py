@@ -17,15 +17,22 @@ from secure_fedfm.privacy.gradients import one_by_one, per_row_gradients
 from tests.secure_fedfm.privacy.conftest import SHAPES, Make, flat
 
 ROWS = np.array([3, 40, 17, 22, 9, 0, 47, 31, 2])
-TOLERANCE = 1e-6
+# Relative error. In double precision the code must agree far below 1e-6; in float32, as trained,
+# these badly conditioned random models round by some 2e-6 of their own, loop and batch alike.
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("cached", [True, False], ids=["cached", "whole"])
+@pytest.mark.parametrize("precision", TOLERANCE, ids=str)
 def test_gradients_and_clipped_sum_equal_the_loop(
-    shape: str, cached: bool, make: Make, tickets: Dataset
+    shape: str, cached: bool, precision: torch.dtype, make: Make, tickets: Dataset
 ) -> None:
+    tolerance = TOLERANCE[precision]
     model, task = make(shape)
+    model.peft.to(precision)
+    if model.head is not None:
+        model.head.to(precision)
     rows = prepare_rows(model, tickets, task.labels, 64, cache_limit=1 << 30 if cached else 0)
     lengths = rows.encoded.lengths[ROWS]
     assert lengths.min() < lengths.max()  # so there is padding
@@ -44,10 +51,10 @@ def test_gradients_and_clipped_sum_equal_the_loop(
     for position in range(len(ROWS)):
         one = flat({n: t[position] for n, t in found.tensors.items()}, names)
         error = np.linalg.norm(one - expected[position])
-        assert error <= TOLERANCE * norms[position]
+        assert error <= tolerance * norms[position]
     clipped = expected * np.minimum(1, clip / norms)[:, None]
     # Relative to what was summed: clipped gradients may cancel in the sum itself.
-    assert np.linalg.norm(total.total - clipped.sum(axis=0)) <= TOLERANCE * clip * len(ROWS)
+    assert np.linalg.norm(total.total - clipped.sum(axis=0)) <= tolerance * clip * len(ROWS)
     assert (total.rows, total.dropped) == (len(ROWS), 0)
     assert total.clipped == int((norms > clip).sum())
 
