@@ -12,6 +12,7 @@
         ├── BundleError             a bundle that cannot be read or written at all
         ├── PrivacyError            privacy accounting
         │   ├── PrivacyEventError   a mechanism outside the allow-list, or numbers it cannot have
+        │   ├── PrivacySettingError a delta, an order or a budget that no accountant can use
         │   ├── PrivacyLedgerError  a ledger whose entries do not follow from each other
         │   └── BudgetExceededError the next charge would exceed the budget; nothing was spent
         └── LogError
@@ -62,6 +63,10 @@ class PrivacyError(AuditError):
 
 class PrivacyEventError(PrivacyError):
     """An event of an unknown type, or with a field that is missing, unknown or out of range."""
+
+
+class PrivacySettingError(PrivacyError):
+    """A delta, a Renyi order or a budget that no accountant can use."""
 
 
 class PrivacyLedgerError(PrivacyError):

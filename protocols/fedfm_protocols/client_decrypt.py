@@ -63,7 +63,7 @@ def open_keys(
         )
     except CryptoError as error:
         raise EquivocationError(f"the wrapped keys do not add up: {error}") from error
-    key = _opening_key(keys.group, session.context, site.name, digest)
+    key = opening_key(keys.group, session.context, site.name, digest)
     sealed = seal(key, opened, digest, context.random)
     session = taken(session, envelope)
     record = _RECORDS[len(state.opened_with)]
@@ -115,7 +115,8 @@ def _check_wraps(context: ClientContext, state: Unmasked, request: KeyRequest) -
     return tuple(body.wrap for _, body in members.values())
 
 
-def _opening_key(group: bytes, context: bytes, sender: str, digest: bytes) -> Secret:
+def opening_key(group: bytes, context: bytes, sender: str, digest: bytes) -> Secret:
+    """What ``sender`` seals its part of an opened key sum with, for whoever has the group key."""
     return derive_key(Label.KEY_OPENING, Secret(group), context, sender.encode(), digest)
 
 
@@ -181,7 +182,7 @@ def _unseal(
     for group in group_keys:
         try:
             return {
-                name: open_sealed(_opening_key(group, context, name, digest), data, digest)
+                name: open_sealed(opening_key(group, context, name, digest), data, digest)
                 for name, data in sealed.items()
             }
         except CryptoError as error:

@@ -67,14 +67,16 @@ def key_hash(
     )
 
 
-def _sealing_key(
+def sealing_key(
     context: bytes, own_key: AgreementKey, peer: bytes, dealer: str, recipient: str
 ) -> Secret:
+    """What a dealer's share for one recipient is sealed with; ``own_key`` is that of either."""
     exchanged = own_key.exchange(peer)
     return derive_key(Label.KEY_SHARE, exchanged, context, dealer.encode(), recipient.encode())
 
 
-def _associated(context: bytes, dealer: str, recipient: str) -> bytes:
+def associated_data(context: bytes, dealer: str, recipient: str) -> bytes:
+    """What a sealed share is bound to."""
     return hash_parts(Label.KEY_SHARE, context, dealer.encode(), recipient.encode())
 
 
@@ -107,8 +109,8 @@ def deal_key(
     entries = []
     for name in recipients:
         contents = encode(KeyShareContents(shares.get(name, b""), group, earlier))
-        key = _sealing_key(context, secrets.share_key, offers[name].share_key, dealer, name)
-        sealed = seal(key, contents, _associated(context, dealer, name), random)
+        key = sealing_key(context, secrets.share_key, offers[name].share_key, dealer, name)
+        sealed = seal(key, contents, associated_data(context, dealer, name), random)
         entries.append(SealedKeyShare(name, sealed))
     commitment = group_commitment(context, dealer, group)
     return KeyDealing(secrets.contribution.public_share, commitment, tuple(entries))
@@ -151,9 +153,9 @@ def take_key(
     passed_on: list[GroupKey] = []
     group = b""
     for dealer, sealed in zip(dealers, delivery.sealed, strict=True):
-        key = _sealing_key(context, own_key, offers[dealer].share_key, dealer, name)
+        key = sealing_key(context, own_key, offers[dealer].share_key, dealer, name)
         try:
-            data = open_sealed(key, sealed, _associated(context, dealer, name))
+            data = open_sealed(key, sealed, associated_data(context, dealer, name))
             contents = decode(KeyShareContents, data)
         except (CryptoError, CodecError) as error:
             raise EquivocationError(

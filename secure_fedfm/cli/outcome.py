@@ -7,7 +7,7 @@ import sys
 import traceback
 from enum import IntEnum
 
-from fedfm_audit.errors import CharterViewError, PolicyError, PrivacyEventError
+from fedfm_audit.errors import CharterViewError, PolicyError, PrivacyEventError, PrivacySettingError
 from fedfm_crypto.errors import CapacityError, FedFMError
 from fedfm_protocols.errors import CharterError, EnrolmentError, PolicyViolation, ScenarioError
 from secure_fedfm.errors import ConfigurationError, DataError, ModelError, TransportError
@@ -54,6 +54,7 @@ _CODES: tuple[tuple[tuple[type[FedFMError], ...], Exit], ...] = (
             CharterViewError,
             PolicyError,
             PrivacyEventError,
+            PrivacySettingError,
             CapacityError,
         ),
         Exit.CONFIGURATION,

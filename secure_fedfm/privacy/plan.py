@@ -94,3 +94,53 @@ class PrivatePlan:
     @classmethod
     def from_json(cls, data: object) -> PrivatePlan:
         return from_json(cls, "privacy", data)
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateTraining:
+    """The part of a private plan that costs no privacy: the charter's ``training.private``.
+
+    Fields:
+        expected_rows: N, rows that the charter takes an institution to have; public, and a count
+            of nobody's rows. Noised sums are divided by q * N.
+        the others: as in :class:`PrivatePlan`.
+    """
+
+    expected_rows: int
+    optimiser: Literal["sgd", "adam"] = "adam"
+    adapter_learning_rate: float = 4e-3
+    head_learning_rate: float = 2e-2
+    momentum: float = 0.9
+    beta2: float = 0.99
+    physical_batch: int = 64
+
+    def __post_init__(self) -> None:
+        if self.expected_rows < 1:
+            raise ConfigurationError(
+                f"training.private.expected_rows is {self.expected_rows}; expected at least 1"
+            )
+
+    def plan(
+        self, *, noise_multiplier: float, sampling_rate: float, steps_per_round: int, clip: float
+    ) -> PrivatePlan:
+        """The whole plan, with what the charter's privacy section says."""
+        return PrivatePlan(
+            noise_multiplier=noise_multiplier,
+            sampling_rate=sampling_rate,
+            steps_per_round=steps_per_round,
+            clip=clip,
+            expected_batch=sampling_rate * self.expected_rows,
+            optimiser=self.optimiser,
+            adapter_learning_rate=self.adapter_learning_rate,
+            head_learning_rate=self.head_learning_rate,
+            momentum=self.momentum,
+            beta2=self.beta2,
+            physical_batch=self.physical_batch,
+        )
+
+    def to_json(self) -> dict[str, object]:
+        return to_json(self)
+
+    @classmethod
+    def from_json(cls, data: object) -> PrivateTraining:
+        return from_json(cls, "training.private", data)

@@ -23,12 +23,13 @@ from fedfm_crypto.random_source import system_random
 from fedfm_protocols.catchup import verify_catch_up
 from fedfm_protocols.checks import check_place, verify_signature
 from fedfm_protocols.client import client_step, leave_round
-from fedfm_protocols.client_session import ClientContext
-from fedfm_protocols.client_states import ClientMemory, ClientSite, ClientState, Idle
+from fedfm_protocols.client_session import ClientContext, no_objection
+from fedfm_protocols.client_states import Acked, ClientMemory, ClientSite, ClientState, Idle
 from fedfm_protocols.context import KEYS, NO_HASH
 from fedfm_protocols.effects import (
     AdapterComputed,
     ApplySum,
+    Charge,
     Effect,
     Event,
     Note,
@@ -65,6 +66,7 @@ from secure_fedfm.services.adapter_keeper import AdapterKeeper
 from secure_fedfm.services.client_memory import ClientJournal
 from secure_fedfm.services.client_setup import ClientSetup, export_result, set_up_client
 from secure_fedfm.services.encryption import encryption_for
+from secure_fedfm.services.privacy import RoundLedger
 from secure_fedfm.services.status import Status, write_status
 from secure_fedfm.storage.site import Site
 from secure_fedfm.transport.client import ClientTransport
@@ -111,7 +113,10 @@ class ClientService:
             ClientSite(setup.name, setup.identity, setup.federation),
             system_random,
             encryption_for(setup.federation),
+            objection=no_objection if setup.ledger is None else setup.ledger.objection,
         )
+        self._ledger: RoundLedger | None = setup.ledger
+        self._charges_sent: tuple[bytes, ...] = ()  # what this round's upload hash carried
         self._learner: LocalLearner = setup.learner
         self._keeper: AdapterKeeper = setup.keeper
         self._journal: ClientJournal = setup.journal
@@ -122,6 +127,7 @@ class ClientService:
         self._hellos = 0
         self._asked: bytes | None = None  # what this site asked the coordinator about last
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="training")
+        self._accepted = 0  # updates in the sum that was applied last
         self._concluded = False
 
     async def run(self) -> None:
@@ -217,18 +223,23 @@ class ClientService:
         if _round_of(before) != _round_of(transition.state):
             self._outbox.clear()
         for effect in transition.effects:
-            await self._effect(effect)
+            await self._effect(effect, before)
 
-    async def _effect(self, effect: Effect) -> None:
+    async def _effect(self, effect: Effect, before: ClientState) -> None:
         match effect:
             case Persist():
                 self._journal.record(effect, self._state.memory)
             case Send(_, envelope):
                 self._outbox.append(envelope)
                 await self._send(envelope)
+            case Charge(number):
+                if self._ledger is not None:
+                    await asyncio.to_thread(self._ledger.reserve, number)
+                    LOG.info("round %d: charged, %s", number, self._ledger.spent())
             case Train(number, step, _):
                 self._start_training(number, step)
             case ApplySum(number, accepted, total):
+                self._accepted = accepted
                 adapter_hash = await asyncio.to_thread(self._keeper.compute, total, accepted)
                 self._inbox.put_nowait(AdapterComputed(number, adapter_hash))
             case RoundEnded(number, kind, outcome, reason, adapter_hash):
@@ -236,6 +247,7 @@ class ClientService:
                     self._keeper.adopt(adapter_hash)
                 else:
                     self._keeper.drop()
+                self._settle(before, number, completed=outcome == "completed")
                 LOG.info(
                     "round %d %s%s",
                     number,
@@ -249,10 +261,22 @@ class ClientService:
             case Note(text):
                 LOG.warning("%s", text)
 
+    def _settle(self, before: ClientState, number: int, *, completed: bool) -> None:
+        """What the round's charge led to; and, if it was closed, its entries are in the log."""
+        if self._ledger is None:
+            return
+        aggregate = before.aggregate_hash if completed and isinstance(before, Acked) else None
+        self._ledger.settle(number, accepted=self._accepted, aggregate=aggregate)
+        if completed:
+            self._ledger.mark_logged(self._charges_sent)
+        self._charges_sent = ()
+
     def _start_training(self, number: int, step: int) -> None:
         loop = asyncio.get_running_loop()
         adapter = self._keeper.adapter
 
+        charges = () if self._ledger is None else self._ledger.unlogged()
+        self._charges_sent = charges
         said = 0.0
 
         def progress(done: TrainingProgress) -> None:
@@ -274,7 +298,8 @@ class ClientService:
         def train() -> None:
             item: _Item
             try:
-                item = UpdateReady(number, step, self._learner.train(adapter, number, progress))
+                update = self._learner.train(adapter, number, progress)
+                item = UpdateReady(number, step, update, charges)
             except _TrainingStopped:
                 return
             except Exception as error:

@@ -28,6 +28,7 @@ from secure_fedfm.services.client_memory import ClientJournal
 from secure_fedfm.services.learning_specs import LearningSpecs
 from secure_fedfm.services.limits import limits_for
 from secure_fedfm.services.party import check_party
+from secure_fedfm.services.privacy import RoundLedger, open_ledger
 from secure_fedfm.storage.database import Database
 from secure_fedfm.storage.site import Site
 from secure_fedfm.transport.curve import CurveKeyPair
@@ -51,6 +52,7 @@ class ClientSetup:
     database: Database = field(repr=False)
     journal: ClientJournal = field(repr=False)
     memory: ClientMemory
+    ledger: RoundLedger | None
     limits: TransportLimits
 
     def close(self) -> None:
@@ -89,6 +91,7 @@ def set_up_client(site: Site, config: SiteConfig) -> ClientSetup:
         client=config.name,
         location=config.model,
         threads=config.threads,
+        private=specs.private,
     )
     learner.prepare(_caching_progress)
     _check_initial(federation, learner)
@@ -112,6 +115,15 @@ def set_up_client(site: Site, config: SiteConfig) -> ClientSetup:
         database=database,
         journal=journal,
         memory=_restore(journal, keeper),
+        ledger=open_ledger(
+            federation,
+            identity,
+            config.name,
+            database,
+            learner.layout,
+            specs.private,
+            rows.digest(),
+        ),
         limits=limits_for(federation),
     )
 

@@ -31,7 +31,15 @@ from fedfm_protocols.coordinator_states import (
 from fedfm_protocols.effects import Deadline, Event, Left, Received, Send, Transition
 from fedfm_protocols.errors import MalformedMessage, MessageRefused
 from fedfm_protocols.federation import Federation
-from fedfm_protocols.messages import Body, CatchUp, Cosignature, Hello, read_body, type_name
+from fedfm_protocols.messages import (
+    Body,
+    CatchUp,
+    Cosignature,
+    Hello,
+    UploadHash,
+    read_body,
+    type_name,
+)
 from secure_fedfm.config import SiteConfig
 from secure_fedfm.errors import ServiceError
 from secure_fedfm.services.encryption import encryption_for
@@ -197,11 +205,21 @@ class CoordinatorService:
                     return await self._welcome(sender, envelope)
                 case "Cosignature":
                     self._take_cosignature(sender, envelope)
+                case "UploadHash":
+                    self._check_charges(sender, envelope)
+                    return Received(envelope)
                 case _:
                     return Received(envelope)
         except (MessageRefused, NoteError) as error:
             LOG.info("refused: %s", error)
         return None
+
+    def _check_charges(self, name: str, envelope: Envelope) -> None:
+        """What enters the log must be in order before the upload that it pays for is taken."""
+        if self._state is None or isinstance(self._state, Finished):
+            return
+        charges = read_body(envelope, UploadHash).charges
+        self._evidence.charges.check(name, self._state.round.identity.round, charges)
 
     async def _gather(self, seconds: float, needed: int) -> None:
         """Wait until all clients are ready, or the time is up and ``needed`` are."""

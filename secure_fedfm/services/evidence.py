@@ -34,9 +34,11 @@ from fedfm_crypto.note import NoteAlgorithm, format_vkey, open_note
 from fedfm_protocols.context import KEYS
 from fedfm_protocols.coordinator_states import CollectiveKey, Finished, TranscriptEntry
 from fedfm_protocols.federation import Federation
-from fedfm_protocols.messages import CatchUpRound, CheckpointOffer
+from fedfm_protocols.messages import CatchUpRound, CheckpointOffer, UploadHash, type_name
 from secure_fedfm import __version__
 from secure_fedfm.errors import StorageError
+from secure_fedfm.services.charges import ChargeDesk
+from secure_fedfm.services.privacy import privacy_terms
 from secure_fedfm.storage.site import Site
 
 CATCH_UP_SUFFIX = ".catchup"
@@ -95,6 +97,7 @@ class Evidence:
             ),
         ]
         self.history = self._read_history()
+        self.charges = ChargeDesk(federation, privacy_terms(federation), self.log.leaves)
 
     def _read_history(self) -> History:
         keys = {key.hex: key for key in self._federation.identities.values()}
@@ -147,6 +150,7 @@ class Evidence:
         Must be done before the round's result is sent: what a client adopts is in the log.
         """
         number = finished.round.identity.round
+        self._enter_charges(finished)
         if finished.record is not None:
             record = CatchUpRound(
                 opened=finished.record.opened,
@@ -165,6 +169,18 @@ class Evidence:
             transcript=finished.round.transcript,
             key=finished.key or finished.round.key,
         )
+
+    def _enter_charges(self, finished: Finished) -> None:
+        """Entries of privacy ledgers that came with upload hashes, before the round's statement."""
+        for entry in finished.round.transcript:
+            header = entry.signed.header
+            if header.type == type_name(UploadHash) and entry.body is not None:
+                charges = decode(UploadHash, entry.body).charges
+                for leaf in self.charges.check(
+                    header.sender, finished.round.identity.round, charges
+                ):
+                    self.log.append(leaf)
+                    self.charges.enter(header.sender, (leaf,))
 
     def record_outcome(
         self,

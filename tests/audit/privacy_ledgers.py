@@ -20,7 +20,8 @@ from fedfm_audit.privacy.ledger import InstitutionLedger, LedgerTerms, MemorySto
 from fedfm_audit.statements import open_leaf, privacy_statement, sign_statement
 from fedfm_crypto.identity import IdentityKey
 from fedfm_crypto.random_source import SeededRandom
-from tests.audit.synthetic import NAME, Federation, Script
+from tests.audit.played_round import Script
+from tests.audit.synthetic import NAME, Federation
 
 KEY = IdentityKey.generate(SeededRandom(b"ledger"))
 HASH = "ab" * 32

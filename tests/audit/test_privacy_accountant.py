@@ -34,6 +34,7 @@ from fedfm_audit.privacy.events import (
     AbortedRound,
     ClearRelease,
     DiscreteGaussianSteps,
+    Event,
     HyperparameterTrials,
     SkellamSteps,
     least_sensitivity_squared,
@@ -346,7 +347,7 @@ def test_the_decomposition_neglects_nothing_visible() -> None:
 def test_groups_do_not_depend_on_how_events_are_written() -> None:
     once = [gaussian(1.1, 0.05, 300), gaussian(2.0, 1, 3)]
     split = [gaussian(2.0, 1, 1)] + [gaussian(1.1, 0.05, 100)] * 3 + [gaussian(2.0, 1, 2)]
-    trials = [HyperparameterTrials(trials=3, event=gaussian(1.1, 0.05, 100)), once[1]]
+    trials: list[Event] = [HyperparameterTrials(trials=3, event=gaussian(1.1, 0.05, 100)), once[1]]
     assert group(once) == group(split) == group(trials)
     assert spent(once, 1e-5) == spent(split, 1e-5)
 

@@ -23,6 +23,7 @@ from fedfm_audit.statements import PAYLOAD_TYPE, privacy_statement, sign_stateme
 from fedfm_audit.verify import verify_files
 from fedfm_crypto.canonical_json import canonical_decode, canonical_encode
 from fedfm_crypto.dsse import dsse_sign
+from tests.audit.played_round import ABORTED, DROPOUT, Script
 from tests.audit.privacy_ledgers import (
     CLIENT,
     EVENT,
@@ -32,7 +33,7 @@ from tests.audit.privacy_ledgers import (
     PrivateFederation,
     leaf_digest,
 )
-from tests.audit.synthetic import ABORTED, DROPOUT, Federation, Script
+from tests.audit.synthetic import Federation
 
 VICTIM = "client-03"
 pytestmark = pytest.mark.usefixtures("remembered_signatures")
@@ -276,7 +277,7 @@ def test_an_entry_after_the_conclusion_is_refused() -> None:
 # ---- lies of an institution under its own key
 
 
-def figures(**changes: object) -> Callable[[PrivacyPredicate], PrivacyPredicate]:
+def figures(**changes: Any) -> Callable[[PrivacyPredicate], PrivacyPredicate]:
     return lambda entry: replace(entry, cumulative=replace(entry.cumulative, **changes))
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import CodecError
 from fedfm_crypto.quantise import Quantiser
-from fedfm_protocols.coordinator_states import PHASES, Finished
+from fedfm_protocols.coordinator_states import Finished, phase_of
 from fedfm_protocols.effects import Effect, Persist, Send, Transition
 from fedfm_protocols.masking import RoundSecrets
 from secure_fedfm.learning.learner import LocalLearner
@@ -186,7 +186,7 @@ def _coordinator_dies(death: dict[str, Any]) -> None:
         if starts and at == "opened":
             _die()
         await carry_out(self, transition)
-        if starts and PHASES[type(state)] == at:
+        if starts and phase_of(state) == at:
             await asyncio.sleep(DELIVERY_SECONDS)
             _die()
 

@@ -94,6 +94,7 @@ class Launcher:
                 if "pid" in answer:
                     self._exits[answer["pid"]] = queue.Queue()
                 self._answers.put(answer)
+        self._answers.put({"ended": self._process.wait()})  # nobody waits for one that is gone
 
     def start(self, party: str, arguments: list[str], log: Path, faults: Faults) -> Process:
         """Fork a party that runs the command line with these arguments."""

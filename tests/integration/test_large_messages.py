@@ -15,7 +15,7 @@ from tests.integration.federation_processes import (
 
 LIMIT = TransportLimits().spool_above_bytes
 # B of every linear layer of two tiny blocks: 448 values for each unit of rank.
-RANK = 700
+RANK = 1200
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_every_message_over_the_limit_and_no_other_went_through_the_spool(
 
 
 def test_the_round_was_completed_by_all(finished: TestFederation) -> None:
-    assert finished.outcomes() == {1: "completed"}
+    assert set(finished.outcomes().values()) == {"completed"}
     assert len(finished.adapters()) == 1
 
 

@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from fedfm_audit.errors import PrivacyError
+from fedfm_audit.errors import PrivacySettingError
 from fedfm_audit.privacy.discrete import (
     continuous_multiplier,
     decomposition_distance,
@@ -100,7 +100,7 @@ def spent(
 
     Raises
     ------
-    PrivacyError
+    PrivacySettingError
         if ``delta`` is not in (0, 1) or an order is not above 1.
     """
     listed = tuple(events)
@@ -287,9 +287,9 @@ def _zcdp_curve(rho: float, xi: float, orders: tuple[float, ...]) -> tuple[float
 
 def _check(delta: float, orders: Sequence[float]) -> None:
     if not 0 < delta < 1:
-        raise PrivacyError(f"delta is {delta!r}, expected a number between 0 and 1")
+        raise PrivacySettingError(f"delta is {delta!r}, expected a number between 0 and 1")
     if not orders or min(orders) <= 1:
-        raise PrivacyError("Renyi orders must be above 1, and there must be at least one")
+        raise PrivacySettingError("Renyi orders must be above 1, and there must be at least one")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from fedfm_audit.errors import BudgetExceededError, PrivacyError
+from fedfm_audit.errors import BudgetExceededError, PrivacySettingError
 from fedfm_audit.privacy.accountant import (
     DEFAULT_ORDERS,
     Group,
@@ -38,12 +38,12 @@ class Budget:
 
     def __post_init__(self) -> None:
         if not 0 < self.epsilon < math.inf or not 0 < self.delta < 1:
-            raise PrivacyError(
+            raise PrivacySettingError(
                 f"budget epsilon {self.epsilon!r} at delta {self.delta!r}; expected a positive "
                 "finite epsilon and a delta between 0 and 1"
             )
         if self.accountant not in ("rdp", "pld"):
-            raise PrivacyError(f"accountant {self.accountant!r}, expected 'rdp' or 'pld'")
+            raise PrivacySettingError(f"accountant {self.accountant!r}, expected 'rdp' or 'pld'")
 
 
 def spent_of(events: Iterable[Event], budget: Budget) -> float:

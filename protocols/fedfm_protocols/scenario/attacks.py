@@ -14,6 +14,9 @@ MODULES = (
     "lies_log",
     "lies_clients",
     "lies_shares",
+    "lies_keys",
+    "lies_wraps",
+    "lies_decrypting",
     "two_stories",
 )
 

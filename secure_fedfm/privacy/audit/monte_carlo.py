@@ -100,29 +100,37 @@ def threshold_bound(
     best, chosen = -math.inf, (0.0, 1.0)
     for threshold in np.quantile(np.concatenate([without[:half], with_row[:half]]), _QUANTILES):
         for sign in (1.0, -1.0):
-            found = _one_bound(without[:half], with_row[:half], delta, threshold, sign)
+            often, seldom = _counts(without[:half], with_row[:half], threshold, sign)
+            # About where the exact bounds will lie; the choice need not be exact.
+            least = (often - 4 * math.sqrt(often)) / half - delta
+            most = (seldom + 4 * math.sqrt(seldom) + 8) / half
+            found = math.log(least / most) if least > 0 else -math.inf
             if found > best:
                 best, chosen = found, (float(threshold), sign)
-    return max(0.0, _one_bound(without[half:], with_row[half:], delta, *chosen))
+    often, seldom = _counts(without[half:], with_row[half:], *chosen)
+    least = lower_bound(often, len(without) - half, _ERROR / 2) - delta
+    most = upper_bound(seldom, len(without) - half, _ERROR / 2)
+    return max(0.0, math.log(least / most)) if least > 0 else 0.0
 
 
 _QUANTILES = np.linspace(0.01, 0.99, 99)
 
 
-def _one_bound(
+def _counts(
     without: npt.NDArray[np.float64],
     with_row: npt.NDArray[np.float64],
-    delta: float,
     threshold: float,
     sign: float,
-) -> float:
-    """sign 1: above the threshold, more likely with the row; -1: below it, without."""
+) -> tuple[int, int]:
+    """How often beyond the threshold, on the likely and on the unlikely side.
+
+    sign 1: above it, more likely with the row; -1: below it, more likely without.
+    """
     likely, unlikely = (with_row, without) if sign > 0 else (without, with_row)
-    often = int(np.count_nonzero(sign * likely > sign * threshold))
-    seldom = int(np.count_nonzero(sign * unlikely > sign * threshold))
-    least = lower_bound(often, len(likely), _ERROR / 2) - delta
-    most = upper_bound(seldom, len(unlikely), _ERROR / 2)
-    return math.log(least / most) if least > 0 else -math.inf
+    return (
+        int(np.count_nonzero(sign * likely > sign * threshold)),
+        int(np.count_nonzero(sign * unlikely > sign * threshold)),
+    )
 
 
 def gaussian_bound(

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import partial
 
 import numpy as np
@@ -29,6 +31,7 @@ from secure_fedfm.privacy.release import NoiseGrid, mean_gradient
 
 _FLOAT_ERROR = 1e-4
 """Of C: how far float32 may carry a sum when the neighbours in a batch change."""
+_ATTEMPTS = 2000
 _DEVIATIONS = 6.0
 """Bands of statistics: a correct path leaves one with probability below 1e-8."""
 
@@ -93,8 +96,7 @@ def paired_audit(subject: AuditSubject, *, pairs: int = 24, seed: int = 1) -> La
     own = _clipped_row(subject, grid.clip)
     subject.model.load(subject.start)
     base = _base_weights(subject)
-    for pair in range(pairs):
-        key = b"pair %d of %d" % (pair, seed)
+    for pair, key in enumerate(_keys(subject, pairs, seed)):
         short, long = CallSeeded(key), CallSeeded(key)
         first = _run(subject, subject.rows, one_step, short)
         second = _run(subject, subject.neighbour, one_step, long)
@@ -117,6 +119,26 @@ def paired_audit(subject: AuditSubject, *, pairs: int = 24, seed: int = 1) -> La
             seen.note("nothing beside", f"{name} is frozen and moved all the same")
     _check_noise(seen, subject, grid)
     return _report(seen, grid)
+
+
+def _keys(subject: AuditSubject, pairs: int, seed: int) -> Iterator[bytes]:
+    """Keys of aligned runs in which, by turns, nobody is drawn; the one row alone; others and the
+    one row; others without it. Left to chance, an audit may never meet the case that matters."""
+    last, rate = len(subject.rows), subject.private.sampling_rate
+    threshold = int(Fraction(rate) * (1 << 64))
+    wanted = ((False, False), (False, True), (True, True), (True, False))
+    for pair in range(pairs):
+        for attempt in range(_ATTEMPTS):
+            key = b"pair %d of %d, %d" % (pair, seed, attempt)
+            data = CallSeeded(key)(8 * (last + 1))
+            # The sampler's rule, written a second time.
+            drawn = [
+                int.from_bytes(data[8 * row : 8 * row + 8], "little") < threshold
+                for row in range(last + 1)
+            ]
+            if (any(drawn[:last]), drawn[last]) == wanted[pair % len(wanted)]:
+                break
+        yield key  # with q near 0 or 1 some cases do not occur: then whatever came last
 
 
 def _run(

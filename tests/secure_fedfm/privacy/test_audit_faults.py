@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedfm_crypto.discrete_noise import discrete_gaussian
 from fedfm_crypto.random_source import RandomSource, SeededRandom
 from secure_fedfm.privacy import clipping, dp_sgd, release, sampling
 from secure_fedfm.privacy.audit.monte_carlo import monte_carlo_audit
@@ -41,21 +42,19 @@ def subject() -> AuditSubject:
 
 def _scaled_noise(factor: float) -> Patch:
     def plant(patch: pytest.MonkeyPatch, _: AuditSubject | None = None) -> None:
-        real = release.discrete_gaussian
         patch.setattr(
             release,
             "discrete_gaussian",
-            lambda sigma, size, random: real(sigma * factor, size, random),
+            lambda sigma, size, random: discrete_gaussian(sigma * factor, size, random),
         )
 
     return plant
 
 
 def _some_without_noise(patch: pytest.MonkeyPatch, _: AuditSubject | None = None) -> None:
-    real = release.discrete_gaussian
 
     def partial(sigma: float, size: int, random: RandomSource) -> Any:
-        noise = real(sigma, size, random)
+        noise = discrete_gaussian(sigma, size, random)
         noise[::10] = 0
         return noise
 
@@ -86,8 +85,8 @@ def _tensor_beside(patch: pytest.MonkeyPatch, subject: AuditSubject) -> None:
         found = clipping.clipped_sum(*args)
         parameter = subject.model.trained()["head.bias"]
         size = parameter.numel()
-        with torch.no_grad():  # the head's bias comes first or not: any values will do
-            parameter -= torch.from_numpy(found.total[:size]).to(torch.float32)
+        with torch.no_grad():  # any private values will do
+            parameter.sub_(torch.from_numpy(found.total[:size]).to(torch.float32))
         return found
 
     patch.setattr(dp_sgd, "clipped_sum", leaky)
@@ -126,20 +125,19 @@ def _drawn_again(patch: pytest.MonkeyPatch, _: AuditSubject) -> None:
 
 def _empty_skipped(patch: pytest.MonkeyPatch, _: AuditSubject) -> None:
     """Without noise and without telling anybody, as a data loader that drops empty batches."""
-    real = dp_sgd.StepRecord
     train = dp_sgd.train_private_round
 
     def skipping(*args: Any, observe: Any, **options: Any) -> None:
         train(*args, observe=lambda r: observe(r) if r.chosen.size else None, **options)
 
-    assert real is dp_sgd.StepRecord
     patch.setattr(dp_sgd, "train_private_round", skipping)
 
 
 def _seed_in_every_step(patch: pytest.MonkeyPatch, _: AuditSubject) -> None:
-    real = release.discrete_gaussian
     patch.setattr(
-        release, "discrete_gaussian", lambda sigma, size, random: real(sigma, size, SeededRandom(1))
+        release,
+        "discrete_gaussian",
+        lambda sigma, size, random: discrete_gaussian(sigma, size, SeededRandom(1)),
     )
 
 

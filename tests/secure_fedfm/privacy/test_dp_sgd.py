@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from fedfm_crypto.random_source import SeededRandom
 from secure_fedfm.learning.central import train_centrally
 from secure_fedfm.learning.dataset import Dataset
 from secure_fedfm.learning.evaluate import AdapterEvaluator, evaluate_folder
-from secure_fedfm.learning.export import CardFacts, Manifest, export_adapter
+from secure_fedfm.learning.export import Manifest, export_adapter
 from secure_fedfm.learning.learner import LocalLearner, load_adapted
+from secure_fedfm.learning.model_card import CardFacts
 from secure_fedfm.learning.plan import TrainingPlan
 from secure_fedfm.learning.specs import HEAD_ONLY, AdapterSpec, ModelSpec, TaskSpec
 from secure_fedfm.learning.training import TrainingProgress, prepare_rows
@@ -85,7 +87,11 @@ def test_an_empty_step_is_released_like_any_other(
 @pytest.mark.parametrize("shape", ["bert, frozen A", "gpt2", "bert, head alone"])
 @pytest.mark.parametrize("optimiser", ["sgd", "adam"])
 def test_rounds_are_a_function_of_their_randomness(
-    shape: str, optimiser: str, make: Make, tickets: Dataset, private: PrivatePlan
+    shape: str,
+    optimiser: Literal["sgd", "adam"],
+    make: Make,
+    tickets: Dataset,
+    private: PrivatePlan,
 ) -> None:
     private = replace(private, optimiser=optimiser)
     first, second, other = (_records(make, shape, tickets, private, seed)[1] for seed in (1, 1, 2))

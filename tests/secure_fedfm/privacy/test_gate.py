@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional
 
 from secure_fedfm.errors import PrivacyGateError
 from secure_fedfm.learning.adapter import AdaptedModel
 from secure_fedfm.learning.adapter_state import Adapter
 from secure_fedfm.privacy import gate
+from secure_fedfm.privacy.dp_sgd import apply_gradient
 from secure_fedfm.privacy.gate import check_model
 from tests.secure_fedfm.privacy.conftest import SHAPES, Make
 
@@ -29,7 +31,7 @@ def test_supported_models_pass_and_are_left_as_they_were(shape: str, make: Make)
         assert torch.equal(parameter, weight)
 
 
-def _module(model: AdaptedModel, end: str) -> nn.Module:
+def _module(model: AdaptedModel, end: str) -> Any:
     return next(m for n, m in model.peft.named_modules() if n.endswith(end))
 
 
@@ -41,7 +43,7 @@ def test_a_weight_used_past_its_layer_is_named(make: Make, monkeypatch: pytest.M
     original = wrapper.forward
 
     def forward(x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
-        again = functional.linear(wrapper.lora_A["default"](x), inner.weight)  # type: ignore[operator, index, union-attr, arg-type]
+        again = functional.linear(wrapper.lora_A["default"](x), inner.weight)
         result: torch.Tensor = original(x, *args, **kwargs) + again
         return result
 
@@ -74,7 +76,7 @@ def test_a_tensor_that_no_loss_depends_on_is_named(
     monkeypatch.setattr(
         model.head,
         "forward",
-        lambda x: functional.linear(x, model.head.weight.detach()),  # type: ignore[union-attr]
+        lambda x: functional.linear(x, model.head.weight.detach()),
     )
     with pytest.raises(PrivacyGateError, match=r"head\.(bias|weight)"):
         check_model(model, task, 64)
@@ -82,11 +84,11 @@ def test_a_tensor_that_no_loss_depends_on_is_named(
 
 def test_a_step_that_does_not_arrive_is_named(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     model, task = make("bert, frozen A")
-    original = gate.apply_gradient
+    original = apply_gradient
 
-    def forgets_the_head(model: AdaptedModel, *args: object) -> None:
+    def forgets_the_head(model: AdaptedModel, *args: Any) -> None:
         head = {n: p.detach().clone() for n, p in model.trained().items() if "head." in n}
-        original(model, *args)  # type: ignore[arg-type]
+        original(model, *args)
         with torch.no_grad():
             for name, value in head.items():
                 model.trained()[name].copy_(value)
@@ -108,7 +110,7 @@ def test_an_adapter_that_is_not_all_of_the_training_is_refused(
         original(self, adapter)
         if len(calls) == 2:  # the reload of the check itself
             with torch.no_grad():
-                _module(self, "layer.3.output.dense.base_layer").weight.add_(0.1)  # type: ignore[union-attr, operator]
+                _module(self, "layer.3.output.dense.base_layer").weight.add_(0.1)
 
     monkeypatch.setattr(AdaptedModel, "load", also_moves_the_base)
     with pytest.raises(PrivacyGateError, match="outside the adapter"):

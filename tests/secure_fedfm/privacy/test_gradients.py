@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from secure_fedfm.errors import PrivacyGateError
+from secure_fedfm.learning.adapter import AdaptedModel
 from secure_fedfm.learning.batches import EncodedRows
 from secure_fedfm.learning.dataset import Dataset
 from secure_fedfm.learning.training import prepare_rows, ready
@@ -148,27 +151,27 @@ def test_the_model_is_left_as_it_was(make: Make, tickets: Dataset) -> None:
         assert not hasattr(parameter, "grad_sample")
 
 
-def _layer(model_part: nn.Module, kind: str) -> nn.Module:
+def _layer(model_part: nn.Module, kind: str) -> Any:
     return next(m for n, m in model_part.named_modules() if n.endswith(kind))
 
 
 def test_unsupported_settings_are_refused_by_name(make: Make, tickets: Dataset) -> None:
-    def refused(match: str, model: object) -> None:
-        with pytest.raises(PrivacyGateError, match=match), per_row_gradients(model):  # type: ignore[arg-type]
+    def refused(match: str, model: AdaptedModel) -> None:
+        with pytest.raises(PrivacyGateError, match=match), per_row_gradients(model):
             raise AssertionError("entered")
 
     model, _ = make("bert, frozen A")
     embedding = _layer(model.peft, "word_embeddings")
-    embedding.weight.requires_grad_(True)  # type: ignore[union-attr, operator]
+    embedding.weight.requires_grad_(True)
     refused("word_embeddings is a Embedding", model)
 
     model, _ = make("bert, frozen A")
-    _layer(model.peft, "encoder").gradient_checkpointing = True  # type: ignore[assignment]
+    _layer(model.peft, "encoder").gradient_checkpointing = True
     refused("gradient checkpointing is on in .*encoder", model)
 
     model, _ = make("bert, frozen A")
     stray = _layer(model.peft, "layer.3.output.dense.base_layer")
-    stray.bias.requires_grad_(True)  # type: ignore[union-attr, operator]
+    stray.bias.requires_grad_(True)
     refused("output.dense.base_layer.bias is trainable but outside the release", model)
 
     model, _ = make("bert, q and v")
@@ -201,7 +204,7 @@ def test_a_tensor_that_is_trained_but_unused_is_refused_by_name(
     encoded = EncodedRows(tickets, task.labels, model.base.tokenizer, 64)
     unused = _layer(model.peft, "layer.3.attention.self.query.lora_B.default")
     wrapper = _layer(model.peft, "layer.3.attention.self.query")
-    monkeypatch.setattr(wrapper, "forward", wrapper.base_layer.forward)  # type: ignore[union-attr]
+    monkeypatch.setattr(wrapper, "forward", wrapper.base_layer.forward)
     assert unused.weight.requires_grad
     with (
         per_row_gradients(model) as gradients,

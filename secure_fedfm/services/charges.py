@@ -1,0 +1,87 @@
+"""The coordinator's desk for privacy ledgers: entries are checked before they may reach the log.
+
+A false entry in the log would spoil the evidence of all; an upload hash that carries one is
+dropped, and its sender counts as silent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+from fedfm_audit.privacy.entries import PrivacyPredicate
+from fedfm_audit.privacy.events import AbortedRound, CompletedRound
+from fedfm_audit.privacy.reader import LedgerReader
+from fedfm_audit.privacy.terms import PrivacyTerms
+from fedfm_audit.statements import open_leaf
+from fedfm_crypto.errors import FedFMError
+from fedfm_protocols.errors import MalformedMessage
+from fedfm_protocols.federation import Federation
+
+
+class ChargeDesk:
+    """Follows every institution's ledger as the log holds it.
+
+    ``leaves`` is the whole log; in a federation without privacy terms no entry is taken.
+    """
+
+    def __init__(
+        self, federation: Federation, terms: PrivacyTerms | None, leaves: Iterable[bytes]
+    ) -> None:
+        self._federation = federation
+        self._terms = terms
+        self._keys = {key.hex: key for key in federation.identities.values()}
+        self._known: dict[str, list[bytes]] = {name: [] for name in federation.clients}
+        for leaf in leaves:
+            predicate = open_leaf(leaf, self._keys).statement.predicate
+            if isinstance(predicate, PrivacyPredicate):
+                self._known[predicate.institution].append(leaf)
+
+    def check(self, name: str, number: int, charges: Sequence[bytes]) -> tuple[bytes, ...]:
+        """The entries among ``charges`` that the log lacks, in order.
+
+        Raises
+        ------
+        MalformedMessage
+            if one is not this client's, not in order, not to the charter's terms, or none of them
+            charges round ``number``.
+        """
+        if self._terms is None:
+            if charges:
+                raise MalformedMessage(f"{name} sends ledger entries; the charter has no budget")
+            return ()
+        known = set(self._known[name])
+        fresh = tuple(leaf for leaf in charges if leaf not in known)
+        reader, charged = LedgerReader(), False
+        for leaf in (*self._known[name], *fresh):
+            entry = self._open(name, leaf)
+            digest = hashlib.sha256(leaf).hexdigest()
+            problems = [*reader.read(entry, digest), *self._terms.problems(entry)]
+            if problems:
+                raise MalformedMessage(f"ledger entry {entry.sequence} of {name} {problems[0]}")
+            settles = isinstance(entry.event, CompletedRound | AbortedRound)
+            charged = charged or (entry.round == number and not settles)
+        if not charged:
+            raise MalformedMessage(f"{name} commits to an update that it has not charged")
+        return fresh
+
+    def enter(self, name: str, leaves: Iterable[bytes]) -> None:
+        """Note that these entries are in the log now."""
+        self._known[name].extend(leaves)
+
+    def _open(self, name: str, leaf: bytes) -> PrivacyPredicate:
+        own = self._federation.identities[name].hex
+        try:
+            signed = open_leaf(leaf, {own: self._keys[own]})
+        except FedFMError as error:
+            raise MalformedMessage(f"a ledger entry of {name}: {error}") from error
+        predicate = signed.statement.predicate
+        if not isinstance(predicate, PrivacyPredicate) or predicate.institution != name:
+            raise MalformedMessage(f"{name} sends something else than entries of its own ledger")
+        charter = self._federation.charter
+        if (predicate.federation, predicate.charter) != (
+            charter.federation,
+            self._federation.charter_hash.hex(),
+        ):
+            raise MalformedMessage(f"a ledger entry of {name} is of another federation")
+        return predicate
