@@ -36,7 +36,7 @@ from secure_fedfm.privacy.plan import PrivatePlan
 from secure_fedfm.privacy.release import NoiseGrid, mean_gradient, release_sum
 
 LABELS = tuple(f"intent {number:02d}" for number in range(77))
-WORDS = "card lost money bank please help where is my new account the transfer cash was".split()
+WORDS = ("card", "lost", "money", "bank", "please", "help", "where", "my", "new", "account", "cash")
 LONGEST = 1.5
 """The most a private step may cost, in plain steps."""
 

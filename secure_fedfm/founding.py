@@ -23,6 +23,7 @@ from fedfm_protocols.thresholds import Thresholds
 from secure_fedfm.learning.plan import TrainingPlan
 from secure_fedfm.learning.server_optimiser import ServerOptimiserSpec
 from secure_fedfm.learning.specs import AdapterSpec, ModelSpec, TaskSpec
+from secure_fedfm.privacy.recipe import PrivacySections
 
 LARGEST_SCALE = 1 << 24
 # Wide enough that a round of local training is not cut: a head moves by less than 1 in a round
@@ -99,6 +100,7 @@ def draft_charter(
     clip: float = DEFAULT_CLIP,
     scale: int | None = None,
     lane_bits: int | None = None,
+    privacy: PrivacySections | None = None,
     founders: Sequence[str] | None = None,
     quorum: int | None = None,
     location: Path | None = None,
@@ -118,6 +120,9 @@ def draft_charter(
         The quantiser: element-wise clip in units of the update, steps per unit, 24 or 32 bits a
         lane.  ``scale`` of None takes :func:`largest_scale`, ``lane_bits`` of None
         :func:`leanest_lane`.
+    privacy
+        The charter's ``privacy`` and ``training.private`` sections (``secure_fedfm.privacy.recipe``);
+        None is mode ``none``.
     founders, quorum
         Who signs and how many make the charter valid; None takes all clients, and a majority.
     location
@@ -141,6 +146,7 @@ def draft_charter(
     signing = list(names if founders is None else founders)
     if clip <= 0 or not clip < float("inf"):
         raise CharterError(f"quantiser.clip is {clip}; expected a positive finite number")
+    sections = privacy or PrivacySections()
     if lane_bits is None:
         lane_bits = leanest_lane(len(clients), clip, scale)
     if dropouts is None:
@@ -162,7 +168,8 @@ def draft_charter(
         "model": model.to_json(),
         "task": task.to_json(),
         "adapter": adapter.to_json(),
-        "training": plan.to_json(),
+        "training": plan.to_json()
+        | ({} if sections.private is None else {"private": sections.private}),
         "server_optimiser": server_optimiser.to_json(),
         "rounds": rounds,
         "suite": suite,
@@ -173,7 +180,7 @@ def draft_charter(
             "scale": largest_scale(len(clients), clip, lane_bits) if scale is None else scale,
             "lane_bits": lane_bits,
         },
-        "privacy": {"mode": "none"},
+        "privacy": sections.privacy,
         "initial_adapter": _UNKNOWN_HASH,
     }
     make_charter(fields)  # everything but the two values below; refuse before the slow part

@@ -17,11 +17,16 @@ from fedfm_crypto.labels import Label
 
 MAX_PARTICIPANTS = 4096
 MAX_ENVELOPE_BYTES = 131_072
+MAX_CHARGES = 24
+MAX_CHARGE_BYTES = 5000
 NO_HASH = bytes(32)
 TRAIN, KEYS = "train", "keys"
 """Kinds of round: one sums updates, one makes a collective key."""
 
 _Names = Annotated[tuple[Name, ...], MaxCount(MAX_PARTICIPANTS)]
+_Charges = Annotated[
+    tuple[Annotated[bytes, MaxLength(MAX_CHARGE_BYTES)], ...], MaxCount(MAX_CHARGES)
+]
 _Envelope = Annotated[bytes, MaxLength(MAX_ENVELOPE_BYTES)]
 _Envelopes = Annotated[tuple[_Envelope, ...], MaxCount(MAX_PARTICIPANTS)]
 
@@ -94,10 +99,11 @@ class GraphNonces:
 @dataclass(frozen=True, slots=True)
 class UploadHash:
     """Client: SHA-256 of the Upload body that it will send, and of the WrappedKey body (zeros in
-    suites without encryption)."""
+    suites without encryption); and leaves of its privacy ledger for the log."""
 
     upload_hash: Bytes32
     wrap_hash: Bytes32
+    charges: _Charges = ()
 
 
 @dataclass(frozen=True, slots=True)

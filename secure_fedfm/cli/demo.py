@@ -19,6 +19,8 @@ class PrivacyMode(StrEnum):
     """Privacy modes of this version."""
 
     none = "none"
+    local = "local"
+    client = "client"
 
 
 class SplitKind(StrEnum):
@@ -42,6 +44,10 @@ def demo(
     privacy: Annotated[
         PrivacyMode, typer.Option("--privacy", help="Differential privacy of the adapter.")
     ] = PrivacyMode.none,
+    epsilon: Annotated[
+        float,
+        typer.Option("--epsilon", help="Privacy budget of each institution, at delta 1e-5."),
+    ] = 8.0,
     data: Annotated[
         str | None,
         typer.Option(
@@ -79,6 +85,7 @@ def demo(
         rounds=rounds,
         suite=suite.value,
         privacy=privacy.value,
+        epsilon=epsilon,
         data=data,
         text_column=text_column,
         label_column=label_column,
@@ -90,6 +97,8 @@ def demo(
         json=as_json,
     )
     require("zmq", "torch", "transformers", "peft")
+    if privacy is PrivacyMode.local:
+        require("opacus")
     # Read when torch loads: threads that wait for each other give the core back meanwhile.  The
     # default spins, which on a busy machine takes longer than the work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -16,6 +16,7 @@ from fedfm_protocols.scenario.explain import explain as explain_lines
 from fedfm_protocols.scenario.form import Scenario, parse_scenario, with_seed
 from fedfm_protocols.scenario.library import shipped, shipped_names
 from fedfm_protocols.scenario.runner import Result, run_scenario
+from fedfm_protocols.scenario.suites import missing_for
 from fedfm_protocols.scenario.transcript import read_transcript, verdict_view
 from secure_fedfm.cli.options import JsonOption
 from secure_fedfm.cli.outcome import EPILOG, Exit
@@ -54,7 +55,13 @@ def run(
     if (scenario is None) == (not everything):
         raise typer.BadParameter("name one scenario, or say --all")
     results: dict[str, Any] = {}
+    skipped: dict[str, str] = {}
     for one in _chosen(scenario):
+        missing = missing_for(one.federation.suite)
+        if everything and missing:
+            say(f"skip    {one.name:<28}         {missing}")
+            skipped[one.name] = missing
+            continue
         started = time.monotonic()
         result = run_scenario(one if seed is None else with_seed(one, seed))
         _report(result, time.monotonic() - started)
@@ -64,9 +71,10 @@ def run(
             (out / f"{one.name}.json").write_bytes(result.transcript)
     ok = all(verdict["ok"] for verdict in results.values())
     right = sum(verdict["ok"] for verdict in results.values())
-    say(f"{right} of {len(results)} scenarios as expected")
+    left_out = f", {len(skipped)} skipped" if skipped else ""
+    say(f"{right} of {len(results)} scenarios as expected{left_out}")
     if as_json:
-        emit({"ok": ok, "scenarios": results})
+        emit({"ok": ok, "scenarios": results, "skipped": skipped})
     raise typer.Exit(Exit.OK if ok else Exit.CHECK_FAILED)
 
 

@@ -60,6 +60,7 @@ def measure(workspace: Workspace, *, central: bool, say: Callable[[str], None]) 
             specs.plan,
             workspace.data.train,
             workspace.charter.rounds,
+            private=None if specs.private is None else specs.private.pooled(len(workspace.clients)),
             progress=_every_round(say),
         )
         baseline = evaluator.evaluate(trained).accuracy

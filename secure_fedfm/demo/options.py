@@ -21,7 +21,8 @@ class DemoOptions:
     Fields:
         clients: size of the federation.
         rounds: rounds of training; None takes what the recipe was measured with for so many rows.
-        suite, privacy: protection of updates; "none" is the only privacy mode so far.
+        suite: protection of updates. privacy: its mode; epsilon: each institution's budget (at
+            delta 1e-5) in a mode that has one.
         data: file, folder or hub data set; None takes the generated support tickets.
         text_column, label_column: columns of `data`; None takes the first usual name.
         out: folder that gets adapter/, bundle/ and metrics.json.
@@ -34,7 +35,8 @@ class DemoOptions:
     clients: int = 5
     rounds: int | None = None
     suite: Suite = "layered"
-    privacy: Literal["none"] = "none"
+    privacy: Literal["none", "local", "client"] = "none"
+    epsilon: float = 8.0
     data: str | None = None
     text_column: str | None = None
     label_column: str | None = None
@@ -55,6 +57,7 @@ class DemoOptions:
             ),
             ("rounds", self.rounds, self.rounds is None or self.rounds >= 1, "at least 1"),
             ("seed", self.seed, 0 <= self.seed < 1 << 32, "from 0 to 2**32 - 1"),
+            ("epsilon", self.epsilon, 0 < self.epsilon < float("inf"), "a positive number"),
             ("alpha", self.alpha, 0 < self.alpha < float("inf"), "a positive number"),
         )
         for name, value, good, expected in checks:

@@ -19,7 +19,7 @@ from fedfm_protocols.charter import Charter, add_charter_signature, sign_charter
 from fedfm_protocols.enrolment import Enrolment, Role, open_enrolment, request_enrolment
 from secure_fedfm.demo.options import DemoOptions
 from secure_fedfm.errors import ConfigurationError
-from secure_fedfm.founding import draft_charter
+from secure_fedfm.founding import DEFAULT_CLIP, draft_charter
 from secure_fedfm.learning.corpus import demo_corpus
 from secure_fedfm.learning.data import load_data
 from secure_fedfm.learning.dataset import Dataset, TrainTest
@@ -27,6 +27,7 @@ from secure_fedfm.learning.recipes import Recipe, recipe_for
 from secure_fedfm.learning.specs import TaskSpec
 from secure_fedfm.learning.splits import dirichlet_split, iid_split
 from secure_fedfm.learning.weights import DEFAULT_MODEL
+from secure_fedfm.privacy.recipe import PrivacySections, client_privacy, local_privacy
 from secure_fedfm.storage.keys import save_identity, save_transport
 from secure_fedfm.storage.site import Site
 from secure_fedfm.transport.curve import CurveKeyPair
@@ -34,6 +35,9 @@ from secure_fedfm.transport.curve import CurveKeyPair
 FEDERATION = "demo"
 COORDINATOR = "coordinator"
 MARKER = ".secure-fedfm-demo"
+
+# L2 norm that an institution's whole update keeps in mode client.
+CLIENT_CLIP = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,8 @@ def prepare(options: DemoOptions) -> Workspace:
         server_optimiser=recipe.server,
         rounds=recipe.rounds,
         suite=options.suite,
+        privacy=_privacy(options, recipe, len(data.train)),
+        clip=CLIENT_CLIP if options.privacy == "client" else DEFAULT_CLIP,
         colluding=1,
         dropouts=1 if options.clients > 3 else 0,
     )
@@ -132,6 +138,19 @@ def _load(options: DemoOptions) -> TrainTest:
     return load_data(
         options.data, text_column=options.text_column, label_column=options.label_column
     )
+
+
+def _privacy(options: DemoOptions, recipe: Recipe, rows: int) -> PrivacySections:
+    if options.privacy == "local":
+        # What anybody may know: so many rows were split among so many institutions.
+        return local_privacy(
+            epsilon=options.epsilon,
+            rounds=recipe.rounds,
+            expected_rows=rows // options.clients,
+        )
+    if options.privacy == "client":
+        return client_privacy(epsilon=options.epsilon, rounds=recipe.rounds, clip=CLIENT_CLIP)
+    return PrivacySections()
 
 
 def _split(train: Dataset, options: DemoOptions) -> Sequence[Dataset]:
@@ -212,5 +231,6 @@ def _toml(fields: dict[str, str | int | float], options: DemoOptions, **policy: 
 
     lines = [line(key, value) for key, value in fields.items()]
     lines += ["", "[policy]", f'suites = ["{options.suite}"]']
+    lines += [f'privacy_modes = ["{options.privacy}"]']
     lines += [line(key, value) for key, value in policy.items()]
     return ("\n".join(lines) + "\n").encode()

@@ -6,6 +6,7 @@ nearly halves the work. Order within and between batches is drawn anew in every 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,13 @@ class EncodedRows:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def part(self, rows: RowIndices) -> EncodedRows:
+        """Some of the rows, numbered from 0 in this order."""
+        found = copy.copy(self)
+        found.ids = [self.ids[row] for row in rows]
+        found.labels, found.lengths = self.labels[rows], self.lengths[rows]
+        return found
 
     def batch(self, rows: Sequence[int] | RowIndices) -> Batch:
         """The padded batch of these rows."""

@@ -43,6 +43,14 @@ class HiddenStates:
             hidden[position, :length] = self._values[start : start + length]
         return replace(batch, hidden=hidden)
 
+    def part(self, rows: RowIndices) -> HiddenStates:
+        """The states of some rows, numbered from 0 in this order (copies)."""
+        places = [
+            np.arange(self._starts[row], self._starts[row] + self._lengths[row]) for row in rows
+        ]
+        tokens = np.concatenate([np.empty(0, np.int64), *places])
+        return HiddenStates(self._values[torch.from_numpy(tokens)], self._lengths[rows])
+
 
 class PooledStates:
     """What enters a head that is trained alone, for every row: float32 (N, H)."""
@@ -53,6 +61,10 @@ class PooledStates:
     def attach(self, batch: Batch) -> Batch:
         """The batch with its rows' pooled states."""
         return replace(batch, pooled=self._values[torch.from_numpy(batch.rows)])
+
+    def part(self, rows: RowIndices) -> PooledStates:
+        """The states of some rows, numbered from 0 in this order (a copy)."""
+        return PooledStates(self._values[torch.from_numpy(rows)])
 
 
 def compute_pooled_states(

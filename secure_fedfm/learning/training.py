@@ -43,6 +43,11 @@ class PreparedRows:
     def __len__(self) -> int:
         return len(self.encoded)
 
+    def part(self, rows: RowIndices) -> PreparedRows:
+        """Some of the rows, numbered from 0 in this order; nothing is computed again."""
+        hidden = None if self.hidden is None else self.hidden.part(rows)
+        return PreparedRows(self.encoded.part(rows), hidden)
+
     def batch(self, rows: RowIndices) -> Batch:
         """The batch of these rows, hidden states attached where cached."""
         batch = self.encoded.batch(rows)

@@ -45,6 +45,7 @@ from secure_fedfm.errors import ServiceError
 from secure_fedfm.services.encryption import encryption_for
 from secure_fedfm.services.evidence import Evidence
 from secure_fedfm.services.interrupted import close_interrupted_round
+from secure_fedfm.services.key_epochs import KeyEpochs
 from secure_fedfm.services.limits import limits_for
 from secure_fedfm.services.metering import Meter
 from secure_fedfm.services.party import check_party, read_enrolments
@@ -68,8 +69,7 @@ class _Peers:
 
     ``ready`` have said Hello on their present connection; ``log_size`` is the checkpoint each was
     offered last, or said that it holds; ``outbox`` holds this round's messages to each, for
-    byte-identical resends; ``forked`` claim to have seen another log than this one; ``keys`` is
-    the name of the collective key that each holds, ``supplied`` are those for whom one was made.
+    byte-identical resends; ``forked`` claim to have seen another log than this one.
     """
 
     ready: set[str] = field(default_factory=set)
@@ -77,8 +77,6 @@ class _Peers:
     outbox: dict[str, list[Envelope]] = field(default_factory=dict)
     cosigned: set[str] = field(default_factory=set)
     forked: set[str] = field(default_factory=set)
-    keys: dict[str, bytes] = field(default_factory=dict)
-    supplied: set[str] = field(default_factory=set)
 
 
 class CoordinatorService:
@@ -110,7 +108,7 @@ class CoordinatorService:
         self._meter = Meter()
         self._links = 0
         self._failures = 0
-        self._doubtful_key = False
+        self._epochs = KeyEpochs(federation)
 
     async def run(self) -> None:
         """Run the charter's rounds, conclude, and write the evidence bundle.
@@ -128,7 +126,9 @@ class CoordinatorService:
             await self._gather(self._config.timeouts.connect, needed)
             while self._evidence.history.completed < self._federation.charter.rounds:
                 await self._gather(self._grace(), self._federation.thresholds.vote_quorum)
-                await self._run_round(KEYS if self._needs_key() else TRAIN)
+                key = self._evidence.history.key
+                needs_key = self._epochs.needed(self._peers.ready, key)
+                await self._run_round(KEYS if needs_key else TRAIN)
                 await self._publish_checkpoint()
                 self._check_failures()
             self._evidence.conclude()
@@ -248,36 +248,10 @@ class CoordinatorService:
         """How long to wait for who is missing: everybody was waited for before the first round."""
         return self._config.timeouts.rejoin if self._evidence.history.last_round else 0.0
 
-    def _holding(self) -> set[str]:
-        """Who is ready and holds the collective key in force."""
-        key = self._evidence.history.key
-        if key is None:
-            return set()
-        return {name for name in self._peers.ready if self._peers.keys.get(name) == key.key_hash}
-
-    def _needs_key(self) -> bool:
-        """Whether a collective key must be made before the next sum.
-
-        For want of one; because the last sum did not open, which a wrong share of it may have
-        caused; or because somebody has none, who was away when it was made or has lost it: once
-        for each, so that nobody can keep the federation busy with keys.
-        """
-        key = self._evidence.history.key
-        if not self._federation.encrypted:
-            return False
-        holding, thresholds = self._holding(), self._federation.thresholds
-        if key is None or self._doubtful_key or len(holding) < thresholds.vote_quorum:
-            return True
-        if len(holding & set(key.holders)) < thresholds.key_threshold:
-            return True
-        lacking = self._peers.ready - holding - self._peers.supplied
-        self._peers.supplied |= lacking
-        return bool(lacking)
-
     async def _run_round(self, kind: str) -> None:
         number, key = self._evidence.history.last_round + 1, self._evidence.history.key
-        makes_key, encrypted = kind == KEYS, self._federation.encrypted
-        invited = self._peers.ready if makes_key or not encrypted else self._holding()
+        makes_key, ready = kind == KEYS, self._peers.ready
+        invited = ready if makes_key else self._epochs.holding(ready, key)
         self._peers.outbox.clear()
         opened = open_round(
             self._context,
@@ -313,10 +287,7 @@ class CoordinatorService:
         await self._carry_out(opened)
         while not isinstance(self._state, Finished):
             await self._advance(number)
-        if self._state.key is not None:
-            holders = [sender for sender, what in self._state.round.taken if what == "RoundAck"]
-            self._peers.keys |= dict.fromkeys(holders, self._state.key.key_hash)
-        self._doubtful_key = self._state.outcome == "void"
+        self._epochs.note(self._state)
         self._failures = 0 if self._state.outcome == "completed" else self._failures + 1
         self._last_reason = self._state.reason
         self._state = None
@@ -418,7 +389,7 @@ class CoordinatorService:
             )
         if not self._same_log(name, envelope.header.checkpoint):
             return None
-        self._peers.keys[name] = hello.key_hash
+        self._epochs.held[name] = hello.key_hash
         for missed in self._evidence.missed_rounds(hello.last_round):
             await self._send(name, self._seal(CatchUp((missed,))))
         self._peers.log_size[name] = hello.log_size

@@ -87,7 +87,6 @@ class Reception:
     ) -> Inbound | None:
         try:
             quota.check_bytes(route.reassembler.pending_bytes, len(chunk.payload))
-            route.reassembler.check_room(chunk)
         except QuotaError:
             route.reassembler.drop(chunk.message_id)
             raise

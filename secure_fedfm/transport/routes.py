@@ -27,6 +27,7 @@ class Route:
     key: bytes
     hello: Hello
     reassembler: Reassembler = field(repr=False)
+    unreachable_since: float | None = None
     _sent: int = 0
 
     def next_message_id(self) -> int:

@@ -90,6 +90,7 @@ class ServerTransport:
         self._inbox: asyncio.Queue[Inbound | None] = asyncio.Queue()
         self._routes_changed = asyncio.Event()
         self._probe_now = asyncio.Event()
+        self._taking = False
         self._endpoint: str | None = None
         self._failure: TransportError | None = None
         self._supervisor: asyncio.Task[None] | None = None
@@ -257,7 +258,9 @@ class ServerTransport:
     async def _receive_frames(self) -> None:
         while True:
             frames: list[zmq.Frame] = await self._socket.recv_multipart(copy=False)
+            self._taking = True
             await self._take(frames)
+            self._taking = False
             await asyncio.sleep(0)  # under a flood recv never waits, and others must run
 
     async def _take(self, frames: list[zmq.Frame]) -> None:
@@ -348,8 +351,26 @@ class ServerTransport:
                     self._reporter.report(
                         EventKind.MALFORMED, route.name, f"{len(expired)} messages never finished"
                     )
-                if not await self._try_send(route, Ping()):
+                if not await self._try_send(route, Ping()) and await self._drained(route):
                     self._lose(route, EventKind.DISCONNECTED, "connection lost")
+
+    async def _drained(self, route: Route) -> bool:
+        """Whether what a peer said before it left has been read; looks again soon if it was not.
+
+        Sending fails as soon as the peer is gone, while its last messages may still be queued
+        here: a client that says its last word and leaves must be heard, however busy we are.
+        """
+        now = self._clock()
+        if route.unreachable_since is None:
+            route.unreachable_since = now
+        if now - route.unreachable_since > self._limits.heartbeat_timeout:
+            return True  # others keep the socket busy; they cannot keep the route alive
+        if not int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+            await asyncio.sleep(0)  # what was read a moment ago is now being taken
+            if not self._taking:
+                return True
+        self._probe_now.set()
+        return False
 
     def _lose(self, route: Route, kind: EventKind, detail: str) -> None:
         self._routes.remove(route)

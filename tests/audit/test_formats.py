@@ -158,7 +158,8 @@ def test_a_round_under_a_collective_key_by_hand() -> None:
     assert {entry["refers_to"] for entry in (request, *openings)} == {active.hex()}
     hashes = [base64.b64decode(e["body"]).hex() for e in entries_of(files, "UploadHash", 2)]
     uploads, wraps = entries_of(files, "Upload", 2), entries_of(files, "WrappedKey", 2)
-    sent = [u["body_hash"] + w["body_hash"] for u, w in zip(uploads, wraps, strict=True)]
+    none = u32(0).hex()  # ledger entries
+    sent = [u["body_hash"] + w["body_hash"] + none for u, w in zip(uploads, wraps, strict=True)]
     assert hashes == sent
 
 

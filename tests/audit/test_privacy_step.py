@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fedfm_audit.messages import MAX_CHARGE_BYTES, UploadHash
 from fedfm_audit.privacy.entries import Adversary, PrivacyPredicate
 from fedfm_audit.privacy.events import (
     AbortedRound,
@@ -22,8 +23,9 @@ from fedfm_audit.report import Report, Status
 from fedfm_audit.statements import PAYLOAD_TYPE, privacy_statement, sign_statement
 from fedfm_audit.verify import verify_files
 from fedfm_crypto.canonical_json import canonical_decode, canonical_encode
+from fedfm_crypto.codec import decode, encode
 from fedfm_crypto.dsse import dsse_sign
-from tests.audit.played_round import ABORTED, DROPOUT, Script
+from tests.audit.played_round import ABORTED, DROPOUT, Message, Script, change_body
 from tests.audit.privacy_ledgers import (
     CLIENT,
     EVENT,
@@ -422,3 +424,49 @@ def test_a_charge_is_settled_once_and_by_its_own_ledger() -> None:
         leaf = sign_statement(privacy_statement(again), key)
         found = reasons(verified(played.files([*played.federation.leaves, leaf])))
         assert f"(entry 2 of {VICTIM}): settles charge {charge}, {reason}" in found
+
+
+def test_the_coordinator_logs_what_came_with_an_upload_hash() -> None:
+    """An entry that a client sent, but that the log holds later or never, is the coordinator's
+    fault and is named at the round."""
+    played = PrivateFederation(LOCAL)
+    ledger = played.ledgers[VICTIM]
+    first, second = ledger.reserve(1, EVENT), ledger.reserve(1, EVENT)
+
+    def carry(message: Message) -> bytes:
+        return encode(replace(decode(UploadHash, message.body), charges=(first, second)))
+
+    script = Script(change=change_body("UploadHash", carry, VICTIM))
+    for held, late in (((first, second), ()), ((first,), ()), ((first,), (second,))):
+        federation = PrivateFederation(LOCAL)
+        for name, other in federation.ledgers.items():
+            if name != VICTIM:
+                federation.federation.leaves.append(other.reserve(1, EVENT))
+        federation.federation.leaves += held
+        federation.federation.play(script)
+        federation.federation.leaves += late
+        report = verified(federation.files())
+        if held == (first, second):
+            assert report.ok, report.to_text()
+        else:
+            assert (
+                "leaf 12 (transcripts/000001.json): the log lacks a ledger entry before it that "
+                f"{VICTIM} sent with its UploadHash"
+            ) in reasons(report)
+
+
+def test_an_entry_fits_an_upload_hash() -> None:
+    """The largest entries that real ledgers hold stay below what a message carries."""
+    played = PrivateFederation(CLIENT, pld=True)
+    worst = HyperparameterTrials(trials=20, event=replace(SHARED, distance=1.2345678901234567e-30))
+    ledger = played.ledgers[VICTIM]
+    ledger.state = replace(
+        ledger.state,
+        terms=replace(
+            ledger.state.terms,
+            released="x" * 200,
+            generator="x" * 64,
+            budget=replace(ledger.state.terms.budget, epsilon=1e30),
+        ),
+    )
+    assert len(ledger.reserve(999_999, worst)) <= MAX_CHARGE_BYTES

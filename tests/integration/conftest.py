@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from secure_fedfm.learning.specs import ModelSpec
-from tests.integration.federation_processes import (
-    COORDINATOR,
-    Launcher,
-    TestFederation,
-    build_federation,
-    save_tiny_model,
-)
+from tests.integration.capture import Capture, capture_run
+from tests.integration.federation_processes import Launcher, save_tiny_model
 
 
 @pytest.fixture(scope="session")
@@ -35,24 +31,32 @@ def launcher(tiny_model: ModelSpec) -> Iterator[Launcher]:
 
 
 @pytest.fixture(scope="session")
-def recorded(tmp_path_factory: pytest.TempPathFactory, launcher: Launcher) -> TestFederation:
-    """A finished federation of two rounds with long updates; ``traffic`` at the coordinator holds
-    all that it received and sent, ``updates`` at every client what that client trained."""
-    root = tmp_path_factory.mktemp("recorded")
-    model = save_tiny_model(root / "model", hidden=128)
-    federation = build_federation(root / "sites", launcher, model, clients=3, rounds=2, rank=256)
-    folders = {
-        name: site.root / ("traffic" if name == COORDINATOR else "updates")
-        for name, site in federation.sites.items()
-    }
-    for folder in folders.values():
-        folder.mkdir()
-    with federation:
-        federation.start_all(
-            {
-                name: {"record_traffic" if name == COORDINATOR else "record_updates": str(folder)}
-                for name, folder in folders.items()
-            }
-        )
-        federation.run_to_end()
-    return federation
+def long_model(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
+    """A model whose adapter of rank 256 has 229,000 values: long enough for statistics."""
+    return save_tiny_model(tmp_path_factory.mktemp("long-model") / "tiny", hidden=128)
+
+
+@pytest.fixture(scope="session")
+def captured(
+    tmp_path_factory: pytest.TempPathFactory, launcher: Launcher, long_model: ModelSpec
+) -> Capture:
+    """A finished run of the default suite: a collective key in round 1, then two sums."""
+    root = tmp_path_factory.mktemp("layered")
+    return capture_run(root, launcher, long_model, rounds=2, suite="layered")
+
+
+@pytest.fixture(scope="session")
+def captured_masked(
+    tmp_path_factory: pytest.TempPathFactory, launcher: Launcher, long_model: ModelSpec
+) -> Capture:
+    """The same without encryption, one sum."""
+    root = tmp_path_factory.mktemp("masked")
+    return capture_run(root, launcher, long_model, rounds=1, suite="masked")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each federation runs once: tests that share one go to the same worker."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and isinstance(item, pytest.Function):
+            shared = {"captured", "captured_masked", "run", "files"} & set(item.fixturenames)
+            item.add_marker(pytest.mark.xdist_group("captured" if shared else item.path.stem))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import hashlib
 import os
 import signal
 import time
@@ -19,6 +20,8 @@ import numpy as np
 
 from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import CodecError
+from fedfm_crypto.lattice.bulk_keys import BulkKey
+from fedfm_crypto.lattice.collective import SecretContribution
 from fedfm_crypto.quantise import Quantiser
 from fedfm_protocols.coordinator_states import Finished, phase_of
 from fedfm_protocols.effects import Effect, Persist, Send, Transition
@@ -55,23 +58,36 @@ def _die() -> None:
 def _client_dies(deaths: list[dict[str, Any]]) -> None:
     """``{"round", "effect", "when"}``: die before or after an effect of that name.
 
-    An effect's name is the type of the message sent, or ``Persist opened``.
+    An effect's name is the type of the message sent, or ``Persist opened``.  With ``once``, a
+    file, only the first of all processes with this death that comes there dies, and makes it.
     """
     original = ClientService._effect
-    due = {(d["round"], d["effect"], d["when"]) for d in deaths}
+    due = {(d["round"], d["effect"], d["when"]): d.get("once") for d in deaths}
+
+    def die_if_due(place: tuple[int, str, str]) -> None:
+        marker = due.get(place, "")
+        if marker is None or (marker and _is_first(Path(marker))):
+            _die()
 
     async def effect(self: ClientService, item: Effect) -> None:
         name = _name_of(item)
         session = getattr(self._state, "session", None)
         number = session.identity.round if session else getattr(item, "round", 0)
-        if (number, name, "before") in due:
-            _die()
+        die_if_due((number, name, "before"))
         await original(self, item)
         if (number, name, "after") in due:
             await asyncio.sleep(DELIVERY_SECONDS)
-            _die()
+            die_if_due((number, name, "after"))
 
     _patch(ClientService, "_effect", effect)
+
+
+def _is_first(marker: Path) -> bool:
+    try:
+        marker.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _name_of(effect: Effect) -> str:
@@ -137,20 +153,65 @@ def _record_updates(folder: str) -> None:
 
 
 def _record_secrets(folder: str) -> None:
-    """Write the secrets that the client draws for each round to ``folder``: what an attacker who
-    has all keys would know, so that a test can show that nothing else undoes the protection."""
-    original = RoundSecrets.draw
-    counter = iter(range(1, 1 << 30))
+    """Write the secrets that the client draws to ``folder``: what an attacker who has all keys
+    would know, so that a test can show that nothing else undoes the protection.
 
-    def draw(steps: int, random: Any) -> RoundSecrets:
-        secrets = original(steps, random)
-        (step,) = secrets.steps
-        keys = (secrets.share_key.secret, step.mask_key.secret, step.seed)
-        data = b"".join(key.reveal() for key in keys)
-        (Path(folder) / f"secrets-{next(counter)}").write_bytes(data)
+    ``secrets-N``: share key, mask key and seed of the Nth round that sums updates, and
+    ``bulk-N.npy``: the key of its upload.
+    """
+    draw, generate = RoundSecrets.draw, BulkKey.generate
+    rounds, keys = iter(range(1, 1 << 30)), iter(range(1, 1 << 30))
+
+    def drawing(steps: int, random: Any, contribution: Any = None) -> RoundSecrets:
+        secrets = draw(steps, random, contribution)
+        if contribution is None:
+            (step,) = secrets.steps
+            found = (secrets.share_key.secret, step.mask_key.secret, step.seed)
+            data = b"".join(key.reveal() for key in found)
+            (Path(folder) / f"secrets-{next(rounds)}").write_bytes(data)
         return secrets
 
-    _patch(RoundSecrets, "draw", staticmethod(draw))
+    def generating(random: Any) -> BulkKey:
+        key = generate(random)
+        np.save(Path(folder) / f"bulk-{next(keys)}.npy", key.coefficients)
+        return key
+
+    _patch(RoundSecrets, "draw", staticmethod(drawing))
+    _patch(BulkKey, "generate", staticmethod(generating))
+
+
+def _record_drawn(file: str) -> None:
+    """Append the hash of every secret that the client draws to ``file``, over all its lives: keys
+    of shares and masks, seeds, nonces, keys of uploads, parts of collective keys."""
+    draw, generate = RoundSecrets.draw, BulkKey.generate
+    contribute: Callable[[Any], SecretContribution] = SecretContribution.generate
+
+    def write(kind: str, secret: bytes) -> None:
+        with Path(file).open("a", encoding="ascii") as stream:
+            stream.write(f"{kind} {hashlib.sha256(secret).hexdigest()}\n")
+
+    def drawing(steps: int, random: Any, contribution: Any = None) -> RoundSecrets:
+        secrets = draw(steps, random, contribution)
+        (step,) = secrets.steps
+        write("share-key", secrets.share_key.secret.reveal())
+        write("mask-key", step.mask_key.secret.reveal())
+        write("seed", step.seed.reveal())
+        write("nonce", secrets.nonce.reveal())
+        return secrets
+
+    def generating(random: Any) -> BulkKey:
+        key = generate(random)
+        write("bulk-key", key.coefficients.tobytes())
+        return key
+
+    def contributing(random: Any) -> SecretContribution:
+        part = contribute(random)
+        write("contribution", part.transformed.tobytes())
+        return part
+
+    _patch(RoundSecrets, "draw", staticmethod(drawing))
+    _patch(BulkKey, "generate", staticmethod(generating))
+    _patch(SecretContribution, "generate", staticmethod(contributing))
 
 
 # ---------------------------------------------------------------- both
@@ -229,6 +290,22 @@ def _record_traffic(folder: str) -> None:
     _patch(CoordinatorService, "_send", sending)
 
 
+def _record_received(file: str) -> None:
+    """Append a line to ``file`` for every message of a round that the coordinator receives:
+    sender, context, type, what it refers to, and the hash of all its bytes."""
+    take = CoordinatorService._take_payload
+
+    async def taking(self: CoordinatorService, sender: str, payload: bytes) -> Any:
+        header = Envelope.decode(payload).header
+        if header.context != self._federation.link_context:
+            place = (sender, header.context.hex(), header.type, header.refers_to.hex())
+            with Path(file).open("a", encoding="ascii") as stream:
+                stream.write(" ".join((*place, hashlib.sha256(payload).hexdigest())) + "\n")
+        return await take(self, sender, payload)
+
+    _patch(CoordinatorService, "_take_payload", taking)
+
+
 def _authenticator_dies(round_number: int) -> None:
     """Cancel the ZAP handler's task when that round opens."""
     carry_out = CoordinatorService._carry_out
@@ -251,6 +328,8 @@ _FAULTS: dict[str, Callable[[Any], None]] = {
     "send_twice": _send_twice,
     "record_updates": _record_updates,
     "record_secrets": _record_secrets,
+    "record_drawn": _record_drawn,
+    "record_received": _record_received,
     "record_spool": _record_spool,
     "coordinator_dies": _coordinator_dies,
     "record_traffic": _record_traffic,

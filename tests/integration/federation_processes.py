@@ -94,7 +94,7 @@ class Launcher:
                 if "pid" in answer:
                     self._exits[answer["pid"]] = queue.Queue()
                 self._answers.put(answer)
-        self._answers.put({"ended": self._process.wait()})  # nobody waits for one that is gone
+        self._answers.put({"ended": True})  # nobody shall wait for one that is gone
 
     def start(self, party: str, arguments: list[str], log: Path, faults: Faults) -> Process:
         """Fork a party that runs the command line with these arguments."""
@@ -121,7 +121,8 @@ class Launcher:
             self._process.wait()
         self._thread.join(WAIT_SECONDS)
         while not self._answers.empty():
-            self.cpu = self._answers.get()
+            answer = self._answers.get()
+            self.cpu = answer if "cpu" in answer else self.cpu
 
 
 @dataclass
@@ -330,11 +331,13 @@ def build_federation(
     clients: int,
     rounds: int,
     rank: int = 4,
+    suite: str = "layered",
     timeouts: Mapping[str, float] | None = None,
 ) -> TestFederation:
     """Make every party's site folder, with keys, enrolments and a charter that all have signed.
 
-    Clients hold different numbers of rows, so that a count that leaks would show.
+    Clients hold different numbers of rows, so that a count that leaks would show.  In a suite with
+    encryption round 1 makes the collective key, which ``rounds`` does not count.
     """
     names = [f"clinic-{number}" for number in range(1, clients + 1)]
     sites = {name: Site(root / name) for name in (COORDINATOR, *names)}
@@ -354,6 +357,7 @@ def build_federation(
         plan=TrainingPlan(epochs=1, batch_size=8, schedule="constant"),
         server_optimiser=ServerOptimiserSpec(),
         rounds=rounds,
+        suite=suite,
     )
     signed = _sign(charter, sites)
     endpoint = f"tcp://127.0.0.1:{free_port()}"
@@ -364,7 +368,8 @@ def build_federation(
                 site.write(site.enrolments_folder / f"{other}.json", enrolment.statement)
         else:
             write_rows(site.root / "data.csv", rows_of(number))
-        write_config(site, name, endpoint, timeouts or {})
+        # A site's default policy takes no other suite than the default one.
+        write_config(site, name, endpoint, timeouts or {}, suites=json.dumps([suite]))
     return TestFederation(root, launcher, charter, sites, endpoint)
 
 

@@ -106,6 +106,32 @@ def _import_everything(model: str) -> None:
     from secure_fedfm.learning.weights import pin_model
 
     load_adapted(pin_model(model), AdapterSpec(), TaskSpec("classification", ("a", "b")), None)
+    _compile_kernels()
+
+
+def _compile_kernels() -> None:
+    """What numba loads when it is first called.  Nothing that opens a TenSEAL context: those have
+    threads, which a fork would be without."""
+    import numpy as np
+
+    from fedfm_crypto.lattice.bulk_keys import BulkKey, PublicPolynomials
+    from fedfm_crypto.lattice.key_additive import encrypt
+    from fedfm_crypto.lattice.wide_words import to_wide
+    from fedfm_crypto.random_source import system_random
+    from fedfm_crypto.secret import Secret
+    from fedfm_protocols.lattice_encryption import LatticeEncryption
+
+    encryption, context = LatticeEncryption(), bytes(32)
+    parts = [encryption.contribute(context, system_random) for _ in range(2)]
+    encryption.commitment(context, "nobody", parts[0].public_share)
+    encryption.public_key(context, [part.public_share for part in parts])
+    dealt = [encryption.deal(part, 2, (1, 2), system_random)[0] for part in parts]
+    encryption.collect(1, dealt)
+    words, key = np.zeros(4, np.uint32), BulkKey.generate(system_random)
+    mask = Secret(context)
+    bulk = b"".join(encrypt(to_wide(words, 24), key, PublicPolynomials(context), system_random))
+    encryption.check_upload(bulk, 4, 24)
+    encryption.peel(encryption.add(None, bulk), [(mask, 1)], 4, 24)
 
 
 def main() -> None:

@@ -10,7 +10,8 @@ from fedfm_audit.bundle import read_bundle
 from fedfm_audit.report import Report, Status
 from fedfm_audit.tiles import render_tiles
 from fedfm_audit.verify import verify_files
-from tests.integration.federation_processes import COORDINATOR, TestFederation
+from tests.integration.capture import Capture
+from tests.integration.federation_processes import COORDINATOR
 
 FLIPS = 300
 Files = dict[str, bytes]
@@ -19,15 +20,16 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def files(recorded: TestFederation) -> Files:
-    return dict(read_bundle(recorded.bundle))
+def files(captured: Capture) -> Files:
+    return dict(read_bundle(captured.federation.bundle))
 
 
-def leaves_of(recorded: TestFederation) -> list[bytes]:
+def leaves_of(captured: Capture) -> list[bytes]:
     from fedfm_audit.log import Log
 
-    origin = recorded.charter.log.origin
-    log = Log.open(recorded.sites[COORDINATOR].log_folder, origin)
+    federation = captured.federation
+    folder = federation.sites[COORDINATOR].log_folder
+    log = Log.open(folder, federation.charter.log.origin)
     try:
         return list(log.leaves)
     finally:
@@ -79,10 +81,10 @@ def test_swapped_transcripts_are_found(files: Files) -> None:
 
 @pytest.mark.parametrize("change", ["drop", "drop the last", "reorder", "duplicate"])
 def test_dropped_reordered_and_duplicated_leaves_are_found(
-    recorded: TestFederation, files: Files, change: str
+    captured: Capture, files: Files, change: str
 ) -> None:
     """With every tile recomputed to fit: only the signed checkpoint stands against it."""
-    leaves = leaves_of(recorded)
+    leaves = leaves_of(captured)
     rest = {name: data for name, data in files.items() if not name.startswith("tile/")}
     assert {**rest, **render_tiles(leaves)} == files  # the tiles below are made as real ones are
     for position in range(len(leaves) - 1):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from fedfm_crypto.codec import decode, encode
@@ -22,10 +23,12 @@ from fedfm_crypto.random_source import SeededRandom
 from fedfm_protocols import messages
 from fedfm_protocols.catchup import verify_catch_up
 from fedfm_protocols.client_states import ClientState, Idle
+from fedfm_protocols.context import KEYS
 from fedfm_protocols.coordinator_states import CompletedRound, CoordinatorState, Finished
 from fedfm_protocols.effects import Event
 from fedfm_protocols.errors import ProtocolError, RoundViolation
 from fedfm_protocols.messages import CatchUp, CatchUpRound
+from fedfm_protocols.scenario.suites import encryption_for
 from fedfm_protocols.shared_sets import SharedSets
 from fedfm_protocols.simulation import Delivery, Intercept, SimulatedClient, Simulation, deliver
 from tests.protocols.federations import make_federation, make_keys
@@ -153,7 +156,20 @@ def exact_simulation(
         update,
         intercept,
         shared_sets=SharedSets() if federation.sparse else None,
+        encryption=encryption_for(federation.charter.suite),
     )
+
+
+def keyed_simulation(
+    clients: int = 5, *, suite: str = "layered", **changes: Any
+) -> RecordingSimulation:
+    """As :func:`exact_simulation` in a suite that encrypts, with the first key made in round 1."""
+    pytest.importorskip("tenseal", reason="encryption needs TenSEAL (extra: federation)")
+    network = changes.pop("intercept", deliver)
+    simulation = exact_simulation(clients, suite=suite, **changes)
+    assert simulation.run_round(1, kind=KEYS).key is not None
+    simulation.intercept = network
+    return simulation
 
 
 def integers_of(section: Any, name: str, number: int) -> NDArray[np.int64]:

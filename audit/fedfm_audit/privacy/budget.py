@@ -73,7 +73,11 @@ def check_budget(events: Iterable[Event], event: Event, budget: Budget) -> None:
         return
     already = spent_of(before, budget)
     after = spent_of((*before, event), budget)
-    reach = "infinity (it is a release in clear)" if math.isinf(after) else f"{after:.4f}"
+    reach = f"{after:.4f}"
+    if released_in_clear((event,)):
+        reach = "infinity, as it is a release in clear,"
+    elif math.isinf(after):
+        reach = "infinity"
     raise BudgetExceededError(
         f"this charge would bring epsilon to {reach} at delta {budget.delta:g}; the budget is "
         f"{budget.epsilon:g}, {already:.4f} is spent and {max(0.0, budget.epsilon - already):.4f} "

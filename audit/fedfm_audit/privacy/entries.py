@@ -12,7 +12,6 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
 from fedfm_audit.privacy.events import Event, event_from_json
@@ -172,6 +171,9 @@ def read_privacy_predicate(fields: Mapping[str, Any]) -> PrivacyPredicate:
 
 
 def _version(package: str) -> str:
+    # Loads the network modules of the standard library, which an auditor's process never does.
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
     try:
         return version(package)
     except PackageNotFoundError:  # run from a source tree

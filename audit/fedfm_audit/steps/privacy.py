@@ -9,14 +9,15 @@ added, no signature can show.
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedfm_audit.charter_view import CharterView
-from fedfm_audit.messages import Cohort
+from fedfm_audit.messages import Cohort, UploadHash
 from fedfm_audit.privacy.entries import PrivacyPredicate
-from fedfm_audit.privacy.events import AbortedRound, CompletedRound, GaussianSteps, LatticeSteps
+from fedfm_audit.privacy.events import CompletedRound, GaussianSteps, LatticeSteps
 from fedfm_audit.privacy.reader import LedgerReader
 from fedfm_audit.privacy.terms import PrivacyTerms, read_terms
 from fedfm_audit.statements import RoundPredicate
@@ -144,7 +145,21 @@ def _check_rounds(
                     f"{name} committed to an update in round {evidence.predicate.round} without a "
                     "charge in its ledger before",
                 )
+        _check_carried(entries, evidence, findings)
         _check_survivors(terms, entries, evidence, findings)
+
+
+def _check_carried(entries: Entries, evidence: RoundEvidence, findings: Findings) -> None:
+    """The coordinator logs the entries that came with an UploadHash before it states the round."""
+    for message in evidence.transcript.of("UploadHash"):
+        name = message.header.sender
+        logged = {leaf.digest for leaf, _ in entries.get(name, ()) if leaf.index < evidence.index}
+        for leaf in read_body(message, UploadHash).charges:
+            if hashlib.sha256(leaf).hexdigest() not in logged:
+                findings.fail(
+                    evidence.place,
+                    f"the log lacks a ledger entry before it that {name} sent with its UploadHash",
+                )
 
 
 def _check_survivors(
@@ -184,13 +199,15 @@ def _check_settlements(
         for leaf, entry in listed:
             event = entry.event
             place = f"{leaf.place} (entry {entry.sequence} of {name})"
-            if not isinstance(event, CompletedRound | AbortedRound) or entry.round == 0:
+            # An institution may have crashed in a round that others completed, or that the
+            # coordinator never came to state: nothing is wrong with "no result".
+            if not isinstance(event, CompletedRound) or entry.round == 0:
                 continue
             if entry.round not in statements:
                 findings.fail(place, f"settles round {entry.round}, which the log does not hold")
                 continue
-            if not isinstance(event, CompletedRound) or entry.round not in evidence_of:
-                continue  # an institution may have crashed in a round that others completed
+            if entry.round not in evidence_of:
+                continue
             evidence = evidence_of[entry.round]
             accepted = _accepted(evidence)
             if evidence.predicate.outcome != "completed":

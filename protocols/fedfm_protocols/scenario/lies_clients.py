@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from fedfm_crypto.codec import encode
+from fedfm_crypto.codec import decode, encode
 from fedfm_protocols.client_states import Committed
 from fedfm_protocols.messages import (
     CohortVote,
@@ -95,7 +95,23 @@ def _upload_elsewhere(moment: Moment, upload: Upload) -> Signed:
 @lie("upload-sized", "UploadHash", needs=("by", "count"))
 def _upload_sized(moment: Moment, committed: UploadHash) -> UploadHash:
     """An upload of `count` bytes is committed to, and then sent."""
-    fake = encode(Upload(bytes(moment.count)))
+    return _commit(moment, committed, bytes(moment.count))
+
+
+@lie("upload-out-of-range", "UploadHash", needs=BY)
+def _upload_out_of_range(moment: Moment, committed: UploadHash) -> object:
+    """An upload of the right length, all ones, is committed to and sent: with encryption these are
+    residues out of range."""
+    state = moment.stage.clients[moment.speaker.name].state
+    if not isinstance(state, Committed):
+        return None
+    honest = decode(Upload, state.upload.upload)
+    return _commit(moment, committed, b"\xff" * len(honest.words))
+
+
+def _commit(moment: Moment, committed: UploadHash, words: bytes) -> UploadHash:
+    """Commit to ``words``, and have them sent later."""
+    fake = encode(Upload(words))
     digest = hashlib.sha256(fake).digest()
     client = moment.stage.clients[moment.speaker.name]
     if isinstance(client.state, Committed):

@@ -13,6 +13,7 @@ from fedfm_protocols.encryption import Encryption
 from fedfm_protocols.errors import ScenarioError
 
 ENCRYPTED = ("sealed", "layered")
+OPTIONAL = ("numba", "tenseal")
 
 
 def encryption_for(suite: str) -> Encryption | None:
@@ -43,9 +44,9 @@ def missing_for(suite: str) -> str:
 def _missing() -> str:
     try:
         import_module("fedfm_protocols.lattice_encryption")
-    except ImportError as error:
-        return (
-            f"{error.name or error} is not installed; install the federation extra, "
-            "secure-fedfm[federation]"
-        )
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name not in OPTIONAL:
+            raise
+        return f"{name} is not installed; install the federation extra, secure-fedfm[federation]"
     return ""

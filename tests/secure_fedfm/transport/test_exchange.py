@@ -9,6 +9,7 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
+import zmq
 
 from secure_fedfm.transport.client import ClientTransport
 from secure_fedfm.transport.errors import (
@@ -165,6 +166,29 @@ def test_a_peer_that_left_is_noticed(loopback: Loopback, run: Run) -> None:
             assert server.connected() == frozenset()
             with pytest.raises(NotConnectedError):
                 await server.send("alice", b"too late")
+
+    run(scenario())
+
+
+def test_the_last_words_of_a_peer_that_left_are_heard(loopback: Loopback, run: Run) -> None:
+    """A busy server reads them after the connection has ended; only then is the peer gone."""
+
+    async def scenario() -> None:
+        async with loopback.server() as server:
+            take = server._take
+
+            async def take_slowly(frames: list[zmq.Frame]) -> None:
+                await asyncio.sleep(0.1)
+                await take(frames)
+
+            server._take = take_slowly  # type: ignore[method-assign]
+            async with loopback.client("alice", server.endpoint) as alice:
+                for number in range(10):
+                    await alice.send(b"%d" % number)
+            received = [(await server.receive()).message.take() for _ in range(10)]
+            assert received == [b"%d" % number for number in range(10)]
+            await loopback.event(EventKind.DISCONNECTED, "alice", seconds=2)
+            assert server.connected() == frozenset()
 
     run(scenario())
 

@@ -1,0 +1,65 @@
+"""How much noise a budget asks for: the smallest multiplier whose loss fits, by bisection.
+
+Source: Renyi divergence, then privacy loss distributions (Koskela et al. 2020, Doroshenko et al.
+2022), both through dp-accounting; a search needs nothing but that more noise never costs more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from fedfm_audit.errors import PrivacySettingError
+from fedfm_audit.privacy.accountant import spent
+from fedfm_audit.privacy.events import GaussianSteps
+
+_LEAST, _MOST = 0.2, 1e4
+_DIGITS = 4
+
+
+def noise_multiplier_for(
+    epsilon: float, delta: float, *, sampling_rate: float, steps: int
+) -> float:
+    """The noise multiplier at which so many Poisson-sampled Gaussian steps cost ``epsilon`` at
+    ``delta`` (PLD), rounded up to four significant digits.
+
+    Raises
+    ------
+    PrivacySettingError
+        if no multiplier between .2 and 10,000 does.
+    """
+    if not 0 < epsilon < math.inf:
+        raise PrivacySettingError(f"epsilon {epsilon!r}, expected a positive finite number")
+
+    def cost(multiplier: float, *, pld: bool) -> float:
+        event = GaussianSteps(
+            noise_multiplier=multiplier, clip=1.0, sampling_rate=sampling_rate, steps=steps
+        )
+        return spent([event], delta, pld=pld).epsilon
+
+    # Renyi divergence takes milliseconds and never promises too much; PLD then has little to do.
+    high = _least(lambda z: cost(z, pld=False) <= epsilon, _LEAST, _MOST, 1e-4)
+    if high is None:
+        raise PrivacySettingError(
+            f"epsilon {epsilon:g} at delta {delta:g} needs a noise multiplier above {_MOST:g} for "
+            f"{steps} steps; take fewer steps or a larger epsilon"
+        )
+    found = _least(lambda z: cost(z, pld=True) <= epsilon, 0.8 * high, high, 2e-3)
+    best = high if found is None else found
+    digit = 10.0 ** (math.floor(math.log10(best)) - _DIGITS + 1)
+    return round(math.ceil(best / digit) * digit, 12)
+
+
+def _least(
+    fits: Callable[[float], bool], low: float, high: float, tolerance: float
+) -> float | None:
+    """The least number in [low, high] that fits, to a relative tolerance from above; None if the
+    largest does not fit.  Whatever is larger than one that fits, fits."""
+    if not fits(high):
+        return None
+    if fits(low):
+        return low
+    while high / low > 1 + tolerance:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high

@@ -1,0 +1,59 @@
+"""When the coordinator has a collective key made, and who can take part in a sum under it.
+
+The coordinator knows of a key its name and who holds it, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+from fedfm_protocols.coordinator_states import CollectiveKey, Finished
+from fedfm_protocols.federation import Federation
+
+
+@dataclass
+class KeyEpochs:
+    """Which collective key every client holds, as each of them said last.
+
+    ``supplied`` are clients for whose sake a key was made already; ``doubtful`` says that the last
+    sum did not open, which a wrong share of the key may have caused.
+    """
+
+    federation: Federation
+    held: dict[str, bytes] = field(default_factory=dict)
+    supplied: set[str] = field(default_factory=set)
+    doubtful: bool = False
+
+    def holding(self, ready: AbstractSet[str], key: CollectiveKey | None) -> set[str]:
+        """Who is ready and holds ``key``; in suites without encryption everybody who is ready."""
+        if not self.federation.encrypted:
+            return set(ready)
+        if key is None:
+            return set()
+        return {name for name in ready if self.held.get(name) == key.key_hash}
+
+    def needed(self, ready: AbstractSet[str], key: CollectiveKey | None) -> bool:
+        """Whether a key must be made before the next sum.
+
+        For want of one; because the last sum did not open; because too few hold it; or because
+        somebody has none, who was away when it was made or has lost it: once for each, so that
+        nobody can keep the federation busy with keys.
+        """
+        if not self.federation.encrypted:
+            return False
+        holding, thresholds = self.holding(ready, key), self.federation.thresholds
+        if key is None or self.doubtful or len(holding) < thresholds.vote_quorum:
+            return True
+        if len(holding & set(key.holders)) < thresholds.key_threshold:
+            return True
+        lacking = ready - holding - self.supplied
+        self.supplied |= lacking
+        return bool(lacking)
+
+    def note(self, finished: Finished) -> None:
+        """What a round that ended says about keys."""
+        self.doubtful = finished.outcome == "void"
+        if finished.key is not None:
+            acknowledged = [name for name, what in finished.round.taken if what == "RoundAck"]
+            self.held |= dict.fromkeys(acknowledged, finished.key.key_hash)

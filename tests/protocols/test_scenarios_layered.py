@@ -1,0 +1,94 @@
+"""Every shipped scenario of suite ``masked``, played in ``layered`` (and the honest ones in
+``sealed``): what defends the masks defends them inside the encryption too.
+
+Where the suite itself is what a scenario is about, or where another check notices first, the
+table below says so; nothing else may differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from fedfm_protocols.scenario.form import ErrorForm, Expectation, Scenario, with_suite
+from fedfm_protocols.scenario.library import shipped, shipped_names
+from fedfm_protocols.scenario.runner import run_scenario
+from fedfm_protocols.scenario.suites import missing_for
+
+pytestmark = pytest.mark.skipif(bool(missing_for("layered")), reason=missing_for("layered"))
+
+OF_ANOTHER_SUITE = {
+    "honest-clear": "about suite clear",
+    "clear-charter": "about suite clear",
+    "key-round-without-use": "about suites without encryption",
+}
+NOISE = ErrorForm(error="EquivocationError", text="the sum does not open")
+
+
+def _short_sums(expect: Expectation, place: int) -> Expectation:
+    """A ciphertext that is too short is noticed by its bytes, not by its values."""
+    if place in (1, 2):
+        errors = [ErrorForm(error="EquivocationError", text="a ciphertext sum of 5529")]
+        return expect.model_copy(update={"errors": errors})
+    return expect
+
+
+def _sized_uploads(expect: Expectation, place: int) -> Expectation:
+    texts = {2: "upload of client-05: a ciphertext of 63", 3: "upload of client-05: a ciphertext"}
+    if place not in texts:
+        return expect
+    errors = [ErrorForm(by=["coordinator"], error="MalformedMessage", text=texts[place])]
+    return expect.model_copy(update={"errors": errors})
+
+
+def _noticed(expect: Expectation, place: int) -> Expectation:
+    """What suite `masked` cannot notice: a ciphertext of nothing opens to noise."""
+    return Expectation(outcome="void", errors=[NOISE], released_shares=expect.released_shares)
+
+
+OTHERWISE: dict[str, Callable[[Expectation, int], Expectation]] = {
+    "false-sums": _short_sums,
+    "false-uploads": _sized_uploads,
+    "sum-changed-for-all": _noticed,
+}
+
+
+def layered(scenario: Scenario) -> Scenario:
+    """The scenario in suite layered, with what clients send there besides."""
+    rounds = []
+    for place, one in enumerate(scenario.rounds):
+        change = OTHERWISE.get(scenario.name, lambda expect, _: expect)
+        expect = change(one.expect, place)
+        sent = {name: _with_wraps(kinds) for name, kinds in expect.sent.items()}
+        expect = expect.model_copy(update={"sent": sent})
+        rounds.append(one.model_copy(update={"expect": expect}))
+    changed: dict[str, Any] = {"rounds": rounds}
+    return with_suite(scenario, "layered").model_copy(update=changed)
+
+
+def _with_wraps(kinds: list[str]) -> list[str]:
+    found = []
+    for kind in kinds:
+        found += ["WrappedKey", kind] if kind == "Upload" else [kind]
+    return found
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name.startswith("sparse") else ())
+        for name in shipped_names()
+        if shipped(name).federation.suite == "masked" and name not in OF_ANOTHER_SUITE
+    ],
+)
+def test_a_scenario_of_masked_in_layered(name: str) -> None:
+    result = run_scenario(layered(shipped(name)))
+    assert result.verdict.ok, result.verdict.failures
+
+
+@pytest.mark.parametrize("name", ["honest-log", "dropout-before-unmask", "slow-network", "left"])
+def test_faults_in_sealed(name: str) -> None:
+    result = run_scenario(with_suite(shipped(name), "sealed"))
+    assert result.verdict.ok, result.verdict.failures
