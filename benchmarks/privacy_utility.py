@@ -32,8 +32,7 @@ import numpy as np
 import torch
 
 from benchmarks.results import Budget, Row, RowFile, package_versions
-from fedfm_audit.privacy.accountant import pld_epsilon
-from fedfm_audit.privacy.events import GaussianSteps
+from fedfm_audit.privacy.calibration import noise_multiplier_for
 from secure_fedfm.learning.adapter import AdaptedModel
 from secure_fedfm.learning.data import load_data
 from secure_fedfm.learning.dataset import TrainTest, hash_split
@@ -88,23 +87,11 @@ RATES = {
 
 @lru_cache(maxsize=32)
 def noise_for(epsilon: float, sampling_rate: float, steps: int) -> float:
-    """The least noise multiplier, to three digits after the point, that stays within epsilon."""
+    """The noise multiplier that stays within epsilon at DELTA."""
     if math.isinf(epsilon):
         return 0.0
 
-    def spent(multiplier: float) -> float:
-        event = GaussianSteps(
-            noise_multiplier=multiplier, clip=1.0, sampling_rate=sampling_rate, steps=steps
-        )
-        found = pld_epsilon([event], DELTA)
-        assert found is not None
-        return found
-
-    low, high = 300, 64_000  # thousandths
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if spent(middle / 1000) <= epsilon else (middle, high)
-    return high / 1000
+    return noise_multiplier_for(epsilon, DELTA, sampling_rate=sampling_rate, steps=steps)
 
 
 @dataclass(frozen=True)

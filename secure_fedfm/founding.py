@@ -121,7 +121,7 @@ def draft_charter(
         lane.  ``scale`` of None takes :func:`largest_scale`, ``lane_bits`` of None
         :func:`leanest_lane`.
     privacy
-        The charter's ``privacy`` and ``training.private`` sections (``secure_fedfm.privacy.recipe``);
+        The sections ``privacy`` and ``training.private`` (``secure_fedfm.privacy.recipe``);
         None is mode ``none``.
     founders, quorum
         Who signs and how many make the charter valid; None takes all clients, and a majority.

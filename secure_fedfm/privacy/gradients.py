@@ -59,9 +59,8 @@ def check_supported(model: AdaptedModel) -> None:
     released = {id(parameter) for parameter in model.trained().values()}
     owner: dict[int, str] = {}
     for name, module in _container(model).named_modules():
-        variants = getattr(module, "lora_variant", None)
-        if variants:
-            kinds = ", ".join(sorted(type(variant).__name__ for variant in variants.values()))
+        kinds = _lora_variants(module)
+        if kinds:
             raise PrivacyGateError(
                 f"{name} uses the LoRA variant {kinds}, whose weights bypass its layers; "
                 "private training needs plain LoRA"
@@ -161,6 +160,14 @@ def one_by_one(model: AdaptedModel, batch: Batch) -> dict[str, torch.Tensor]:
         name: torch.zeros_like(parameter) if gradient is None else gradient
         for (name, parameter), gradient in zip(trained.items(), found, strict=True)
     }
+
+
+def _lora_variants(module: nn.Module) -> str:
+    """Names of what a PEFT layer does beyond plain LoRA, as new and old versions of PEFT say it."""
+    found = {type(one).__name__ for one in (getattr(module, "lora_variant", None) or {}).values()}
+    if any((getattr(module, "use_dora", None) or {}).values()):
+        found.add("DoRA")
+    return ", ".join(sorted(found))
 
 
 def _container(model: AdaptedModel) -> nn.ModuleDict:

@@ -234,7 +234,7 @@ class ClientService:
                 await self._send(envelope)
             case Charge(number):
                 if self._ledger is not None:
-                    await asyncio.to_thread(self._ledger.reserve, number)
+                    self._ledger.enter(await asyncio.to_thread(self._ledger.prepare, number))
                     LOG.info("round %d: charged, %s", number, self._ledger.spent())
             case Train(number, step, _):
                 self._start_training(number, step)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fedfm_audit.errors import BudgetExceededError
 from fedfm_audit.privacy.budget import Budget, check_budget
-from fedfm_audit.privacy.entries import Participants, Provenance
+from fedfm_audit.privacy.entries import Participants, PrivacyPredicate, Provenance
 from fedfm_audit.privacy.events import (
     AbortedRound,
     Charge,
@@ -22,7 +22,7 @@ from fedfm_audit.privacy.events import (
     DiscreteGaussianSteps,
     SkellamSteps,
 )
-from fedfm_audit.privacy.ledger import InstitutionLedger, LedgerTerms
+from fedfm_audit.privacy.ledger import InstitutionLedger, LedgerTerms, reserve
 from fedfm_audit.privacy.terms import PrivacyTerms, read_terms
 from fedfm_audit.thresholds import Thresholds
 from fedfm_crypto.distributed_noise import NoiseShares
@@ -97,16 +97,21 @@ class RoundLedger:
             return str(error)
         return ""
 
-    def reserve(self, number: int) -> None:
-        """Charge a round; on disk when this returns.
+    def prepare(self, number: int) -> PrivacyPredicate:
+        """The entry that charges a round.  Takes a second or two and touches nothing, so another
+        thread may do it.
 
         Raises
         ------
         BudgetExceededError
-            if it no longer fits.
+            if the round no longer fits.
         """
-        self._ledger.reserve(number, self._event)
-        self._charges[number] = self._ledger.state.entries[-1].sequence
+        return reserve(self._ledger.state, round=number, event=self._event)
+
+    def enter(self, entry: PrivacyPredicate) -> None:
+        """Charge the round of a prepared entry; on disk when this returns."""
+        self._ledger.append(entry)
+        self._charges[entry.round] = entry.sequence
 
     def settle(self, number: int, *, accepted: int, aggregate: bytes | None) -> None:
         """Say what came of a charged round: a sum of ``accepted`` updates (with the salted hash of

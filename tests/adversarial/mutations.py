@@ -23,6 +23,7 @@ from pathlib import Path
 
 from tests.adversarial.mutation import Mutation
 from tests.adversarial.numbered_client_checks import EARLY
+from tests.adversarial.numbered_key_checks import KEYS
 from tests.adversarial.numbered_result_checks import LATE
 from tests.adversarial.numbered_shared_checks import SHARED
 from tests.conftest import REPOSITORY
@@ -50,7 +51,7 @@ else:
 """
 
 
-MUTATIONS: tuple[Mutation, ...] = (*SHARED, *EARLY, *LATE)
+MUTATIONS: tuple[Mutation, ...] = (*SHARED, *EARLY, *LATE, *KEYS)
 
 
 @dataclass(frozen=True, slots=True)

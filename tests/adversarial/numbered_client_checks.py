@@ -46,7 +46,7 @@ _OPENING = (
     swap(
         "B6",
         "client.py",
-        "    if waited is not KeyRoster:  #",
+        "    if header.type != type_name(KeyRoster):  #",
         "    if False:  #",
         "every message is of this round",
         "replay-across-rounds",
@@ -92,7 +92,7 @@ _OPENING = (
     swap(
         "C5",
         "client_opening.py",
-        "lambda: opened.key_epoch == 0",
+        "lambda: epoch == 0 or federation.encrypted",
         "lambda: True",
         "the key epoch",
         "rounds-not-to-be-joined",
@@ -204,7 +204,7 @@ _KEYS = (
     swap(
         "D3",
         "client_keys.py",
-        "    check_offers(offers, masked=federation.masked, steps=session.identity.steps)\n",
+        "    check_offers(offers, OfferRules.of(federation, session.identity))\n",
         "",
         "the keys on the roster",
         "false-key-rosters",
@@ -267,14 +267,14 @@ _KEYS = (
     off(
         "E2",
         "offers.py",
-        "len(offer.steps) != (steps if masked else 0)",
+        "len(offer.steps) != rules.steps",
         "one key per step",
         "hostile-keys",
     ),
     off(
         "E3",
         "offers.py",
-        "public in own or public in owners",
+        "unique in own or unique in owners",
         "no key serves two purposes",
         "hostile-keys",
     ),
@@ -343,7 +343,7 @@ _UPLOADS = (
     off(
         "H4",
         "client_upload.py",
-        "members[site.name][1].upload_hash != state.upload_hash",
+        "(mine.upload_hash, mine.wrap_hash) != (own.upload_hash, own.wrap_hash)",
         "own hash unchanged",
         "stolen-key",
     ),
@@ -357,7 +357,7 @@ _UPLOADS = (
     off(
         "H6",
         "client_upload.py",
-        "federation.masked and len(set(hashes)) != len(hashes)",
+        "(federation.masked or federation.encrypted) and len(set(uploads)) != len(uploads)",
         "no copied upload",
         "copied-upload-let-through",
     ),

@@ -8,7 +8,7 @@ _COHORT = (
     off(
         "I1",
         "client_cohort.py",
-        "envelope.header.refers_to != state.upload_set",
+        "not state.upload_set == cohort.upload_set == envelope.header.refers_to",
         "the cohort is of these uploads",
         "false-cohorts",
     ),
@@ -138,7 +138,7 @@ _RESULT = (
     off(
         "J6",
         "client_result.py",
-        "closed.adapter_hash != state.memory.adapter_hash",
+        "closed.adapter_hash != session.identity.adapter_hash",
         "a void round changes nothing",
         "false-closings",
     ),

@@ -90,7 +90,7 @@ _INBOX = (
     off(
         "L5",
         "coordinator_inbox.py",
-        "header.type != type_name(expected)",
+        "handler is None",
         "messages in order",
         "honest",
     ),
@@ -127,21 +127,23 @@ _INBOX = (
     off(
         "L10",
         "coordinator_inbox.py",
-        "other.header.body_hash == envelope.header.body_hash",
+        "digest in state.owners",
         "no copied upload",
         "copied-upload",
     ),
     off(
         "L11",
         "coordinator_inbox.py",
-        "state.hashes.get(sender) != envelope.header.body_hash",
+        "committed is None or committed.upload_hash != envelope.header.body_hash",
         "uploads as committed",
         "false-uploads",
     ),
-    off(
+    swap(
         "L12",
         "coordinator_inbox.py",
-        "envelope.header.refers_to != state.upload_set",
+        "if envelope.header.refers_to != state.upload_set:\n"
+        '        raise WrongContext(f"the upload',
+        'if False:\n        raise WrongContext(f"the upload',
         "uploads for this set",
         "false-uploads",
     ),

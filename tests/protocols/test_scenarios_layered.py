@@ -29,8 +29,13 @@ NOISE = ErrorForm(error="EquivocationError", text="the sum does not open")
 
 def _short_sums(expect: Expectation, place: int) -> Expectation:
     """A ciphertext that is too short is noticed by its bytes, not by its values."""
-    if place in (1, 2):
-        errors = [ErrorForm(error="EquivocationError", text="a ciphertext sum of 5529")]
+    texts = {1: "a ciphertext sum of 55292", 2: "a ciphertext sum of 55295"}
+    if place in texts:
+        errors = [ErrorForm(error="EquivocationError", text=texts[place])]
+        return expect.model_copy(update={"errors": errors})
+    deceived = {4: ["client-01", "client-02"], 5: ["client-03"]}
+    if place in deceived:  # who is shown another sum sees that it is none, and need not diverge
+        errors = [NOISE.model_copy(update={"by": deceived[place]})]
         return expect.model_copy(update={"errors": errors})
     return expect
 

@@ -32,6 +32,7 @@ class Ledger:
         self._once: dict[tuple[Any, ...], bytes] = {}
         self._kinds: dict[tuple[str, bytes, str], str] = {}
         self._journal: set[tuple[str, int, str]] = set()
+        self._opened_with: dict[tuple[str, bytes], set[bytes]] = {}
         self._sums: dict[int, NDArray[np.int64]] = {}
 
     def journalled(self, name: str, record: Persist) -> None:
@@ -50,13 +51,26 @@ class Ledger:
                 for key in _keys_of(read_body(envelope, KeyOffer)):
                     owner = (name, header.context)
                     assert self._owners.setdefault(key, owner) == owner, f"{name} reuses a key"
-            case "UploadHash" | "Upload" | "RoundAck" | "ShareBundle":
+            case "UploadHash" | "Upload" | "WrappedKey" | "KeyDealing" | "RoundAck" | "ShareBundle":
                 self._say_once((header.type, name, header.context), envelope.body)
+            case "KeyOpening":
+                self._open_key(name, envelope)
             case "CohortVote":
                 cohort = read_body(envelope, CohortVote).cohort_hash
                 self._say_once(("CohortVote", name, header.context), cohort)
             case "Unmask":
                 self._release(name, header.context, read_body(envelope, Unmask))
+
+    def _open_key(self, name: str, envelope: Envelope) -> None:
+        header = envelope.header
+        self._say_once(("KeyOpening", name, header.context, header.refers_to), envelope.body)
+        sets = self._opened_with.setdefault((name, header.context), set())
+        sets.add(header.refers_to)
+        assert len(sets) <= 2, f"{name} opened one key sum with {len(sets)} sets"
+        records = [
+            entry for entry in self._journal if entry[0] == name and "decrypting" in entry[2]
+        ]
+        assert len(records) >= len(sets), f"{name} opened a key sum before it was journalled"
 
     def _say_once(self, what: tuple[Any, ...], said: bytes) -> None:
         assert self._once.setdefault(what, said) == said, f"{what[:2]} said twice, differently"
@@ -93,7 +107,7 @@ class Ledger:
             section = self.federation.charter.quantiser
             plain = sum(integers_of(section, name, number) for name in finished.accepted)
             assert np.array_equal(plain, self._sums[number]), f"round {number} has a wrong sum"
-        else:
+        elif not finished.round.identity.makes_keys:
             assert finished.outcome != "completed"
 
 

@@ -21,8 +21,10 @@ from fedfm_protocols.catchup import verify_catch_up
 from fedfm_protocols.client import client_step, leave_round
 from fedfm_protocols.client_session import ClientContext
 from fedfm_protocols.client_states import ClientMemory, ClientSite, ClientState, Idle
+from fedfm_protocols.context import KEYS, TRAIN
 from fedfm_protocols.coordinator import RoundOpening, coordinator_step, open_round
 from fedfm_protocols.coordinator_states import (
+    CollectiveKey,
     CompletedRound,
     CoordinatorContext,
     CoordinatorSite,
@@ -46,6 +48,7 @@ from fedfm_protocols.effects import (
 )
 from fedfm_protocols.errors import DivergenceError, MessageRefused, RoundViolation
 from fedfm_protocols.messages import CatchUp, RoundOpen, read_body
+from fedfm_protocols.scenario.suites import encryption_for
 from fedfm_protocols.witness import NOTHING_SEEN
 from tests.protocols.federations import make_federation, make_keys
 from tests.protocols.scripted import START, catch_up_round, integers_of
@@ -78,47 +81,70 @@ class Flying:
 class ScheduledFederation:
     """Clients, coordinator, pool of messages; every method is one step of a schedule."""
 
-    def __init__(self, clients: int = 4, *, values: int = 6, seed: int = 1) -> None:
+    def __init__(
+        self, clients: int = 4, *, values: int = 6, seed: int = 1, suite: str = "masked"
+    ) -> None:
         keys = make_keys(clients, seed)
         section = {"values": values, "clip": 1.0, "scale": 65536, "lane_bits": 32}
-        self.federation = make_federation(keys, quantiser=section, rounds=500)
+        self.federation = make_federation(keys, quantiser=section, rounds=500, suite=suite)
+        encryption = encryption_for(suite)
         random = SeededRandom(b"schedule" + seed.to_bytes(4, "big"))
         memory = ClientMemory(0, 0, 0, START, NOTHING_SEEN)
         self.clients = {
             name: Client(
-                ClientContext(ClientSite(name, key, self.federation), random), memory, Idle(memory)
+                ClientContext(ClientSite(name, key, self.federation), random, encryption),
+                memory,
+                Idle(memory),
             )
             for name, key in keys.clients.items()
         }
         self.coordinator = CoordinatorContext(
-            CoordinatorSite(keys.coordinator, self.federation), random
+            CoordinatorSite(keys.coordinator, self.federation), random, encryption
         )
         self.state: CoordinatorState | None = None
         self.coordinator_outbox: dict[str, list[Envelope]] = {}
         self.pool: list[Flying] = []
         # On the coordinator's disk: the last round opened, the adapter, records of the completed.
         self.last_round = 0
+        self.last_epoch = 0
+        self.key: CollectiveKey | None = None
         self.adapter_hash = START
         self.records: list[CompletedRound] = []
         self.ledger = Ledger(self.federation)
 
     # ---- the coordinator's process
 
-    def open_round(self) -> None:
-        """Open the next round with everyone whose process runs, if they are enough."""
+    def needs_key(self) -> bool:
+        """Whether somebody who is there holds no share of the key in force, if there must be one."""
+        if not self.federation.encrypted:
+            return False
+        epoch = 0 if self.key is None else self.key.epoch
+        running = [client.state for client in self.clients.values() if client.state is not None]
+        held = [state.memory.keys.of(epoch) for state in running]
+        return self.key is None or any(k is None or k.key_hash != self.key.key_hash for k in held)
+
+    def open_round(self, *, new_key: bool = False) -> None:
+        """Open the next round with everyone whose process runs, if they are enough; where a key
+        is needed (or wanted) one that makes it."""
         up = tuple(name for name, client in self.clients.items() if client.state is not None)
         if self.state is not None or len(up) < self.federation.thresholds.vote_quorum:
             return
         self.coordinator_outbox.clear()
         self.last_round += 1  # journalled before anything is sent
+        kind = KEYS if self.needs_key() or (new_key and self.federation.encrypted) else TRAIN
+        if kind == KEYS:
+            self.last_epoch += 1
+        epoch = 0 if self.key is None else self.key.epoch
         opening = RoundOpening(
             round=self.last_round,
-            kind="train",
+            kind=kind,
             invited=up,
             adapter_hash=self.adapter_hash,
             checkpoint=NOTHING_SEEN,
             checkpoint_note=b"",
             consistency=(),
+            key_epoch=self.last_epoch if kind == KEYS else epoch,
+            key=None if kind == KEYS else self.key,
         )
         opened = open_round(self.coordinator, opening)
         self._coordinator_did(opened.state, opened.effects)
@@ -150,6 +176,7 @@ class ScheduledFederation:
         if isinstance(state, Finished):  # logged before anybody is told
             self.ledger.ended(state)
             self.adapter_hash = state.adapter_hash
+            self.key = state.key or self.key
             if state.record is not None:
                 self.records.append(state.record)
             self.state = None
@@ -330,12 +357,19 @@ class ScheduledFederation:
             self.greet(name)
         self.drain()
         before = len(self.ledger.finished)
+        if self.needs_key():
+            before += 1
+            self._whole_round()
+            assert not self.needs_key(), self.ledger.finished[-1].reason
+        self._whole_round()
+        return self.ledger.finished[before]
+
+    def _whole_round(self) -> None:
         self.open_round()
         self.drain()
         for _ in range(PHASES):
             self.deadline()
             self.drain()
-        return self.ledger.finished[before]
 
 
 def apply_sum(adapter_hash: bytes, total: np.ndarray[Any, np.dtype[np.float64]]) -> bytes:

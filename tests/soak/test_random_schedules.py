@@ -7,7 +7,7 @@ the federation must recover and run a whole round.  ``SOAK_CASES`` sets the numb
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,6 +20,7 @@ from tests.soak.schedules import ScheduledFederation
 
 SAMPLE = 25
 SOAK = 2_000
+LAYERED_SAMPLE, LAYERED_SOAK = 5, 200
 NAMES = [f"client-{number:02d}" for number in range(1, 5)]
 places = st.integers(0, 11)
 
@@ -27,9 +28,11 @@ places = st.integers(0, 11)
 class Schedules(RuleBasedStateMachine):
     """Every rule is one thing that a network, an operating system or a clock may do."""
 
+    suite = "masked"
+
     def __init__(self) -> None:
         super().__init__()
-        self.federation = ScheduledFederation(len(NAMES))
+        self.federation = ScheduledFederation(len(NAMES), suite=self.suite)
         self.federation.open_round()
 
     def _waiting(self) -> bool:
@@ -97,9 +100,9 @@ class Schedules(RuleBasedStateMachine):
             self.federation.deadline()
 
     @precondition(_between_rounds)
-    @rule()
-    def open_round(self) -> None:
-        self.federation.open_round()
+    @rule(new_key=st.booleans())
+    def open_round(self, new_key: bool) -> None:
+        self.federation.open_round(new_key=new_key)
 
     def teardown(self) -> None:
         federation = self.federation
@@ -112,10 +115,27 @@ class Schedules(RuleBasedStateMachine):
             assert client.memory == client.state.memory, name
 
 
-def check(schedules: int, **more: Any) -> None:
-    """Run the machine."""
+class LayeredSchedules(Schedules):
+    """The same with rounds that make keys, and sums that holders open."""
+
+    suite = "layered"
+    seen: ClassVar[list[bytes]] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._before = len(self.seen)
+
+    def teardown(self) -> None:
+        super().teardown()
+        # One schedule has one source of randomness; the next repeats it.
+        mine = self.seen[self._before :]
+        assert len(set(mine)) == len(mine), "two updates were encrypted with one key"
+
+
+def check(schedules: int, machine: type[Schedules] = Schedules, **more: Any) -> None:
+    """Run a machine."""
     run_state_machine_as_test(
-        Schedules,
+        machine,
         settings=settings(
             max_examples=schedules,
             stateful_step_count=60,
@@ -160,3 +180,38 @@ def test_a_sample_of_schedules() -> None:
 @pytest.mark.timeout(7200)
 def test_many_schedules() -> None:
     check(wanted_cases(SOAK))
+
+
+@pytest.fixture
+def bulk_keys(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Every key that an update was encrypted with."""
+    pytest.importorskip("tenseal", reason="encryption needs TenSEAL (extra: federation)")
+    from fedfm_protocols import lattice_encryption
+
+    drawn: list[bytes] = []
+    encrypt = lattice_encryption.encrypt
+
+    def recorded(words: Any, key: Any, *rest: Any) -> Any:
+        drawn.append(key.coefficients.tobytes())
+        return encrypt(words, key, *rest)
+
+    monkeypatch.setattr(lattice_encryption, "encrypt", recorded)
+    return drawn
+
+
+def _check_layered(schedules: int, bulk_keys: list[bytes], **more: Any) -> None:
+    LayeredSchedules.seen = bulk_keys
+    check(schedules, LayeredSchedules, **more)
+    assert len(bulk_keys) > 4 * schedules
+
+
+@pytest.mark.timeout(900)
+def test_a_sample_of_layered_schedules(bulk_keys: list[bytes]) -> None:
+    wanted = min(wanted_cases(LAYERED_SAMPLE), LAYERED_SAMPLE)
+    _check_layered(wanted, bulk_keys, derandomize=True)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_many_layered_schedules(bulk_keys: list[bytes]) -> None:
+    _check_layered(wanted_cases(LAYERED_SOAK), bulk_keys)

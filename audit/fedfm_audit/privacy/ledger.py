@@ -254,13 +254,15 @@ class InstitutionLedger:
 
     def reserve(self, round: int, event: Charge) -> bytes:
         """Charge ``event``; returns its leaf, which is on disk by then.  See :func:`reserve`."""
-        return self._append(reserve(self.state, round=round, event=event))
+        return self.append(reserve(self.state, round=round, event=event))
 
     def settle(self, event: Settlement) -> bytes:
         """Settle a charge; returns its leaf.  See :func:`settle`."""
-        return self._append(settle(self.state, event))
+        return self.append(settle(self.state, event))
 
-    def _append(self, entry: PrivacyPredicate) -> bytes:
+    def append(self, entry: PrivacyPredicate) -> bytes:
+        """Sign and store the entry that :func:`reserve` or :func:`settle` made from ``state``;
+        returns its leaf, which is on disk by then."""
         leaf = sign_statement(privacy_statement(entry), self._key)
         self._store.append(entry.sequence, leaf)
         self.state = extend(self.state, entry, leaf)

@@ -36,7 +36,9 @@ def run_without_extras(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("verb", [[], ["audit"], ["audit", "verify"], ["audit", "privacy"], ["client"]], ids=str)
+@pytest.mark.parametrize(
+    "verb", [[], ["audit"], ["audit", "verify"], ["audit", "privacy"], ["client"]], ids=str
+)
 def test_help_needs_no_extra(verb: list[str]) -> None:
     ran = run_without_extras(*verb, "-h")
     assert ran.returncode == 0, ran.stderr

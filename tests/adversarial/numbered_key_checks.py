@@ -1,0 +1,361 @@
+"""Checks of collective keys and of sums opened under them, numbered (module ``mutations``).
+
+Not here, because no message reaches them: ``client_epoch.epoch_keys`` (an opening without the
+epoch's key is refused, C17), and ``key_epoch.deal_key`` without a contribution (a round of kind
+``keys`` always draws one).
+"""
+
+from __future__ import annotations
+
+from tests.adversarial.mutation import Mutation, off, swap
+
+_OPENING = (
+    swap(
+        "C17",
+        "client_opening.py",
+        "lambda: memory.keys.of(epoch) is not None or not federation.encrypted",
+        "lambda: True",
+        "an epoch whose key is at hand",
+        "key-epochs",
+    ),
+    swap(
+        "C18",
+        "client_opening.py",
+        "            lambda: federation.encrypted,\n",
+        "            lambda: True,\n",
+        "no keys without a use",
+        "key-round-without-use",
+    ),
+    swap(
+        "C19",
+        "client_opening.py",
+        "lambda: opened.key_epoch > (0 if known is None else known.epoch)",
+        "lambda: True",
+        "epochs only rise",
+        "key-epochs",
+    ),
+    off(
+        "E4",
+        "offers.py",
+        "(offer.key_commitment != NO_HASH) != rules.key_commitment",
+        "a part of a key is committed to where one is made, and only there",
+        "key-false-dealings",
+    ),
+    swap(
+        "E5",
+        "offers.py",
+        "for unique in (*points, *((offer.key_commitment,) if rules.key_commitment else ())):",
+        "for unique in points:",
+        "no two parts of a key are the same",
+        "key-false-dealings",
+    ),
+)
+
+_DEALING = (
+    off(
+        "N1",
+        "client_epoch.py",
+        "not is_sorted_unique(dealers) or not set(dealers) <= set(holders)",
+        "only who may deal a part of the key does, once",
+        "key-false-deliveries",
+    ),
+    off(
+        "N2",
+        "client_epoch.py",
+        "site.name in holders and site.name not in dealers",
+        "who is left out of the key knows",
+        "key-told-differently",
+    ),
+    off(
+        "N3",
+        "client_epoch.py",
+        "len(dealers) < needed",
+        "no key of colluders alone",
+        "key-false-deliveries",
+    ),
+    swap(
+        "N4",
+        "client_epoch.py",
+        "return Transition(acked, (persist, send))",
+        "return Transition(acked, (send,))",
+        "a key is on disk before it is acknowledged",
+        "layered-honest",
+    ),
+    off(
+        "N5",
+        "key_epoch.py",
+        "len(lengths) != 1",
+        "one entry of each kind per dealer",
+        "key-false-deliveries",
+    ),
+    off(
+        "N6",
+        "key_epoch.py",
+        "not opens_commitment(encryption, context0, dealer, public_share, offers[dealer])",
+        "no part of the key chosen after the others were seen",
+        "key-false-deliveries",
+    ),
+    off(
+        "N7",
+        "key_epoch.py",
+        "len(contents.share) != (KEY_SHARE_BYTES if holder else 0)",
+        "holders get a share, others none",
+        "key-false-shares",
+    ),
+    off(
+        "N8",
+        "key_epoch.py",
+        "group_commitment(context, dealers[0], group) != commitment",
+        "one group key for everybody",
+        "key-false-shares",
+    ),
+    swap(
+        "N9",
+        "context.py",
+        "return hash_parts(Label.CONTEXT_KEYS, context0, roster_hash, key_hash)",
+        "return hash_parts(Label.CONTEXT_KEYS, context0, roster_hash, NO_HASH)",
+        "whoever has another key agrees on nothing",
+        "key-told-differently",
+    ),
+    off(
+        "N10",
+        "coordinator_inbox.py",
+        "sender not in state.holders",
+        "who offered no part deals none",
+        "key-out-of-turn",
+    ),
+    off(
+        "N11",
+        "coordinator_inbox.py",
+        "tuple(entry.recipient for entry in dealing.shares) != tuple(sorted(state.offers))",
+        "a dealer deals to everybody",
+        "key-false-dealings",
+    ),
+    swap(
+        "N12",
+        "coordinator_inbox.py",
+        "    if not opens_commitment(\n",
+        "    if False and not opens_commitment(\n",
+        "a false dealer is out before it can spoil the key",
+        "key-false-dealings",
+    ),
+    off(
+        "N13",
+        "coordinator_inbox.py",
+        "envelope.header.refers_to != state.key.key_hash",
+        "acknowledgements of this key",
+        "key-told-differently",
+    ),
+    off(
+        "N14",
+        "coordinator_inbox.py",
+        "ack.adapter_hash != state.round.identity.adapter_hash",
+        "a key round changes no adapter",
+        "key-false-dealings",
+    ),
+    off(
+        "N15",
+        "coordinator_epoch.py",
+        "len(state.dealings) < needed",
+        "enough dealers",
+        "key-round-faults",
+    ),
+    off(
+        "N16",
+        "coordinator_epoch.py",
+        "len(state.acks) < needed",
+        "a quorum holds the key",
+        "key-round-faults",
+    ),
+)
+
+_WRAPS = (
+    off(
+        "O1",
+        "client_upload.py",
+        "federation.encrypted and (len(wraps) != len(hashes) or NO_HASH in wraps)",
+        "every wrapped key is committed to, and none is a copy",
+        "false-wrap-hashes",
+    ),
+    off(
+        "O2",
+        "client_upload.py",
+        "not federation.encrypted and wraps != {NO_HASH}",
+        "no wrapped key where none is due",
+        "key-round-without-use",
+    ),
+    off(
+        "O3",
+        "coordinator_inbox.py",
+        "(own.wrap_hash != NO_HASH) != federation.encrypted",
+        "commitments that fit the suite",
+        "false-wraps",
+    ),
+    off(
+        "O4",
+        "coordinator_inbox.py",
+        "committed is None or committed.wrap_hash != envelope.header.body_hash",
+        "the wrapped key that was committed to",
+        "false-wraps",
+    ),
+    swap(
+        "O5",
+        "coordinator_inbox.py",
+        "if envelope.header.refers_to != state.upload_set:\n"
+        '        raise WrongContext(f"the wrapped',
+        'if False:\n        raise WrongContext(f"the wrapped',
+        "wrapped keys for this upload set",
+        "false-wraps",
+    ),
+    swap(
+        "O6",
+        "coordinator_inbox.py",
+        "        context.need_encryption().check_wrap(wrapped.wrap)\n",
+        "        pass\n",
+        "hostile ciphertexts stop at the door",
+        "false-wraps",
+    ),
+    off(
+        "O7",
+        "coordinator_inbox.py",
+        "federation.encrypted and sender not in state.wraps",
+        "no update whose key is missing",
+        "false-wraps",
+    ),
+    swap(
+        "O8",
+        "summing.py",
+        "            encryption.check_upload(upload.words, values, lane_bits)\n",
+        "            pass\n",
+        "ciphertexts of the right size and range",
+        "false-wraps",
+    ),
+)
+
+_DECRYPTING = (
+    off(
+        "P1",
+        "client_decrypt.py",
+        "envelope.header.refers_to != digest",
+        "keys are opened for the cohort that was voted",
+        "false-key-requests",
+    ),
+    off(
+        "P2",
+        "client_decrypt.py",
+        "site.name not in request.active",
+        "holders open in their own sets",
+        "false-key-requests",
+    ),
+    off(
+        "P3",
+        "client_decrypt.py",
+        "len(state.opened_with) >= MAX_ACTIVE_SETS",
+        "two sets touch one ciphertext, never three",
+        "third-active-set",
+    ),
+    off(
+        "P4",
+        "client_decrypt.py",
+        "not is_sorted_unique(names) or not set(names) <= set(holders)",
+        "an active set of holders, each once",
+        "false-key-requests",
+    ),
+    off(
+        "P5",
+        "client_decrypt.py",
+        "len(names) != threshold",
+        "exactly as many as it takes",
+        "false-key-requests",
+    ),
+    off(
+        "P6",
+        "client_decrypt.py",
+        "tuple(members) != state.cohort.accepted",
+        "the wrapped keys of exactly the accepted",
+        "false-key-requests",
+    ),
+    off(
+        "P7",
+        "client_decrypt.py",
+        "member.header.refers_to != state.cohort.upload_set",
+        "wrapped keys from the one upload set",
+        "false-key-requests",
+    ),
+    off(
+        "P8",
+        "client_decrypt.py",
+        "member.header.body_hash != state.wraps[name]",
+        "no last uploader: the wrapped keys as committed to",
+        "false-key-requests",
+    ),
+    swap(
+        "P9",
+        "client_decrypt.py",
+        "return Transition(after, (persist, send))",
+        "return Transition(after, (send,))",
+        "an active set is journalled before it is answered",
+        "layered-honest",
+    ),
+    off(
+        "P10",
+        "client_decrypt.py",
+        "any(member.header.refers_to != digest for member, _ in members.values())",
+        "openings of one active set for this cohort",
+        "openings-exchanged",
+    ),
+    swap(
+        "P11",
+        "client_decrypt.py",
+        "        allowed=state.cohort.accepted,\n",
+        "        allowed=context.site.federation.clients,\n",
+        "no wrapped key of who was removed",
+        "false-key-requests",
+    ),
+    swap(
+        "P12",
+        "client_decrypt.py",
+        "    active = check_active(federation, names, names if holders is None else holders)\n",
+        "    active = ActiveSet(tuple(federation.share_index[n] for n in names), 2)\n",
+        "a sum is opened by as many as it takes",
+        "openings-exchanged",
+    ),
+    off(
+        "P13",
+        "client_result.py",
+        "aggregate.openings",
+        "no openings where nothing is encrypted",
+        "key-round-without-use",
+    ),
+    off(
+        "P14",
+        "coordinator_inbox.py",
+        "sender not in state.active or envelope.header.refers_to != state.active_hash",
+        "openings of the set that was asked",
+        "false-openings",
+    ),
+    off(
+        "P15",
+        "coordinator_results.py",
+        "len(usable) < needed",
+        "enough holders are left to ask",
+        "too-few-holders",
+    ),
+    off(
+        "P16",
+        "coordinator_results.py",
+        "state.attempt >= MAX_ACTIVE_SETS",
+        "a step is void rather than a third set asked",
+        "decryptor-vanishes",
+    ),
+    swap(
+        "P17",
+        "coordinator_results.py",
+        "tuple(name for name in state.candidates if name not in missing)",
+        "state.candidates",
+        "who did not answer is not asked again",
+        "decryptor-vanishes",
+    ),
+)
+
+KEYS: tuple[Mutation, ...] = (*_OPENING, *_DEALING, *_WRAPS, *_DECRYPTING)
