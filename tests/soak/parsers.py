@@ -16,7 +16,7 @@ from fedfm_crypto.note import (
     Checkpoint,
     sign_checkpoint,
 )
-from fedfm_protocols import messages
+from fedfm_protocols import key_messages, messages
 from fedfm_protocols.catchup import verify_catch_up
 from fedfm_protocols.errors import (
     MessageRefused,
@@ -24,6 +24,7 @@ from fedfm_protocols.errors import (
 )
 from fedfm_protocols.key_ring import KeyRing
 from fedfm_protocols.messages import CatchUp, CatchUpRound, CheckpointOffer
+from fedfm_protocols.scenario.suites import missing_for
 from fedfm_protocols.witness import review_offer
 from tests.protocols.federations import make_keys
 from tests.protocols.scripted import START, catch_up_round, forge
@@ -33,8 +34,9 @@ from tests.soak.engine import Attempt, OracleError, Target
 
 BODIES: tuple[type[Any], ...] = tuple(
     value
-    for value in vars(messages).values()
-    if isinstance(value, type) and value.__module__ == messages.__name__
+    for module in (messages, key_messages)
+    for value in vars(module).values()
+    if isinstance(value, type) and value.__module__ == module.__name__
 )
 
 
@@ -55,14 +57,21 @@ def parser_targets() -> list[Target]:
 def _samples() -> dict[str, list[bytes]]:
     """Encoded bodies by class, for the classes that an honest round sends."""
     found: dict[str, list[bytes]] = {}
-    for recording in (recordings.masked(), recordings.sparse()):
+    recorded = [recordings.masked(), recordings.sparse()]
+    if not missing_for("layered"):
+        recorded.append(recordings.layered())
+    for recording in recorded:
         for envelope in recording.all_envelopes:
             found.setdefault(envelope.header.type, []).append(envelope.body)
     hello = messages.Hello(3, START, 4, 2, 7, 1, bytes(32))
     for value in (_catch_up_body(), _offers()[1], hello, messages.Cosignature(b"line" * 30)):
         found[type(value).__name__] = [encode(value)]
+    group = key_messages.GroupKey(3, bytes(32))
+    contents = key_messages.KeyShareContents(bytes(200), bytes(32), (group, group))
+    for inner in (group, contents):
+        found[type(inner).__name__] = [encode(inner)]
     for name in sorted(found):
-        for data in found[name][:6]:
+        for data in found[name][:6] if hasattr(messages, name) else ():
             _collect_inner(decode(getattr(messages, name), data), found)
     return found
 

@@ -26,7 +26,7 @@ from fedfm_crypto.random_source import RandomSource
 from fedfm_crypto.secret import Secret
 from fedfm_protocols import messages, thresholds
 from fedfm_protocols.client_states import ClientState, Idle
-from fedfm_protocols.context import RoundIdentity, context1
+from fedfm_protocols.context import KEYS, RoundIdentity, context1
 from fedfm_protocols.coordinator_states import CoordinatorState, Finished
 from fedfm_protocols.effects import Event, Received
 from fedfm_protocols.federation import Federation
@@ -39,6 +39,8 @@ SETS = {
     "UploadSet": ("hashes", "UploadHash"),
     "CohortProof": ("votes", "CohortVote"),
     "RoundClose": ("acks", "RoundAck"),
+    "KeyRequest": ("wraps", "WrappedKey"),
+    "Aggregate": ("openings", "KeyOpening"),
 }
 
 
@@ -118,6 +120,14 @@ def clear() -> Recording:
 
 
 @cache
+def layered() -> Recording:
+    """The same in suite ``layered``; a round that makes the key comes first."""
+    simulation = exact_simulation(5, quantiser={"values": 12}, rounds=50, suite="layered")
+    assert simulation.run_round(1, kind=KEYS).key is not None
+    return _three_rounds(simulation, first=2)
+
+
+@cache
 def stranger() -> Recording:
     """Another federation with the same names and other keys."""
     return _three_rounds(exact_simulation(5, seed=2, quantiser={"values": 12}, rounds=50))
@@ -144,14 +154,15 @@ def small_graphs() -> Iterator[None]:
         thresholds.MAX_COMPLETE_GRAPH = before
 
 
-def _three_rounds(simulation: RecordingSimulation) -> Recording:
+def _three_rounds(simulation: RecordingSimulation, first: int = 1) -> Recording:
     rounds = []
-    for number in (1, 2, 3):
-        simulation.intercept = Crash({"client-03": "Upload"} if number == 2 else {})
+    second = first + 1
+    for number in (first, second, first + 2):
+        simulation.intercept = Crash({"client-03": "Upload"} if number == second else {})
         finished = simulation.run_round(number)
         assert finished.outcome == "completed"
         rounds.append(finished)
-        if number == 2:
+        if number == second:
             assert finished.removed == ("client-03",)
             simulation.catch_up("client-03")
     recording = record(simulation)
@@ -183,6 +194,8 @@ def _feed(digest: Any, value: object) -> None:
                 _feed(digest, value[key])
         case frozenset() | set():
             _feed(digest, tuple(sorted(value, key=repr)))
+        case _ if hasattr(value, "_sums"):  # a ciphertext sum
+            _feed(digest, value._sums)
         case tuple() | list():
             digest.update(b"%d" % len(value))
             for item in value:
@@ -220,8 +233,8 @@ def fitting_context(state: Any, kind: str, body: bytes, federation: Federation) 
     if isinstance(state, Idle):
         return None
     place = state.session if hasattr(state, "session") else state.round
-    if kind == "KeyRoster":
-        return context1(place.context0, hashlib.sha256(body).digest())
+    if kind == "KeyRoster" and hasattr(place, "key_hash"):
+        return context1(place.context0, hashlib.sha256(body).digest(), place.key_hash)
     context: bytes = place.context
     return context
 

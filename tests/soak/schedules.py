@@ -115,7 +115,7 @@ class ScheduledFederation:
     # ---- the coordinator's process
 
     def needs_key(self) -> bool:
-        """Whether somebody who is there holds no share of the key in force, if there must be one."""
+        """Whether somebody who is there lacks the key in force, or nobody has one yet."""
         if not self.federation.encrypted:
             return False
         epoch = 0 if self.key is None else self.key.epoch

@@ -11,6 +11,7 @@ import random
 from contextlib import ExitStack
 
 from tests.soak.documents import document_targets
+from tests.soak.encrypted import encrypted_targets
 from tests.soak.engine import Attempt, Target
 from tests.soak.front_door import FrontDoor, frame_targets
 from tests.soak.handlers import client_targets, coordinator_targets
@@ -41,6 +42,7 @@ def all_targets() -> list[Target]:
         *frame_targets(),
         *client_targets(),
         *coordinator_targets(),
+        *encrypted_targets(),
         *service_targets(),
         Target("front-door", _front_door),
     ]

@@ -186,10 +186,10 @@ def test_many_schedules() -> None:
 def bulk_keys(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Every key that an update was encrypted with."""
     pytest.importorskip("tenseal", reason="encryption needs TenSEAL (extra: federation)")
+    from fedfm_crypto.lattice.key_additive import encrypt
     from fedfm_protocols import lattice_encryption
 
     drawn: list[bytes] = []
-    encrypt = lattice_encryption.encrypt
 
     def recorded(words: Any, key: Any, *rest: Any) -> Any:
         drawn.append(key.coefficients.tobytes())
