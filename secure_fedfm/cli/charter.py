@@ -38,6 +38,14 @@ class SuiteName(StrEnum):
     clear = "clear"
 
 
+class PrivacyMode(StrEnum):
+    """Privacy modes of this version."""
+
+    none = "none"
+    local = "local"
+    client = "client"
+
+
 @app.callback()
 def group() -> None:
     """Draft, sign and read the charter that a federation runs under."""
@@ -152,6 +160,26 @@ def new(
             "enough, else 32].",
         ),
     ] = None,
+    privacy: Annotated[
+        PrivacyMode,
+        typer.Option(
+            "--privacy",
+            help="Differential privacy: none, of rows (local), or of whole updates (client).",
+        ),
+    ] = PrivacyMode.none,
+    epsilon: Annotated[
+        float, typer.Option("--epsilon", help="Privacy budget of each institution.")
+    ] = 8.0,
+    delta: Annotated[float, typer.Option("--delta", help="Delta of that budget.")] = 1e-5,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            "--rows-per-institution",
+            metavar="N",
+            min=1,
+            help="For --privacy local: a public guess, which nobody's rows are counted for.",
+        ),
+    ] = None,
     training: Annotated[
         Path | None,
         typer.Option(
@@ -176,6 +204,7 @@ def new(
     require("torch", "transformers", "peft")
     from secure_fedfm.cli.charter_terms import (  # noqa: PLC0415
         choose_model,
+        choose_privacy,
         choose_task,
         read_training_file,
         split_names,
@@ -205,6 +234,7 @@ def new(
         clip=clip,
         scale=scale,
         lane_bits=lane_bits,
+        privacy=choose_privacy(privacy.value, epsilon, delta, rows, rounds, clip),
         founders=None if founders is None else split_names(founders),
         quorum=quorum,
         location=location,

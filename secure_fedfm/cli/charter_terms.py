@@ -13,6 +13,7 @@ from secure_fedfm.learning.recipes import SMALL_ROWS, recipe_for
 from secure_fedfm.learning.server_optimiser import ServerOptimiserSpec
 from secure_fedfm.learning.specs import AdapterSpec, ModelSpec, TaskSpec
 from secure_fedfm.learning.weights import pin_model
+from secure_fedfm.privacy.recipe import PrivacySections, client_privacy, local_privacy
 
 TABLES = ("training", "adapter", "server_optimiser")
 
@@ -108,6 +109,30 @@ def choose_task(
         return TaskSpec("classification", split_names(labels))
     rows = load_training_rows(str(labels_from), text_column=text_column, label_column=label_column)
     return TaskSpec("classification", rows.label_names())
+
+
+def choose_privacy(
+    mode: str, epsilon: float, delta: float, rows: int | None, rounds: int, clip: float
+) -> PrivacySections:
+    """The privacy section, with just the noise that the rounds need within the budget.
+
+    Raises
+    ------
+    ConfigurationError
+        mode local without a number of rows, or a number of rows in another mode.
+    PrivacySettingError
+        a budget that no noise meets.
+    """
+    if (mode == "local") != (rows is not None):
+        raise ConfigurationError(
+            "--rows-per-institution goes with --privacy local: a public number near what an "
+            "institution has, by which the noised sums of every one are divided"
+        )
+    if rows is not None:
+        return local_privacy(epsilon=epsilon, delta=delta, rounds=rounds, expected_rows=rows)
+    if mode == "client":
+        return client_privacy(epsilon=epsilon, delta=delta, rounds=rounds, clip=clip)
+    return PrivacySections()
 
 
 def split_names(text: str) -> tuple[str, ...]:

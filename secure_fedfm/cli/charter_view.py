@@ -38,10 +38,11 @@ def charter_text(found: CharterFile) -> str:
         + table(
             {
                 "suite": charter.suite,
-                "privacy": charter.privacy.mode,
+                "privacy": _pairs(charter.privacy.model_dump(mode="json")),
                 "colluding": f"up to {thresholds.colluding} of {thresholds.clients} clients",
                 "dropouts": f"up to {thresholds.dropouts} in a round",
                 "shares to unmask": thresholds.share_threshold,
+                "key holders to open a sum": thresholds.key_threshold,
                 "vote quorum": thresholds.vote_quorum,
                 "fewest updates": thresholds.min_accepted,
                 "quantiser": f"{quantiser.values} values of {quantiser.lane_bits} bits, "
@@ -84,6 +85,7 @@ def charter_document(found: CharterFile, path: Path) -> dict[str, object]:
             "colluding": thresholds.colluding,
             "dropouts": thresholds.dropouts,
             "share_threshold": thresholds.share_threshold,
+            "key_threshold": thresholds.key_threshold,
             "vote_quorum": thresholds.vote_quorum,
             "min_accepted": thresholds.min_accepted,
         },

@@ -9,18 +9,10 @@ from typing import Annotated
 
 import typer
 
-from secure_fedfm.cli.charter import SuiteName
+from secure_fedfm.cli.charter import PrivacyMode, SuiteName
 from secure_fedfm.cli.options import JsonOption, LabelColumnOption, TextColumnOption
 from secure_fedfm.cli.outcome import require
 from secure_fedfm.demo.options import DEFAULT_OUT, DemoOptions
-
-
-class PrivacyMode(StrEnum):
-    """Privacy modes of this version."""
-
-    none = "none"
-    local = "local"
-    client = "client"
 
 
 class SplitKind(StrEnum):

@@ -150,7 +150,7 @@ def _metrics(
         "server_optimiser": charter.server_optimiser,
         "training": charter.training,
         "suite": charter.suite,
-        "privacy": charter.privacy.mode,
+        "privacy": charter.privacy.model_dump(mode="json"),
         "split": options.split,
         "seed": options.seed,
         "values": charter.quantiser.values,

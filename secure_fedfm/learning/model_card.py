@@ -9,6 +9,10 @@ from secure_fedfm.learning.adapter_state import Adapter
 from secure_fedfm.learning.specs import AdapterSpec, ModelSpec, TaskSpec
 
 _PRIVACY = {
+    "local": "Every institution trained with DP-SGD and its own noise (example-level differential "
+    "privacy; epsilon, delta and each institution's ledger are in the charter and the evidence).",
+    "client": "Whole updates were clipped and noised before they were added (client-level "
+    "differential privacy towards whoever sees the sums; epsilon and delta are in the charter).",
     "none": "No differential privacy was applied: the adapter may reveal something about single "
     "training rows to whoever holds it.",
 }
