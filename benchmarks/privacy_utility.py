@@ -73,15 +73,15 @@ class Recipe:
 # (rate of the head, rate of LoRA) to choose from; SGD with momentum for the head alone, where it
 # is known to be best, Adam where tensors of different scale are trained together.
 RECIPES = {
-    "head": Recipe(10, 15, 0.1, ((2.0, 1.0), (5.0, 1.0), (12.0, 1.0), (30.0, 1.0))),
+    "head": Recipe(10, 15, 0.1, ((0.7, 1.0), (2.0, 1.0), (5.0, 1.0), (12.0, 1.0))),
     "ffa": Recipe(10, 10, 0.1, ((0.03, 0.003), (0.03, 0.01), (0.1, 0.01))),
     "lora": Recipe(10, 10, 0.1, ((0.03, 0.001), (0.03, 0.003), (0.1, 0.003))),
 }
 RATES = {
-    ("head", math.inf): (30.0, 1.0),
-    ("head", 8.0): (12.0, 1.0),
-    ("head", 3.0): (5.0, 1.0),
-    ("head", 1.0): (5.0, 1.0),
+    ("head", math.inf): (12.0, 1.0),
+    ("head", 8.0): (5.0, 1.0),
+    ("head", 3.0): (2.0, 1.0),
+    ("head", 1.0): (0.7, 1.0),
 }
 
 

@@ -11,6 +11,7 @@ from fedfm_crypto.envelope import Envelope, seal_envelope
 from fedfm_crypto.random_source import RandomSource
 from fedfm_protocols.checks import OpenSet, open_signed_set, place_of
 from fedfm_protocols.client_states import (
+    Acked,
     ClientMemory,
     ClientSite,
     ClientState,
@@ -121,10 +122,12 @@ def end_round(
     state: InRound, outcome: str, reason: str, adapter_hash: bytes
 ) -> Transition[ClientState]:
     identity, memory = state.session.identity, state.memory
+    adopted = b""
     if outcome == "completed":
         # From here on a quorum is known to hold this key, and the one before may go.
         memory = replace(memory, keys=memory.keys.activate(identity.key_epoch))
         if not identity.makes_keys:
+            adopted = state.aggregate_hash if isinstance(state, Acked) else b""
             memory = replace(
                 memory,
                 last_applied=identity.round,
@@ -135,7 +138,9 @@ def end_round(
         Idle(memory),
         (
             # The adapter is on disk before the journal says that it is in force.
-            RoundEnded(identity.round, identity.kind, outcome, reason, memory.adapter_hash),
+            RoundEnded(
+                identity.round, identity.kind, outcome, reason, memory.adapter_hash, adopted
+            ),
             Persist(identity.round, "closed", outcome.encode()),
         ),
     )

@@ -148,7 +148,7 @@ class RoundEnded:
 
     ``outcome`` is ``completed`` (adopt the computed adapter), ``void`` or ``aborted`` (keep the
     one from before); ``adapter_hash`` is the adapter in force afterwards, which a completed round
-    of kind ``keys`` leaves as it was.
+    of kind ``keys`` leaves as it was.  ``aggregate_hash`` names the sum that a client adopted.
 
     Source: protocols/README.md, section "A round".
     """
@@ -158,6 +158,7 @@ class RoundEnded:
     outcome: str
     reason: str
     adapter_hash: bytes
+    aggregate_hash: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

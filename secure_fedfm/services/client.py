@@ -24,7 +24,7 @@ from fedfm_protocols.catchup import verify_catch_up
 from fedfm_protocols.checks import check_place, verify_signature
 from fedfm_protocols.client import client_step, leave_round
 from fedfm_protocols.client_session import ClientContext, no_objection
-from fedfm_protocols.client_states import Acked, ClientMemory, ClientSite, ClientState, Idle
+from fedfm_protocols.client_states import ClientMemory, ClientSite, ClientState, Idle
 from fedfm_protocols.context import KEYS, NO_HASH
 from fedfm_protocols.effects import (
     AdapterComputed,
@@ -223,9 +223,9 @@ class ClientService:
         if _round_of(before) != _round_of(transition.state):
             self._outbox.clear()
         for effect in transition.effects:
-            await self._effect(effect, before)
+            await self._effect(effect)
 
-    async def _effect(self, effect: Effect, before: ClientState) -> None:
+    async def _effect(self, effect: Effect) -> None:
         match effect:
             case Persist():
                 self._journal.record(effect, self._state.memory)
@@ -242,12 +242,12 @@ class ClientService:
                 self._accepted = accepted
                 adapter_hash = await asyncio.to_thread(self._keeper.compute, total, accepted)
                 self._inbox.put_nowait(AdapterComputed(number, adapter_hash))
-            case RoundEnded(number, kind, outcome, reason, adapter_hash):
+            case RoundEnded(number, kind, outcome, reason, adapter_hash, aggregate_hash):
                 if outcome == "completed" and kind != KEYS:
                     self._keeper.adopt(adapter_hash)
                 else:
                     self._keeper.drop()
-                self._settle(before, number, completed=outcome == "completed")
+                self._settle(number, aggregate_hash, completed=outcome == "completed")
                 LOG.info(
                     "round %d %s%s",
                     number,
@@ -261,11 +261,10 @@ class ClientService:
             case Note(text):
                 LOG.warning("%s", text)
 
-    def _settle(self, before: ClientState, number: int, *, completed: bool) -> None:
+    def _settle(self, number: int, aggregate: bytes, *, completed: bool) -> None:
         """What the round's charge led to; and, if it was closed, its entries are in the log."""
         if self._ledger is None:
             return
-        aggregate = before.aggregate_hash if completed and isinstance(before, Acked) else None
         self._ledger.settle(number, accepted=self._accepted, aggregate=aggregate)
         if completed:
             self._ledger.mark_logged(self._charges_sent)

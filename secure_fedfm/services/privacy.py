@@ -113,13 +113,13 @@ class RoundLedger:
         self._ledger.append(entry)
         self._charges[entry.round] = entry.sequence
 
-    def settle(self, number: int, *, accepted: int, aggregate: bytes | None) -> None:
+    def settle(self, number: int, *, accepted: int, aggregate: bytes) -> None:
         """Say what came of a charged round: a sum of ``accepted`` updates (with the salted hash of
-        its aggregate), or, for ``aggregate`` of None, nothing.  The charge stands either way."""
+        its aggregate), or, for an empty ``aggregate``, nothing.  The charge stands either way."""
         charge = self._charges.pop(number, None)
         if charge is None:
             return
-        if aggregate is None:
+        if not aggregate:
             self._ledger.settle(AbortedRound(charge=charge, reason="the round gave no result"))
         else:
             self._ledger.settle(

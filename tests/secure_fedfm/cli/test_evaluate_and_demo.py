@@ -93,13 +93,15 @@ def test_the_demo_gets_its_options(
 
     monkeypatch.setattr("secure_fedfm.demo.run.run_demo", run_demo)
     out = tmp_path / "demo"
-    ran = run("demo", "--clients", 4, "--rounds", 2, "--suite", "clear", "--privacy", "none",
+    ran = run("demo", "--clients", 4, "--rounds", 2, "--suite", "clear", "--privacy", "none", "--epsilon", 2,
               "--data", "x.csv", "--text-column", "t", "--label-column", "l", "--out", out,
               "--seed", 9, "--split", "dirichlet", "--alpha", 0.1, "--no-central",
               "--json")  # fmt: skip
     assert ran.code == 1
     assert seen == [
-        DemoOptions(4, 2, "clear", "none", "x.csv", "t", "l", out, 9, "dirichlet", 0.1, False, True)
+        DemoOptions(
+            4, 2, "clear", "none", 2.0, "x.csv", "t", "l", out, 9, "dirichlet", 0.1, False, True
+        )
     ]
     assert run("demo").code == 1
     assert seen[1] == DemoOptions()
@@ -112,7 +114,8 @@ def test_the_demo_gets_its_options(
         (["--rounds", "0"], 3),
         (["--alpha", "0"], 3),
         (["--seed", "-1"], 3),
-        (["--suite", "sealed"], 2),
+        (["--suite", "striped"], 2),
+        (["--epsilon", "0"], 3),
         (["--privacy", "distributed"], 2),
     ],
 )
