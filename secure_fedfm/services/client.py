@@ -55,11 +55,13 @@ from fedfm_protocols.messages import (
     CheckpointOffer,
     Cosignature,
     Hello,
+    RoundOpen,
     read_body,
     type_name,
 )
 from fedfm_protocols.witness import review_offer
 from secure_fedfm.config import SiteConfig
+from secure_fedfm.errors import ServiceError
 from secure_fedfm.learning.learner import LocalLearner
 from secure_fedfm.learning.training import TrainingProgress
 from secure_fedfm.services.adapter_keeper import AdapterKeeper
@@ -126,6 +128,7 @@ class ClientService:
         self._outbox: list[Envelope] = []  # this round's own messages, for byte-identical resends
         self._hellos = 0
         self._asked: bytes | None = None  # what this site asked the coordinator about last
+        self._closed_epoch = 0  # of the sum that this site missed and has no group key for
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="training")
         self._accepted = 0  # updates in the sum that was applied last
         self._concluded = False
@@ -358,6 +361,7 @@ class ClientService:
         self._check_link(envelope)
         memory = self._state.memory
         catch_up = read_body(envelope, CatchUp)
+        self._closed_epoch = self._first_closed(catch_up)
         for missed in verify_catch_up(
             self._federation,
             catch_up,
@@ -386,6 +390,15 @@ class ClientService:
             )
             self._remember(memory)
             LOG.info("caught up with round %d", missed.round, extra={"kind": "caught-up"})
+
+    def _first_closed(self, catch_up: CatchUp) -> int:
+        """Epoch of the first sum on offer that no group key at hand can open; 0 if all can be."""
+        if self._federation.encrypted:
+            for missed in catch_up.rounds:
+                epoch = read_body(Envelope.decode(missed.opened), RoundOpen).key_epoch
+                if not self._state.memory.keys.group_keys(epoch):
+                    return epoch
+        return 0
 
     def _remember(self, memory: ClientMemory) -> None:
         self._journal.remember(memory)
@@ -425,6 +438,8 @@ class ClientService:
         ------
         EquivocationError
             if the coordinator logs something else than what happened here.
+        ServiceError
+            if this site can never have the result: it lacks the key of a sum that it missed.
         """
         keys = {key.hex: key for key in self._federation.identities.values()}
         try:
@@ -441,6 +456,13 @@ class ClientService:
         if not isinstance(predicate, ConclusionPredicate):
             return False
         if predicate.adapter != memory.adapter_hash.hex():
+            if self._closed_epoch:
+                raise ServiceError(
+                    "the federation is concluded, and this site has no group key of epoch "
+                    f"{self._closed_epoch} to open the sums that it missed; no key is made any "
+                    "more: ask another institution for its adapter (SITE/export) and compare it "
+                    "with the evidence (secure-fedfm audit verify --adapter)"
+                )
             raise EquivocationError(
                 f"the federation is concluded with adapter {predicate.adapter[:16]}, this site "
                 f"holds {memory.adapter_hash.hex()[:16]}"

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedfm_crypto.agreement import AgreementKey
-from fedfm_crypto.codec import decode
 from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.lanes import from_lanes, unpack_lanes
 from fedfm_crypto.lattice.bulk_format import PRIMES, read_polynomials
@@ -31,6 +30,7 @@ from tests.integration.federation_processes import (
     Launcher,
     TestFederation,
     build_federation,
+    key_ring,
     write_config,
 )
 from tests.integration.wire_tap import WireTap
@@ -133,11 +133,7 @@ class Capture:
 
     def key_ring(self, name: str) -> KeyRing:
         """The collective keys on a client's disk."""
-        database = self.federation.sites[name].database()
-        try:
-            return decode(KeyRing, database.recall("key-ring") or b"")
-        finally:
-            database.close()
+        return key_ring(self.federation, name)
 
     def total(self, number: int) -> NDArray[np.uint32]:
         """Lane words of the sum of what the accepted clients trained."""

@@ -16,6 +16,7 @@ import csv
 import json
 import os
 import queue
+import shutil
 import signal
 import socket
 import sqlite3
@@ -31,14 +32,17 @@ from typing import Any
 import torch
 import transformers
 
+from fedfm_crypto.codec import decode
 from fedfm_protocols.charter import Charter, add_charter_signature, sign_charter
 from fedfm_protocols.enrolment import Role
+from fedfm_protocols.key_ring import KeyRing
 from secure_fedfm.enrolling import enrol, make_keys
 from secure_fedfm.founding import draft_charter
 from secure_fedfm.learning.plan import TrainingPlan
 from secure_fedfm.learning.server_optimiser import ServerOptimiserSpec
 from secure_fedfm.learning.specs import AdapterSpec, ModelSpec, TaskSpec
 from secure_fedfm.learning.weights import pin_model
+from secure_fedfm.privacy.recipe import PrivacySections
 from secure_fedfm.storage.site import Site
 from tests.secure_fedfm.learning.conftest import WORDS, _save_tokenizer
 
@@ -294,6 +298,23 @@ class TestFederation:
         }
 
 
+def key_ring(federation: TestFederation, name: str) -> KeyRing:
+    """The collective keys on a stopped client's disk."""
+    database = federation.sites[name].database()
+    try:
+        return decode(KeyRing, database.recall("key-ring") or b"")
+    finally:
+        database.close()
+
+
+def forget(site: Site) -> None:
+    """What is left of a client whose disk was lost: keys, configuration, charter and rows, as an
+    institution backs them up."""
+    for path in site.root.glob("state.sqlite*"):
+        path.unlink()
+    shutil.rmtree(site.adapter_folder, ignore_errors=True)
+
+
 # ---------------------------------------------------------------- building
 
 
@@ -332,6 +353,7 @@ def build_federation(
     rounds: int,
     rank: int = 4,
     suite: str = "layered",
+    privacy: PrivacySections | None = None,
     timeouts: Mapping[str, float] | None = None,
 ) -> TestFederation:
     """Make every party's site folder, with keys, enrolments and a charter that all have signed.
@@ -358,6 +380,7 @@ def build_federation(
         server_optimiser=ServerOptimiserSpec(),
         rounds=rounds,
         suite=suite,
+        privacy=privacy,
     )
     signed = _sign(charter, sites)
     endpoint = f"tcp://127.0.0.1:{free_port()}"
@@ -369,7 +392,14 @@ def build_federation(
         else:
             write_rows(site.root / "data.csv", rows_of(number))
         # A site's default policy takes no other suite than the default one.
-        write_config(site, name, endpoint, timeouts or {}, suites=json.dumps([suite]))
+        write_config(
+            site,
+            name,
+            endpoint,
+            timeouts or {},
+            suites=json.dumps([suite]),
+            privacy_modes=json.dumps([charter.privacy.mode]),
+        )
     return TestFederation(root, launcher, charter, sites, endpoint)
 
 

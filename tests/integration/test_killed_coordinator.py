@@ -19,23 +19,27 @@ from tests.integration.federation_processes import (
     Launcher,
     TestFederation,
     build_federation,
+    key_ring,
 )
 
 KILLED = -9
 ABORTED = 6  # exit code of a service that cannot go on
+# The rounds that make the key, then the rounds that sum updates; dying in one aborts it.
+KEY_ABORTING = ("opened", "offers", "key_shares", "key_acknowledgements", "before-log")
 ABORTING = (
-    "opened",
-    "offers",
     "shares",
     "training",
     "uploads",
     "votes",
     "unmasking",
+    "decryption",
     "acknowledgements",
     "before-log",
 )
-DEATHS = [{"round": n, "at": at} for n, at in enumerate((*ABORTING, "logged"), start=1)]
-LOGGED = len(DEATHS)  # dies when the result is in the log and nobody has been told
+PLACES = (*KEY_ABORTING, "logged", *ABORTING, "logged")
+DEATHS = [{"round": number, "at": at} for number, at in enumerate(PLACES, start=1)]
+KEY_LOGGED = len(KEY_ABORTING) + 1  # dies when the key is in the log and nobody has been told
+LOGGED = len(DEATHS)  # likewise with a sum
 UNDISTURBED = LOGGED + 1
 LAST = UNDISTURBED + 1  # dies likewise; nothing is left but to conclude
 DEATHS.append({"round": LAST, "at": "logged"})
@@ -96,7 +100,9 @@ def test_interrupted_rounds_are_logged_as_aborted_and_no_number_is_used_twice(
     federation: TestFederation,
 ) -> None:
     assert statements(federation) == [
-        *((number, "aborted") for number in range(1, LOGGED)),
+        *((number, "aborted") for number in range(1, KEY_LOGGED)),
+        (KEY_LOGGED, "completed"),
+        *((number, "aborted") for number in range(KEY_LOGGED + 1, LOGGED)),
         (LOGGED, "completed"),
         (UNDISTURBED, "completed"),
         (LAST, "completed"),
@@ -109,6 +115,16 @@ def test_a_result_that_was_logged_but_not_told_is_caught_up_with(
     for name in federation.clients:
         caught_up = [event["event"] for event in federation.events(name, "caught-up")]
         assert caught_up == [f"caught up with round {n}" for n in (LOGGED, LAST)]
+
+
+def test_the_key_that_was_logged_but_not_told_is_in_force(federation: TestFederation) -> None:
+    """Its holders had stored it before they acknowledged it; no other one was made."""
+    rings = [key_ring(federation, name) for name in federation.clients]
+    keys = [ring.current for ring in rings if ring.current is not None]
+    assert [key.epoch for key in keys] == [KEY_LOGGED] * 3
+    assert len({key.key_hash for key in keys}) == 1
+    # What a client stored in the rounds before that were aborted is gone.
+    assert not any(ring.pending or ring.earlier for ring in rings)
 
 
 def test_all_hold_the_same_adapter_and_the_evidence_verifies(federation: TestFederation) -> None:
@@ -134,7 +150,7 @@ def test_one_who_misses_the_end_gets_it_when_the_coordinator_is_started_again(
     with build_federation(
         tmp_path, launcher, tiny_model, clients=3, rounds=1, timeouts={"connect": 2.0}
     ) as federation:
-        death = {"round": 1, "effect": "RoundAck", "when": "after"}
+        death = {"round": 2, "effect": "RoundAck", "when": "after"}
         federation.start_all({LATE: {"client_dies": [death]}})
         federation.run_until(
             lambda: federation.processes[COORDINATOR].code is not None, lambda ended: None

@@ -64,8 +64,8 @@ def layered(scenario: Scenario) -> Scenario:
     """The scenario in suite layered, with what clients send there besides."""
     rounds = []
     for place, one in enumerate(scenario.rounds):
-        change = OTHERWISE.get(scenario.name, lambda expect, _: expect)
-        expect = change(one.expect, place)
+        change = OTHERWISE.get(scenario.name)
+        expect = one.expect if change is None else change(one.expect, place)
         sent = {name: _with_wraps(kinds) for name, kinds in expect.sent.items()}
         expect = expect.model_copy(update={"sent": sent})
         rounds.append(one.model_copy(update={"expect": expect}))

@@ -1,8 +1,11 @@
-"""The charter that a scenario describes."""
+"""The charter that a scenario describes, and what its clients upload."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.scenario.federations import Keys, make_federation
@@ -25,3 +28,19 @@ def charter_of(scenario: Scenario, keys: Keys, **changes: Any) -> Federation:
         },
     }
     return make_federation(keys, **{**fields, **changes})
+
+
+def update_of(
+    scenario: Scenario, federation: Federation, name: str, number: int
+) -> NDArray[np.floating]:
+    """A client's update in round ``number``: seeded multiples of the quantisation step, at most
+    the clip in magnitude, unless the scenario says otherwise."""
+    form, section = scenario.updates, federation.charter.quantiser
+    if name in form.vectors:
+        return np.array(form.vectors[name], np.float64)
+    if form.kind != "random":
+        return np.full(section.values, section.clip if form.kind == "bound" else 0.0)
+    bound = int(section.scale * section.clip)
+    seed = np.random.SeedSequence([scenario.seed, number, *name.encode()])
+    drawn = np.random.default_rng(seed).integers(-bound, bound, section.values, endpoint=True)
+    return drawn / np.float64(section.scale)

@@ -76,7 +76,7 @@ def _ask_exchanged(moment: Moment, request: KeyRequest) -> KeyRequest:
     first, second = (Envelope.decode(data) for data in request.wraps[:2])
     false = replace(
         second, body=first.body, header=replace(second.header, body_hash=first.header.body_hash)
-    )  # noqa: E501
+    )
     return replace(request, wraps=swapped(request.wraps, 1, false.encode()))
 
 

@@ -105,10 +105,10 @@ def _resealed(
             associated = associated_data(context, dealer, name)
             contents = decode(KeyShareContents, open_sealed(key, entry.sealed, associated))
             data = encode(change(contents))
-            entry = SealedKeyShare(
-                name, seal(key, data, associated, moment.stage.coordinator.random)
-            )
-        entries.append(entry)
+            sealed = seal(key, data, associated, moment.stage.coordinator.random)
+            entries.append(SealedKeyShare(name, sealed))
+        else:
+            entries.append(entry)
     return replace(dealing, shares=tuple(entries))
 
 

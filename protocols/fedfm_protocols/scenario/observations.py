@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fedfm_crypto.envelope import Envelope
+from fedfm_protocols import effects
 from fedfm_protocols.coordinator_states import Finished
 from fedfm_protocols.errors import ProtocolError
 from fedfm_protocols.messages import KeyOffer, Unmask
@@ -232,3 +233,17 @@ def _reveal(envelope: Envelope) -> Reveal:
         tuple(share.dealer for share in body.seed_shares),
         tuple(share.dealer for share in body.key_shares),
     )
+
+
+def envelope_of(event: effects.Event) -> Envelope | None:
+    """The message that an event brings, if any."""
+    return event.envelope if isinstance(event, effects.Received) else None
+
+
+def journal_value(effect: effects.Persist) -> str:
+    """Journal values are hashes or an outcome."""
+    try:
+        text = effect.value.decode("ascii")
+    except UnicodeDecodeError:
+        return effect.value.hex()
+    return text if text.isalpha() else effect.value.hex()

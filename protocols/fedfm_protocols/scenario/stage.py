@@ -41,12 +41,18 @@ from fedfm_protocols.federation import Federation
 from fedfm_protocols.messages import CheckpointOffer, Cohort, ShareContents, body_hash
 from fedfm_protocols.scenario.actors import OUTSIDER, Actor, body_of, outsider
 from fedfm_protocols.scenario.acts import CoordinatorDied, Interceptor
-from fedfm_protocols.scenario.charters import charter_of
+from fedfm_protocols.scenario.charters import charter_of, update_of
 from fedfm_protocols.scenario.federations import COORDINATOR, Keys, identity_of
 from fedfm_protocols.scenario.form import Scenario
 from fedfm_protocols.scenario.late import LateResults
 from fedfm_protocols.scenario.log import ScenarioLog
-from fedfm_protocols.scenario.observations import Announcing, Observer, RoundFacts
+from fedfm_protocols.scenario.observations import (
+    Announcing,
+    Observer,
+    RoundFacts,
+    envelope_of,
+    journal_value,
+)
 from fedfm_protocols.scenario.promises import Promises
 from fedfm_protocols.scenario.suites import encryption_for
 from fedfm_protocols.shared_sets import SharedSets
@@ -54,10 +60,6 @@ from fedfm_protocols.simulation import Delivery, SimulatedClient, Simulation
 
 OTHER_ADAPTER = b"\x66" * 32
 OfferChange = Callable[[str, CheckpointOffer], CheckpointOffer]
-
-
-def _envelope_of(event: Event) -> Envelope | None:
-    return event.envelope if isinstance(event, Received) else None
 
 
 class Stage(Simulation):
@@ -138,15 +140,7 @@ class Stage(Simulation):
 
     def update_of(self, name: str, number: int) -> NDArray[np.floating]:
         """A client's update: seeded multiples of the quantisation step unless stated."""
-        form, charter = self.scenario.updates, self.federation.charter.quantiser
-        if name in form.vectors:
-            return np.array(form.vectors[name], np.float64)
-        if form.kind != "random":
-            return np.full(charter.values, charter.clip if form.kind == "bound" else 0.0)
-        bound = int(charter.scale * charter.clip)
-        seed = np.random.SeedSequence([self.scenario.seed, number, *name.encode()])
-        drawn = np.random.default_rng(seed).integers(-bound, bound, charter.values, endpoint=True)
-        return drawn / np.float64(charter.scale)
+        return update_of(self.scenario, self.federation, name, number)
 
     def charter(self, **changes: Any) -> Federation:
         """The scenario's federation under a charter with other fields."""
@@ -215,11 +209,12 @@ class Stage(Simulation):
 
     def come_back(self, name: str, resent: Sequence[Delivery]) -> None:
         """Revive a client once what is going on has been dealt with; then resend to it."""
-        self._soon.append(lambda: self._revive_and_resend(name, resent))
 
-    def _revive_and_resend(self, name: str, resent: Sequence[Delivery]) -> None:
-        self.revive(name)
-        self.inject(resent)
+        def back() -> None:
+            self.revive(name)
+            self.inject(resent)
+
+        self._soon.append(back)
 
     def tell_later(self, event: Event) -> None:
         """Tell the coordinator something once the present message has been dealt with."""
@@ -258,9 +253,9 @@ class Stage(Simulation):
             return
         try:
             cohort = body_of(envelope, Cohort)
+            self.observer.now.cohorts[body_hash(cohort)] = cohort.accepted
         except CodecError:
             return
-        self.observer.now.cohorts[body_hash(cohort)] = cohort.accepted
 
     def _error(self, by: str, error: ProtocolError) -> None:
         self.observer.saw_error(by, error, self._handling)
@@ -270,7 +265,7 @@ class Stage(Simulation):
     def _tell_coordinator(self, event: Event) -> None:
         if isinstance(event, Deadline):
             self.observer.record("deadline", phase=event.phase)
-        self._handling = _envelope_of(event)
+        self._handling = envelope_of(event)
         super()._tell_coordinator(event)
         self._handling = None
         hood = getattr(self.state, "hood", None)
@@ -288,7 +283,7 @@ class Stage(Simulation):
         """Hand one event to a client; what it refuses or leaves the round for is written down."""
         if name in self.dead:
             return
-        outer, self._handling = self._handling, _envelope_of(event)
+        outer, self._handling = self._handling, envelope_of(event)
         try:
             super().tell_client(name, event)
         finally:
@@ -304,7 +299,7 @@ class Stage(Simulation):
                 self._durable[name] = client.state.memory
                 self.promises.journalled(name, effect)
                 self.observer.record(
-                    "journal", by=name, record=effect.record, value=_journal_value(effect)
+                    "journal", by=name, record=effect.record, value=journal_value(effect)
                 )
             case Send():
                 super()._carry_out_client(name, client, effect)
@@ -358,12 +353,3 @@ class Stage(Simulation):
             removed=list(facts.finished.removed),
             adapter=facts.finished.adapter_hash.hex(),
         )
-
-
-def _journal_value(effect: Persist) -> str:
-    """Journal values are hashes or an outcome."""
-    try:
-        text = effect.value.decode("ascii")
-    except UnicodeDecodeError:
-        return effect.value.hex()
-    return text if text.isalpha() else effect.value.hex()

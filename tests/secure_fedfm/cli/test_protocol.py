@@ -101,10 +101,14 @@ def test_protocol_needs_no_extra() -> None:
 
 
 def test_the_page_is_true(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its two scenarios give their verdicts, and its commands end with 0 (`--all` elsewhere)."""
+    """Its three scenarios give their verdicts, and its commands end with 0 (`--all` elsewhere)."""
     text = PAGE.read_text("utf-8")
     monkeypatch.chdir(tmp_path)
-    for name, language in (("lost-upload.toml", "toml"), ("isolate.py", "python runnable")):
+    for name, language in (
+        ("lost-upload.toml", "toml"),
+        ("rogue-part.toml", "toml"),
+        ("isolate.py", "python runnable"),
+    ):
         after = text[text.index(f"`{name}`") :]
         found = re.search(rf"^```{language}\n(.*?)^```$", after, re.MULTILINE | re.DOTALL)
         assert found is not None
@@ -125,7 +129,8 @@ def test_the_page_names_every_shipped_scenario_and_no_other() -> None:
     elsewhere = {
         name
         for name in shipped_names()
-        if name.startswith(("dropout-before-", "honest", "sparse-honest"))
+        if name.startswith("dropout-before-")
+        or "honest" in name.split("-")
         or name in ("bad-updates", "not-a-number", "charter-exhausted")
     }
     assert set(shipped_names()) - named - elsewhere == set()
