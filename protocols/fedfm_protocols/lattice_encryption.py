@@ -37,7 +37,7 @@ from fedfm_crypto.lattice.wide_words import (
     to_wide,
     wide_size,
 )
-from fedfm_crypto.lattice.wrapping import KeyWrapping, check_wrap, open_key_sum
+from fedfm_crypto.lattice.wrapping import KeyWrapping, check_noise, check_wrap, open_key_sum
 from fedfm_crypto.random_source import RandomSource
 from fedfm_protocols.encryption import (
     ActiveSet,
@@ -190,6 +190,7 @@ class LatticeEncryption:
             )
         parts = [DecryptionShare.from_bytes(point, data) for point, data in shares]
         opened = ThresholdDecryption(active.threshold, active.points).aggregate(parts)
+        check_noise(opened, len(active.points))
         key, public = open_key_sum(opened, clients), PublicPolynomials(seed)
         limbs = np.empty(LIMBS * wide_size(values, lane_bits), dtype=np.uint32)
         view = memoryview(bulk)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -20,7 +20,7 @@ from fedfm_crypto.envelope import Envelope, seal_envelope
 from fedfm_crypto.errors import CodecError, FedFMError
 from fedfm_crypto.note import cosign
 from fedfm_crypto.random_source import system_random
-from fedfm_protocols.catchup import verify_catch_up
+from fedfm_protocols.catchup import MissedRound, verify_catch_up
 from fedfm_protocols.checks import check_place, verify_signature
 from fedfm_protocols.client import client_step, leave_round
 from fedfm_protocols.client_session import ClientContext, no_objection
@@ -46,6 +46,7 @@ from fedfm_protocols.errors import (
     EquivocationError,
     MessageRefused,
     ProtocolError,
+    RoundRefused,
     RoundViolation,
 )
 from fedfm_protocols.federation import Federation
@@ -361,15 +362,15 @@ class ClientService:
         self._check_link(envelope)
         memory = self._state.memory
         catch_up = read_body(envelope, CatchUp)
-        self._closed_epoch = self._first_closed(catch_up)
-        for missed in verify_catch_up(
+        missed_rounds = verify_catch_up(
             self._federation,
             catch_up,
             last_applied=memory.last_applied,
             adapter_hash=memory.adapter_hash,
             keys=memory.keys,
             encryption=self._context.encryption,
-        ):
+        )
+        for missed in self._noting_closed(catch_up, missed_rounds):
             if not isinstance(self._state, Idle):
                 # A quorum has finished a round on this site's adapter: its own round is over.
                 await self._carry_out(leave_round(self._state, "it ended without this site"))
@@ -391,14 +392,21 @@ class ClientService:
             self._remember(memory)
             LOG.info("caught up with round %d", missed.round, extra={"kind": "caught-up"})
 
-    def _first_closed(self, catch_up: CatchUp) -> int:
-        """Epoch of the first sum on offer that no group key at hand can open; 0 if all can be."""
-        if self._federation.encrypted:
-            for missed in catch_up.rounds:
-                epoch = read_body(Envelope.decode(missed.opened), RoundOpen).key_epoch
-                if not self._state.memory.keys.group_keys(epoch):
-                    return epoch
-        return 0
+    def _noting_closed(
+        self, catch_up: CatchUp, missed_rounds: Iterator[MissedRound]
+    ) -> Iterator[MissedRound]:
+        """The same rounds; remembers the epoch of a sum that no group key at hand can open."""
+        try:
+            for missed in missed_rounds:
+                self._closed_epoch = 0
+                yield missed
+        except RoundRefused:
+            keys = self._state.memory.keys
+            for record in catch_up.rounds:
+                epoch = read_body(Envelope.decode(record.opened), RoundOpen).key_epoch
+                if epoch and not keys.group_keys(epoch):
+                    self._closed_epoch = epoch
+            raise
 
     def _remember(self, memory: ClientMemory) -> None:
         self._journal.remember(memory)

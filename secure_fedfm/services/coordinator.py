@@ -131,6 +131,8 @@ class CoordinatorService:
                 await self._run_round(KEYS if needs_key else TRAIN)
                 await self._publish_checkpoint()
                 self._check_failures()
+            if not concluded:
+                await self._supply_latecomers()
             self._evidence.conclude()
             await self._publish_checkpoint()
             self._check_witnesses()
@@ -142,6 +144,14 @@ class CoordinatorService:
         self._evidence.bundle(self._site.bundle_folder)
         LOG.info("evidence bundle at %s", self._site.bundle_folder, extra={"kind": "concluded"})
         self._report("finished")
+
+    async def _supply_latecomers(self) -> None:
+        """A last key for those who are back without one: with the group keys that come with it
+        they can still open the sums that they missed, and end with the adapter."""
+        ready, quorum = self._peers.ready, self._federation.thresholds.vote_quorum
+        if len(ready) >= quorum and self._epochs.supply(ready, self._evidence.history.key):
+            await self._run_round(KEYS)
+            await self._publish_checkpoint()
 
     def _check_failures(self) -> None:
         if self._failures >= MAX_FAILURES:

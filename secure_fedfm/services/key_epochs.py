@@ -5,24 +5,29 @@ The coordinator knows of a key its name and who holds it, nothing else.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from fedfm_protocols.coordinator_states import CollectiveKey, Finished
 from fedfm_protocols.federation import Federation
 
+# A round that makes a key may fail, and a disk may be lost twice; but nobody shall keep the
+# federation busy with keys.
+MOST_KEYS_FOR_ONE = 3
+
 
 @dataclass
 class KeyEpochs:
     """Which collective key every client holds, as each of them said last.
 
-    ``supplied`` are clients for whose sake a key was made already; ``doubtful`` says that the last
-    sum did not open, which a wrong share of the key may have caused.
+    ``supplied`` counts how often a key was made for the sake of a client; ``doubtful`` says that
+    the last sum did not open, which a wrong share of the key may have caused.
     """
 
     federation: Federation
     held: dict[str, bytes] = field(default_factory=dict)
-    supplied: set[str] = field(default_factory=set)
+    supplied: Counter[str] = field(default_factory=Counter)
     doubtful: bool = False
 
     def holding(self, ready: AbstractSet[str], key: CollectiveKey | None) -> set[str]:
@@ -37,8 +42,7 @@ class KeyEpochs:
         """Whether a key must be made before the next sum.
 
         For want of one; because the last sum did not open; because too few hold it; or because
-        somebody has none, who was away when it was made or has lost it: once for each, so that
-        nobody can keep the federation busy with keys.
+        somebody lacks it (:meth:`supply`).
         """
         if not self.federation.encrypted:
             return False
@@ -47,8 +51,17 @@ class KeyEpochs:
             return True
         if len(holding & set(key.holders)) < thresholds.key_threshold:
             return True
-        lacking = ready - holding - self.supplied
-        self.supplied |= lacking
+        return self.supply(ready, key)
+
+    def supply(self, ready: AbstractSet[str], key: CollectiveKey | None) -> bool:
+        """Whether a key must be made because somebody has none, who was away when it was made or
+        has lost it: ``MOST_KEYS_FOR_ONE`` times for each; counts this one."""
+        lacking = {
+            name
+            for name in ready - self.holding(ready, key)
+            if self.supplied[name] < MOST_KEYS_FOR_ONE
+        }
+        self.supplied.update(lacking)
         return bool(lacking)
 
     def note(self, finished: Finished) -> None:

@@ -192,7 +192,7 @@ def test_two_clients_on_one_site_folder(federation: TestFederation) -> None:
     """The second one is refused by the state file; the first goes on undisturbed."""
     gate = federation.root / "gate"
     with federation:
-        federation.start_all({CLIENT: {"train_until": {"1": str(gate)}}})
+        federation.start_all({CLIENT: {"train_until": {"2": str(gate)}}})
         federation.wait_for(CLIENT, "connected")
         first = federation.processes[CLIENT]
         log = federation.sites[CLIENT].root / "second.log"
@@ -203,4 +203,4 @@ def test_two_clients_on_one_site_folder(federation: TestFederation) -> None:
         gate.touch()
         federation.run_to_end()
         assert first.code == 0
-        assert federation.outcomes() == {1: "completed"}
+        assert federation.outcomes() == {1: "completed", 2: "completed"}

@@ -23,8 +23,9 @@ K |v| / 2^91 a coefficient: 2^-59 for n = K = 1000, 2^-74 for five clients (time
 ciphertext, an estimate from above). Each active set that touches one ciphertext tells 29 bits about
 the 120-bit values c1 sigma_j, because lambda_j differs: two sets leave 62 bits in the dark, five
 leave none and give sigma_j away. PROTOCOL.md allows two, and a repeated answer must be the same
-bytes. All of this holds for a c1 that honest rules made; a crafted one makes a share an oracle,
-which is why uploads are committed to before any is seen.
+bytes. All of this holds for a c1 that honest rules made; a crafted one makes a share an oracle.
+Commitments before uploads keep a crafted c1 from depending on honest ones; one that is crafted
+blindly they do not prevent (``wrapping.check_noise``, docs/adr/0016).
 
 Sources: Shamir 1979; Mouchet et al. 2021/2022 (multiparty BFV, t-out-of-n access); Asharov et al.
 2012 for flooding.

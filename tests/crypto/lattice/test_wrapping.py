@@ -10,7 +10,7 @@ from fedfm_crypto.lattice import wrapping
 from fedfm_crypto.lattice.bulk_keys import BulkKey, PublicPolynomials
 from fedfm_crypto.lattice.collective import PARAMETERS, data_ring
 from fedfm_crypto.lattice.key_additive import RunningSum, decrypt, encrypt
-from fedfm_crypto.lattice.wrapping import WRAP, check_wrap, open_key_sum
+from fedfm_crypto.lattice.wrapping import WRAP, check_noise, check_wrap, open_key_sum
 from fedfm_crypto.random_source import SeededRandom
 from tests.crypto.lattice.federation import make_federation, sum_of
 
@@ -54,6 +54,22 @@ def test_a_thousand_times_one_wrap_still_opens() -> None:
     ciphertext = data_ring().scale(FEDERATION.wrapped_sum([key]), [1000, 1000])
     opened = open_key_sum(FEDERATION.open(ciphertext, ACTIVE), 1000)
     assert (opened.coefficients == 1000 * key.coefficients).all()
+
+
+def test_noise_that_honest_wraps_cannot_have_is_refused() -> None:
+    ciphertext = FEDERATION.wrapped_sum(keys_of(3))
+    check_noise(FEDERATION.open(ciphertext, ACTIVE), len(ACTIVE))
+    largest = data_ring().scale(FEDERATION.wrapped_sum([keys_of(1)[0]]), [1000, 1000])
+    check_noise(FEDERATION.open(largest, ACTIVE), len(ACTIVE))
+    for bits in (92, 94, 97):
+        crafted = ciphertext.copy()
+        for k, prime in enumerate(PARAMETERS.data_primes):
+            shift = np.uint64((1 << bits) % prime)
+            crafted[1, k, 0] = (crafted[1, k, 0] + shift) % np.uint64(prime)
+        opened = FEDERATION.open(crafted, ACTIVE)
+        assert (open_key_sum(opened, 3).coefficients == sum_of(keys_of(3))).all()
+        with pytest.raises(DecryptionError, match="crafted"):
+            check_noise(opened, len(ACTIVE))
 
 
 def test_the_whole_path_from_words_to_their_sum() -> None:
