@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import pytest
@@ -71,12 +72,23 @@ def test_a_missing_or_additional_file_is_found(files: Files) -> None:
         assert not verify_files({**files, name: b"{}"}, name="added").ok, name
 
 
-def test_swapped_transcripts_are_found(files: Files) -> None:
-    first, second = "transcripts/000001.json", "transcripts/000002.json"
+def test_the_round_that_made_the_key_is_there_without_what_was_dealt(files: Files) -> None:
+    """Its messages are evidence by their headers; shares, sealed or not, never are."""
+    envelopes = json.loads(files["transcripts/000001.json"])["envelopes"]
+    kinds = [envelope["type"] for envelope in envelopes]
+    assert kinds.count("KeyDealing") == kinds.count("KeyDelivery") == 3
+    public = {envelope["type"] for envelope in envelopes if envelope["body"] is not None}
+    assert public == {"RoundOpen", "KeyOffer", "RoundAck", "RoundClose"}
+
+
+@pytest.mark.parametrize("pair", [(1, 2), (2, 3)])
+def test_swapped_transcripts_are_found(files: Files, pair: tuple[int, int]) -> None:
+    """A round that makes a key with one that sums updates, and two of these."""
+    first, second = (f"transcripts/{number:06d}.json" for number in pair)
     swapped = {**files, first: files[second], second: files[first]}
     report = verify_files(swapped, name="swapped")
     assert not report.ok
-    assert "000001" in places(report)
+    assert f"{pair[0]:06d}" in places(report)
 
 
 @pytest.mark.parametrize("change", ["drop", "drop the last", "reorder", "duplicate"])

@@ -131,7 +131,7 @@ WRONG: dict[str, tuple[Edit, str]] = {
     "scale of zero": (_set("quantiser", "scale")(0), "quantiser.scale"),
     "scale beyond the lane": (_set("quantiser", "scale")(2**30), "does not fit lanes"),
     "odd lanes": (_set("quantiser", "lane_bits")(16), "quantiser.lane_bits"),
-    "unknown privacy": (_set("privacy", "mode")("some"), "privacy.mode"),
+    "unknown privacy": (_set("privacy", "mode")("some"), "privacy"),
     "initial adapter": (_set("initial_adapter")(""), "initial_adapter"),
     "a number that JSON cannot hold": (_set("training")({"lr": float("nan")}), "charter"),
 }

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fedfm_protocols.context import KEYS
+from fedfm_protocols.key_epoch import holders_of
 from fedfm_protocols.scenario.form import HONEST, OTHERS, Expectation, RoundForm, Scenario
 from fedfm_protocols.scenario.observations import ErrorSeen, RoundFacts
 from fedfm_protocols.scenario.stage import Stage
@@ -72,7 +73,9 @@ def judge_round(stage: Stage, form: RoundForm, facts: RoundFacts, verdict: Verdi
             absent = {*expect.removed, *expect.absent}
             accepted = expect.accepted or [n for n in facts.invited if n not in absent]
             if finished.key is not None:
-                verdict.add(number, "holders", list(accepted), list(finished.key.holders))
+                federation = stage.coordinator.site.federation
+                holders = expect.accepted or holders_of(federation, accepted)
+                verdict.add(number, "holders", list(holders), list(finished.key.holders))
             else:
                 verdict.add(number, "accepted", list(accepted), list(finished.accepted))
             verdict.add(number, "removed", expect.removed, list(finished.removed))

@@ -27,6 +27,28 @@ def test_new_writes_a_canonical_unsigned_draft(sites: Sites, run: Run) -> None:
     assert (document["signed_by"], document["in_force"]) == ([], False)
 
 
+@pytest.mark.parametrize("suite", [None, "layered", "masked", "sealed", "clear"])
+def test_every_suite_can_be_chosen_and_layered_is_the_default(
+    sites: Sites, run: Run, suite: str | None
+) -> None:
+    flags = () if suite is None else ("--suite", suite)
+    assert run(*sites.new_charter(), "--labels", "a,b", *flags).code == 0
+    assert read_charter_payload(sites.draft.read_bytes()).suite == (suite or "layered")
+    shown = run("charter", "show", sites.draft)
+    assert f"suite {suite or 'layered'}" in " ".join(shown.err.split())
+    # What the founders sign is what the sites' default policy takes, and nothing else.
+    signed = run("charter", "sign", "--site", sites.client("bank-a"), sites.draft)
+    assert signed.code == (0 if suite in (None, "layered") else 3)
+
+
+def test_an_unknown_suite_is_refused_with_the_names_there_are(sites: Sites, run: Run) -> None:
+    ran = run(*sites.new_charter(), "--labels", "a,b", "--suite", "Layered")
+    assert ran.code == 2
+    for name in ("layered", "masked", "sealed", "clear"):
+        assert name in ran.err
+    assert not sites.draft.exists()
+
+
 def test_new_takes_labels_from_data_and_training_from_a_file(
     sites: Sites, run: Run, tmp_path: Path
 ) -> None:

@@ -93,8 +93,9 @@ def test_the_demo_gets_its_options(
 
     monkeypatch.setattr("secure_fedfm.demo.run.run_demo", run_demo)
     out = tmp_path / "demo"
-    ran = run("demo", "--clients", 4, "--rounds", 2, "--suite", "clear", "--privacy", "none", "--epsilon", 2,
-              "--data", "x.csv", "--text-column", "t", "--label-column", "l", "--out", out,
+    ran = run("demo", "--clients", 4, "--rounds", 2, "--suite", "clear", "--privacy", "none",
+              "--epsilon", 2, "--data", "x.csv", "--text-column", "t", "--label-column", "l",
+              "--out", out,
               "--seed", 9, "--split", "dirichlet", "--alpha", 0.1, "--no-central",
               "--json")  # fmt: skip
     assert ran.code == 1
@@ -105,6 +106,10 @@ def test_the_demo_gets_its_options(
     ]
     assert run("demo").code == 1
     assert seen[1] == DemoOptions()
+    assert seen[1].suite == "layered"
+    for suite in ("layered", "masked", "sealed", "clear"):
+        run("demo", "--suite", suite)
+        assert seen[-1].suite == suite
 
 
 @pytest.mark.parametrize(
