@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+# Test files that run federations of real processes, and those that share one.
+PROCESSES = ("tests/integration/", "tests/soak/test_kill_processes")
+CAPTURED = ("test_recorded_run.py", "test_tampered_bundle.py", "test_wire.py")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """With ``-n``: tests that share a federation go to one worker, or it would run in each.
+
+    What ``--dist loadgroup`` is for; xdist 3.8 marks groups in an attribute that pytest 9 ignores.
+    """
+    scheduler = import_module("xdist.scheduler").LoadScopeScheduling(config, log)
+    scheduler._split_scope = _federation_of
+    return scheduler
+
+
+def _federation_of(nodeid: str) -> str:
+    """What the test with this id shares with others; the id itself for nothing."""
+    file = nodeid.partition("::")[0]
+    if file.endswith(CAPTURED):
+        return "captured"
+    return file if file.startswith(PROCESSES) else nodeid
 
 
 def _shared_folder(name: str) -> Path:

@@ -23,7 +23,7 @@ from fedfm_protocols.client_result import plain_total
 from fedfm_protocols.client_session import needed
 from fedfm_protocols.context import RoundIdentity, context1, rotation_seed
 from fedfm_protocols.encryption import Encryption
-from fedfm_protocols.errors import BelowThreshold, MalformedMessage, RoundRefused
+from fedfm_protocols.errors import BelowThreshold, MalformedMessage, MissingGroupKey, RoundRefused
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.key_ring import KeyRing
 from fedfm_protocols.messages import (
@@ -116,13 +116,16 @@ def _verify(
             f"no quorum of {quorum} clients acknowledges one result of round {opened.round}"
         )
     if federation.encrypted:
+        group_keys = keys.group_keys(opened.key_epoch)
+        if not group_keys:
+            raise MissingGroupKey(opened.key_epoch)
         words = open_aggregate(
             needed(encryption, federation),
             federation,
             aggregate,
             open_set=open_signed_set,
             holders=None,
-            group_keys=keys.group_keys(opened.key_epoch),
+            group_keys=group_keys,
             context=context,
             step=0,
             cohort_hash=None,

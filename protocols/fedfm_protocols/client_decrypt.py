@@ -22,7 +22,7 @@ from fedfm_protocols.client_states import ClientState, Unmasked
 from fedfm_protocols.context import NO_HASH, active_hash, bulk_seed
 from fedfm_protocols.effects import Persist, Transition
 from fedfm_protocols.encryption import ActiveSet, Encryption
-from fedfm_protocols.errors import BelowThreshold, EquivocationError, RoundRefused
+from fedfm_protocols.errors import BelowThreshold, EquivocationError
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.key_messages import KeyOpening, KeyRequest, WrappedKey
 from fedfm_protocols.masking import Words
@@ -187,8 +187,4 @@ def _unseal(
             }
         except CryptoError as error:
             failure = f": {error}"
-    if not group_keys:
-        raise RoundRefused(
-            "this site has no group key of the epoch; it gets one with the next key generation"
-        )
     raise EquivocationError(f"the key openings do not open under the clients' group key{failure}")

@@ -15,6 +15,7 @@
         │   └── OutOfOrder              not expected in this state
         ├── RoundViolation          signed proof of misbehaviour: this site leaves the round
         │   ├── RoundRefused            the opening of a round that must not be joined
+        │   │   └── MissingGroupKey         a missed sum that no key at hand opens
         │   ├── EquivocationError       the other side contradicts itself or a signed fact
         │   └── BelowThreshold          too few participants for the promises of the charter
         ├── RoundAborted            the coordinator cannot finish the round (names why)
@@ -110,6 +111,19 @@ class RoundRefused(RoundViolation):
 
     Source: protocols/README.md, section "A round".
     """
+
+
+class MissingGroupKey(RoundRefused):
+    """A missed round's sum cannot be opened: this site holds no group key of its ``epoch`` yet.
+
+    Source: protocols/README.md, section "Catching up".
+    """
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(
+            f"this site has no group key of epoch {epoch}; it gets one with the next key generation"
+        )
+        self.epoch = epoch
 
 
 class EquivocationError(RoundViolation):

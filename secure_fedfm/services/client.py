@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -45,8 +45,8 @@ from fedfm_protocols.errors import (
     DivergenceError,
     EquivocationError,
     MessageRefused,
+    MissingGroupKey,
     ProtocolError,
-    RoundRefused,
     RoundViolation,
 )
 from fedfm_protocols.federation import Federation
@@ -56,7 +56,6 @@ from fedfm_protocols.messages import (
     CheckpointOffer,
     Cosignature,
     Hello,
-    RoundOpen,
     read_body,
     type_name,
 )
@@ -370,43 +369,37 @@ class ClientService:
             keys=memory.keys,
             encryption=self._context.encryption,
         )
-        for missed in self._noting_closed(catch_up, missed_rounds):
-            if not isinstance(self._state, Idle):
-                # A quorum has finished a round on this site's adapter: its own round is over.
-                await self._carry_out(leave_round(self._state, "it ended without this site"))
-            computed = await asyncio.to_thread(self._keeper.compute, missed.total, missed.accepted)
-            if computed != missed.adapter_after:
-                raise DivergenceError(
-                    f"round {missed.round} repeated here gives adapter {computed.hex()[:16]}, "
-                    f"the quorum computed {missed.adapter_after.hex()[:16]}: compare library "
-                    "versions and hardware with the others"
-                )
-            self._keeper.adopt(computed)
-            memory = replace(
-                memory,
-                last_applied=missed.round,
-                last_opened=max(memory.last_opened, missed.round),
-                completed=memory.completed + 1,
-                adapter_hash=computed,
-            )
-            self._remember(memory)
-            LOG.info("caught up with round %d", missed.round, extra={"kind": "caught-up"})
-
-    def _noting_closed(
-        self, catch_up: CatchUp, missed_rounds: Iterator[MissedRound]
-    ) -> Iterator[MissedRound]:
-        """The same rounds; remembers the epoch of a sum that no group key at hand can open."""
         try:
             for missed in missed_rounds:
                 self._closed_epoch = 0
-                yield missed
-        except RoundRefused:
-            keys = self._state.memory.keys
-            for record in catch_up.rounds:
-                epoch = read_body(Envelope.decode(record.opened), RoundOpen).key_epoch
-                if epoch and not keys.group_keys(epoch):
-                    self._closed_epoch = epoch
+                memory = await self._repeat(memory, missed)
+        except MissingGroupKey as error:
+            self._closed_epoch = error.epoch
             raise
+
+    async def _repeat(self, memory: ClientMemory, missed: MissedRound) -> ClientMemory:
+        """Apply the sum of one missed round as everybody else did."""
+        if not isinstance(self._state, Idle):
+            # A quorum has finished a round on this site's adapter: its own round is over.
+            await self._carry_out(leave_round(self._state, "it ended without this site"))
+        computed = await asyncio.to_thread(self._keeper.compute, missed.total, missed.accepted)
+        if computed != missed.adapter_after:
+            raise DivergenceError(
+                f"round {missed.round} repeated here gives adapter {computed.hex()[:16]}, "
+                f"the quorum computed {missed.adapter_after.hex()[:16]}: compare library "
+                "versions and hardware with the others"
+            )
+        self._keeper.adopt(computed)
+        memory = replace(
+            memory,
+            last_applied=missed.round,
+            last_opened=max(memory.last_opened, missed.round),
+            completed=memory.completed + 1,
+            adapter_hash=computed,
+        )
+        self._remember(memory)
+        LOG.info("caught up with round %d", missed.round, extra={"kind": "caught-up"})
+        return memory
 
     def _remember(self, memory: ClientMemory) -> None:
         self._journal.remember(memory)

@@ -81,11 +81,13 @@ class RouteTable:
             )
         present = self._by_identity.get(identity)
         if present is not None and present.name == name:
-            if present.hello != hello:
+            if present.hello == hello:
+                return present, None
+            if not _corrects(hello, present.hello):
                 raise MalformedFrameError("a second, different greeting on one connection")
-            return present, None
         if present is not None:
-            self.remove(present)  # that connection ended and its identity was given out again
+            # Corrected, or that connection ended and its identity was given out again.
+            self.remove(present)
         replaced = self._by_name.get(name)
         if replaced is not None:
             self.remove(replaced)
@@ -108,3 +110,9 @@ class RouteTable:
         if name not in self._spools:
             self._spools[name] = Spool(self._limits, self._spool_folder)
         return self._spools[name]
+
+
+def _corrects(hello: Hello, earlier: Hello) -> bool:
+    """Whether a client that was still greeting for its last connection, when this one was there
+    already, has noticed: the same process, a higher number.  Refused, it could never connect."""
+    return hello.instance == earlier.instance and hello.connection > earlier.connection

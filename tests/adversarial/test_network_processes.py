@@ -196,6 +196,7 @@ def attacked(
         tiny_model,
         clients=4,
         rounds=3,
+        suite="masked",  # the network is what is attacked here, and round 1 is then a sum
         timeouts={"connect": 60.0, "rejoin": 0.3},
     )
     traffic = federation.sites[COORDINATOR].root / "traffic"
@@ -290,7 +291,7 @@ def test_with_a_dead_authenticator_nobody_new_gets_in(
     """The coordinator stops at once and says so; started again, it goes on."""
     gate = tmp_path / "gate"
     with build_federation(
-        tmp_path / "sites", launcher, tiny_model, clients=3, rounds=1
+        tmp_path / "sites", launcher, tiny_model, clients=3, rounds=1, suite="masked"
     ) as federation:
         federation.start_all(
             {

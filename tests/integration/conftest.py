@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -52,11 +51,3 @@ def captured_masked(
     """The same without encryption, one sum."""
     root = tmp_path_factory.mktemp("masked")
     return capture_run(root, launcher, long_model, rounds=1, suite="masked")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each federation runs once: tests that share one go to the same worker."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent and isinstance(item, pytest.Function):
-            shared = {"captured", "captured_masked", "run", "files"} & set(item.fixturenames)
-            item.add_marker(pytest.mark.xdist_group("captured" if shared else item.path.stem))

@@ -80,7 +80,7 @@ def finished(
         clients=4,
         rounds=ROUNDS,
         privacy=sections(ROUNDS + 1),
-        timeouts={"connect": 10.0, "rejoin": 8.0, "cosignatures": 5.0},
+        timeouts={"connect": 10.0, "rejoin": 60.0, "cosignatures": 5.0},
     ) as federation:
         deaths: list[str] = []
 

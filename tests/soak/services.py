@@ -63,6 +63,10 @@ class _Transport:
     async def send(self, *_: object) -> None:
         """Nowhere."""
 
+    async def plan(self, payload: bytes) -> SimpleNamespace:
+        """What would be sent."""
+        return SimpleNamespace(payload=payload)
+
 
 class _Keeper:
     """Adapters as the simulation has them: hashes of the sums applied so far."""
@@ -240,6 +244,7 @@ class ClientBench:
             keeper=self.keeper,
             journal=journal,
             memory=self.client.state.memory,
+            ledger=None,
         )
         self.service = ClientService(Site(folder), cast(Any, setup), cast(Any, _Transport()))
         self.service.__dict__["_start_training"] = lambda number, step: None

@@ -66,6 +66,26 @@ def test_the_same_process_reconnecting_is_no_duplicate() -> None:
     assert not taken.by_another_process
 
 
+def test_a_greeting_left_over_from_the_last_connection_may_be_corrected() -> None:
+    """A client whose server was restarted may greet for the old connection on the new one."""
+    reception = greeted()
+    chunk, *_ = plan_message(b"begun before the correction", LIMITS).chunks(1)
+    reception.take(FIRST, "alice", KEY, [chunk.encode()], 0.0)
+    taken = reception.take(FIRST, "alice", KEY, [Hello(b"i" * 16, 2).encode()], 0.0)
+    assert isinstance(taken, Greeting)
+    assert (taken.replaced, taken.route.hello.connection) == (None, 2)
+    assert taken.route.reassembler.pending_bytes == 0
+    assert reception.routes.of("alice") is taken.route
+    inbound = send(reception, b"goes on", (2 << 32) | 1, 0.0)
+    assert inbound is not None
+
+
+@pytest.mark.parametrize("hello", [Hello(b"j" * 16, 2), Hello(b"i" * 16, 0)])
+def test_no_other_second_greeting_on_one_connection(hello: Hello) -> None:
+    with pytest.raises(MalformedFrameError, match="second, different greeting"):
+        greeted().take(FIRST, "alice", KEY, [hello.encode()], 0.0)
+
+
 def test_a_route_answers_only_to_its_own_name() -> None:
     chunk = next(plan_message(b"forged", LIMITS).chunks(1)).encode()
     with pytest.raises(MalformedFrameError):
