@@ -49,7 +49,7 @@ def coordinator(
     flags = given(bind=bind, allow_remote=allow_remote, log_format=log_format, log_level=log_level)
     folder, config = _start(site, "coordinator", flags, settings)
     require("zmq")
-    from secure_fedfm.services.coordinator import run_coordinator  # noqa: PLC0415
+    from secure_fedfm.services.coordinator_process import run_coordinator  # noqa: PLC0415
 
     raise typer.Exit(run_coordinator(folder, config))
 
@@ -116,7 +116,7 @@ def client(
         flags["policy"] = {"charter_hash": charter_hash.lower()}
     folder, config = _start(site, "client", flags, settings)
     require("zmq", "torch", "transformers", "peft")
-    from secure_fedfm.services.client import run_client  # noqa: PLC0415
+    from secure_fedfm.services.client_process import run_client  # noqa: PLC0415
 
     raise typer.Exit(run_client(folder, config))
 

@@ -60,13 +60,12 @@ from fedfm_protocols.messages import (
     type_name,
 )
 from fedfm_protocols.witness import review_offer
-from secure_fedfm.config import SiteConfig
 from secure_fedfm.errors import ServiceError
 from secure_fedfm.learning.learner import LocalLearner
 from secure_fedfm.learning.training import TrainingProgress
 from secure_fedfm.services.adapter_keeper import AdapterKeeper
 from secure_fedfm.services.client_memory import ClientJournal
-from secure_fedfm.services.client_setup import ClientSetup, export_result, set_up_client
+from secure_fedfm.services.client_setup import ClientSetup
 from secure_fedfm.services.encryption import encryption_for
 from secure_fedfm.services.privacy import RoundLedger
 from secure_fedfm.services.status import Status, write_status
@@ -489,38 +488,3 @@ class ClientService:
             adapter=memory.adapter_hash.hex(),
         )
         write_status(self._site.root, status)
-
-
-async def _run(site: Site, config: SiteConfig, setup: ClientSetup) -> None:
-    transport = ClientTransport(
-        config.coordinator,
-        bytes.fromhex(setup.federation.charter.coordinator.transport),
-        setup.transport_keys,
-        setup.limits,
-        spool_folder=site.root,
-    )
-    await transport.start()
-    try:
-        await transport.wait_connected(config.connect_timeout)
-        service = ClientService(site, setup, transport)
-        await service.run()
-    finally:
-        await transport.stop()
-
-
-def run_client(site: Site, config: SiteConfig) -> int:
-    """Run a client until the federation is over; returns the exit code 0.
-
-    Raises
-    ------
-    FedFMError
-        if this site cannot take part (any longer); the command line maps it to an exit code.
-    """
-    setup = set_up_client(site, config)  # slow, and there is nobody to answer meanwhile
-    try:
-        asyncio.run(_run(site, config, setup))
-    finally:
-        setup.close()
-    export_result(site, setup)
-    LOG.info("the adapter is at %s", site.export_folder, extra={"kind": "exported"})
-    return 0

@@ -44,11 +44,8 @@ from secure_fedfm.config import SiteConfig
 from secure_fedfm.errors import ServiceError
 from secure_fedfm.services.encryption import encryption_for
 from secure_fedfm.services.evidence import Evidence
-from secure_fedfm.services.interrupted import close_interrupted_round
 from secure_fedfm.services.key_epochs import KeyEpochs
-from secure_fedfm.services.limits import limits_for
 from secure_fedfm.services.metering import Meter
-from secure_fedfm.services.party import check_party, read_enrolments
 from secure_fedfm.services.status import Status, write_status
 from secure_fedfm.storage.database import Database, store_journal
 from secure_fedfm.storage.site import Site
@@ -495,50 +492,3 @@ class CoordinatorService:
     def _write_metrics(self) -> None:
         document = json.dumps(self._meter.report(), indent=1) + "\n"
         self._site.write(self._site.metrics_file, document.encode())
-
-
-async def _run(site: Site, config: SiteConfig) -> None:
-    federation = Federation.of(site.charter().charter)
-    config.policy.site_policy().check_charter(federation.charter)
-    key, transport_keys = check_party(site, config, federation)
-    database = site.database()
-    evidence = Evidence(site, federation, key, site.log_key())
-    evidence.found(read_enrolments(site, federation), federation.charter.model.sha256)
-    close_interrupted_round(evidence, database, federation, key)
-    inbox: asyncio.Queue[Inbound | TransportEvent | BaseException] = asyncio.Queue()
-    transport = ServerTransport(
-        config.bind,
-        transport_keys,
-        {bytes.fromhex(c.transport): c.name for c in federation.charter.roster},
-        limits_for(federation),
-        on_refused=inbox.put_nowait,
-        allow_remote=config.allow_remote,
-        spool_folder=site.root,
-    )
-    try:
-        await transport.start()
-        LOG.info(
-            "listening at %s",
-            transport.endpoint,
-            extra={"kind": "listening", "endpoint": transport.endpoint},
-        )
-        service = CoordinatorService(
-            site, config, federation, key, evidence, database, transport, inbox
-        )
-        await service.run()
-    finally:
-        await transport.stop()
-        evidence.close()
-        database.close()
-
-
-def run_coordinator(site: Site, config: SiteConfig) -> int:
-    """Run a coordinator until the federation is concluded; returns the exit code 0.
-
-    Raises
-    ------
-    FedFMError
-        if it cannot start or go on; the command line maps it to an exit code.
-    """
-    asyncio.run(_run(site, config))
-    return 0
