@@ -83,7 +83,13 @@ def _with_wraps(kinds: list[str]) -> list[str]:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow if name.startswith("sparse") else ())
+        # Seventy clients each: one of the sparse ones here, the others in `make soak`.
+        pytest.param(
+            name,
+            marks=pytest.mark.soak
+            if name.startswith("sparse") and name != "sparse-split-graph"
+            else (),
+        )
         for name in shipped_names()
         if shipped(name).federation.suite == "masked" and name not in OF_ANOTHER_SUITE
     ],
