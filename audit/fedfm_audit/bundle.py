@@ -50,8 +50,8 @@ class Limits:
     """What a reader is willing to load: number of files, bytes of one, bytes of all, path depth."""
 
     files: int = 100_000
-    file_bytes: int = 64 << 20
-    total_bytes: int = 1 << 30
+    file_bytes: int = 256 << 20
+    total_bytes: int = 2 << 30
     depth: int = 8
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedfm_audit.errors import CharterViewError, SchemaError
+from fedfm_audit.messages import TRAIN
 from fedfm_audit.schema import check_schema
 from fedfm_audit.thresholds import Thresholds
 from fedfm_crypto.canonical_json import canonical_decode, canonical_encode
@@ -25,6 +26,8 @@ MASKED_SUITES = frozenset({"masked", "layered"})
 """Suites whose uploads carry pairwise masks."""
 ENCRYPTED_SUITES = frozenset({"sealed", "layered"})
 """Suites whose uploads are ciphertexts under a collective key."""
+SHARED_NOISE = "shared-noise"
+"""Privacy mode in which a round is a session: each of its sums carries noise shared by clients."""
 MAX_ENCRYPTED_CLIENTS = 1000
 MAX_KEY_THRESHOLD = 500
 
@@ -43,8 +46,8 @@ class Party:
 @dataclass(frozen=True, slots=True)
 class CharterView:
     """What the verifier needs of a charter.  ``digest`` is the SHA-256 of its payload, ``signers``
-    the founders whose signatures verified, ``privacy`` the section of that name as it stands, and
-    ``values`` the length of an update."""
+    the founders whose signatures verified, ``privacy`` the section of that name as it stands,
+    ``values`` the length of an update, and ``scale`` its integer steps per unit."""
 
     digest: bytes
     federation: str
@@ -62,6 +65,7 @@ class CharterView:
     initial_adapter: bytes
     privacy: Mapping[str, Any]
     values: int
+    scale: int
 
     @property
     def masked(self) -> bool:
@@ -72,6 +76,14 @@ class CharterView:
     def encrypted(self) -> bool:
         """Whether uploads are encrypted, and rounds of kind ``keys`` make the key."""
         return self.suite in ENCRYPTED_SUITES
+
+    def steps_of(self, kind: str) -> int:
+        """How many steps a round of ``kind`` has: one, unless every sum that it opens is one step
+        of a training whose noise the clients share."""
+        if kind == TRAIN and self.privacy["mode"] == SHARED_NOISE:
+            steps: int = self.privacy["steps_per_round"]
+            return steps
+        return 1
 
     @property
     def clients(self) -> tuple[str, ...]:
@@ -137,6 +149,8 @@ def _view(charter: Mapping[str, Any], payload: bytes, envelope: bytes) -> Charte
     thresholds = Thresholds(len(roster), limits["colluding"], limits["dropouts"])
     if charter["suite"] in ENCRYPTED_SUITES:
         _check_encryption(thresholds)
+    if charter["privacy"]["mode"] == SHARED_NOISE:
+        _check_shared_noise(charter["privacy"], charter["suite"], thresholds)
     return CharterView(
         digest=hashlib.sha256(payload).digest(),
         federation=charter["federation"],
@@ -154,6 +168,7 @@ def _view(charter: Mapping[str, Any], payload: bytes, envelope: bytes) -> Charte
         initial_adapter=bytes.fromhex(charter["initial_adapter"]),
         privacy=charter["privacy"],
         values=charter["quantiser"]["values"],
+        scale=charter["quantiser"]["scale"],
     )
 
 
@@ -197,6 +212,24 @@ def _check_encryption(thresholds: Thresholds) -> None:
         raise CharterViewError(
             f"limits: {thresholds.key_threshold} holders would open a key sum together; suites "
             f"with encryption take {MAX_KEY_THRESHOLD}"
+        )
+
+
+def _check_shared_noise(privacy: Mapping[str, Any], suite: str, thresholds: Thresholds) -> None:
+    """The promise holds only where nobody ever sees one client's share of the noise, and where as
+    many honest shares as it counts on are in every sum that may be opened."""
+    if suite not in MASKED_SUITES:
+        raise CharterViewError(
+            f"privacy: mode {SHARED_NOISE} needs uploads that are masked (suite "
+            f"{' or '.join(sorted(MASKED_SUITES))}); in suite {suite} the sum of one client may be "
+            "seen with its own share of the noise alone"
+        )
+    shares, least, most = privacy["honest_shares"], thresholds.min_honest, thresholds.min_accepted
+    if not least <= shares <= most:
+        raise CharterViewError(
+            f"privacy: noise is calibrated to {shares} honest shares; with these limits a sum has "
+            f"at least {most} accepted updates, at least {least} of them honest, and honest_shares "
+            "must lie between"
         )
 
 

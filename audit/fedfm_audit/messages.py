@@ -18,6 +18,7 @@ from fedfm_crypto.labels import Label
 MAX_PARTICIPANTS = 4096
 MAX_ENVELOPE_BYTES = 131_072
 MAX_CHARGES = 24
+MAX_STEPS = 1024
 MAX_CHARGE_BYTES = 5000
 NO_HASH = bytes(32)
 TRAIN, KEYS = "train", "keys"
@@ -68,7 +69,7 @@ class KeyOffer:
     ``key_commitment`` fixes the client's part of a collective key (kind ``keys``, else zeros)."""
 
     share_key: Bytes32
-    steps: Annotated[tuple[StepKeys, ...], MaxCount(1024)]
+    steps: Annotated[tuple[StepKeys, ...], MaxCount(MAX_STEPS)]
     nonce_commitment: Bytes32
     graph_commitment: Bytes32
     key_commitment: Bytes32
@@ -139,7 +140,7 @@ class CohortProof:
 
 @dataclass(frozen=True, slots=True)
 class RoundAck:
-    """Client: hash of the adapter that it holds after the round.  What it acknowledges is what it
+    """Client: hash of the adapter that it holds after the step.  What it acknowledges is what it
     refers to: an aggregate, or in a round of kind ``keys`` the hash of the key it has stored."""
 
     adapter_hash: Bytes32
@@ -147,7 +148,8 @@ class RoundAck:
 
 @dataclass(frozen=True, slots=True)
 class RoundClose:
-    """Coordinator: outcome, reason, adapter in force afterwards, the signed RoundAcks."""
+    """Coordinator: outcome, reason, adapter in force afterwards, the signed RoundAcks of the last
+    good step (of the first, if none is good)."""
 
     outcome: Annotated[str, MaxLength(16)]
     reason: Annotated[str, MaxLength(512)]
@@ -180,10 +182,32 @@ def context1(context: bytes, roster_hash: bytes, key_hash: bytes) -> bytes:
 
 
 def dealers_hash(context: bytes, dealers: tuple[str, ...], graph_seed: bytes | None) -> bytes:
-    """What every UploadHash refers to: the set of dealers whose masks the upload may carry, and on
-    sparse graphs the seed of the graph."""
+    """What every UploadHash of the first step refers to: the set of dealers whose masks the upload
+    may carry, and on sparse graphs the seed of the graph."""
     graph = () if graph_seed is None else (graph_seed,)
     return hash_parts(Label.DEALERS, context, encode(Names(dealers)), *graph)
+
+
+def step_hash(
+    context: bytes,
+    step: int,
+    dealers: tuple[str, ...],
+    aggregate_hash: bytes,
+    adapter_hash: bytes,
+    graph_seed: bytes | None,
+) -> bytes:
+    """What every UploadHash of a later step refers to: the clients whose masks the upload may carry
+    (those that the step before accepted), and that step's aggregate and adapter."""
+    graph = () if graph_seed is None else (graph_seed,)
+    return hash_parts(
+        Label.STEP,
+        context,
+        step.to_bytes(2, "big"),
+        encode(Names(dealers)),
+        aggregate_hash,
+        adapter_hash,
+        *graph,
+    )
 
 
 def active_hash(context: bytes, cohort_hash: bytes, step: int, active: tuple[str, ...]) -> bytes:

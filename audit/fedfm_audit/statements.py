@@ -17,11 +17,44 @@ from typing import Any, ClassVar
 
 from fedfm_audit.errors import StatementError
 from fedfm_audit.privacy.entries import PrivacyPredicate, read_privacy_predicate
+from fedfm_audit.round_predicate import (
+    CheckpointReference,
+    KeyReference,
+    RoundCounts,
+    RoundPredicate,
+    SessionSteps,
+    read_round_predicate,
+    write_round_predicate,
+)
 from fedfm_audit.schema import check_schema
 from fedfm_audit.tiles import MAX_LEAF_BYTES
 from fedfm_crypto.canonical_json import canonical_decode, canonical_encode
 from fedfm_crypto.dsse import dsse_open, dsse_sign
 from fedfm_crypto.identity import IdentityKey, IdentityPublicKey
+
+__all__ = [
+    "PAYLOAD_TYPE",
+    "STATEMENT_TYPE",
+    "CheckpointReference",
+    "ConclusionPredicate",
+    "EnrolmentPredicate",
+    "FederationPredicate",
+    "KeyReference",
+    "Predicate",
+    "RoundCounts",
+    "RoundPredicate",
+    "SessionSteps",
+    "SignedStatement",
+    "Statement",
+    "conclusion_statement",
+    "enrolment_statement",
+    "federation_statement",
+    "open_leaf",
+    "privacy_statement",
+    "round_statement",
+    "sign_statement",
+    "transcript_path",
+]
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -51,65 +84,6 @@ class FederationPredicate:
     version: str
     python: str
     base_model: str
-
-
-@dataclass(frozen=True, slots=True)
-class RoundCounts:
-    """How many messages each phase had; ``transcript.count_round`` computes them.
-
-    ``dealers`` sent a ShareBundle or, in a round of kind ``keys``, a KeyDealing; ``openings`` are
-    KeyOpenings, which a client may send for each of two active sets.
-    """
-
-    invited: int
-    offers: int
-    dealers: int
-    uploads: int
-    accepted: int
-    removed: int
-    votes: int
-    unmasked: int
-    openings: int
-    acks: int
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointReference:
-    """A head of this log that the statement was written on top of (root in hex)."""
-
-    size: int
-    root: str
-
-
-@dataclass(frozen=True, slots=True)
-class KeyReference:
-    """The collective key of an epoch: the hash that its clients agreed on (hex), and the names
-    of those who dealt it and hold its shares, sorted."""
-
-    epoch: int
-    hash: str
-    holders: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RoundPredicate:
-    """How a round ended, the adapter before and after it (hex), and what it was built on.
-
-    ``key`` is the collective key that a completed round of kind ``keys`` made, or that a round of
-    kind ``train`` encrypted under (also if it failed); ``None`` in every other round.
-    """
-
-    TYPE: ClassVar[str] = "urn:secure-fedfm:round:v1"
-    charter: str
-    round: int
-    kind: str
-    outcome: str
-    reason: str
-    adapter_in: str
-    adapter_out: str
-    counts: RoundCounts
-    previous: CheckpointReference
-    key: KeyReference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,11 +292,9 @@ def _subject_name(predicate: Predicate) -> tuple[str, str]:
 
 
 def _write_predicate(predicate: Predicate) -> dict[str, Any]:
-    """The predicate as JSON objects; tuples become lists, as they come back from JSON."""
-    fields = asdict(predicate)
-    if isinstance(predicate, RoundPredicate) and predicate.key is not None:
-        fields["key"]["holders"] = list(predicate.key.holders)
-    return fields
+    if isinstance(predicate, RoundPredicate):
+        return write_round_predicate(predicate)
+    return asdict(predicate)
 
 
 def _read_predicate(predicate_type: str, fields: dict[str, Any]) -> Predicate:
@@ -330,15 +302,7 @@ def _read_predicate(predicate_type: str, fields: dict[str, Any]) -> Predicate:
     if predicate_type == PrivacyPredicate.TYPE:
         return read_privacy_predicate(fields)
     if predicate_type == RoundPredicate.TYPE:
-        key = fields["key"]
-        nested = {
-            "counts": RoundCounts(**fields["counts"]),
-            "previous": CheckpointReference(**fields["previous"]),
-            "key": None
-            if key is None
-            else KeyReference(key["epoch"], key["hash"], tuple(key["holders"])),
-        }
-        return RoundPredicate(**{**fields, **nested})
+        return read_round_predicate(fields)
     classes: tuple[type[EnrolmentPredicate | FederationPredicate | ConclusionPredicate], ...] = (
         EnrolmentPredicate,
         FederationPredicate,

@@ -73,6 +73,11 @@ class Thresholds:
         return max(self.colluding + 2, self.clients - self.dropouts)
 
     @property
+    def min_honest(self) -> int:
+        """Fewest updates in an opened sum that are not of those who conspire."""
+        return self.min_accepted - self.colluding
+
+    @property
     def key_threshold(self) -> int:
         """Holders of a collective key that open a key sum together: one more than conspire."""
         return self.colluding + 1

@@ -46,6 +46,8 @@ class Label(Enum):
     """Salted commitment to the shares that a dealer gives one recipient."""
     DEALERS = b"secure-fedfm/v1/dealers"
     """Hash of the set of dealers whose shares a client received."""
+    STEP = b"secure-fedfm/v1/step"
+    """Hash of what a later step of a session builds on: who takes part, and the adapter so far."""
     GRAPH = b"secure-fedfm/v1/graph"
     """Order of the ring of a sparse masking graph, from opened nonces."""
     TENSORS = b"secure-fedfm/v1/tensors"

@@ -8,7 +8,7 @@ Source: protocols/README.md, section "Catching up".
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,18 +37,28 @@ from fedfm_protocols.messages import (
 
 
 @dataclass(frozen=True, slots=True)
+class MissedSum:
+    """One step's opened sum: ``total`` (float64 ``[values]``) of ``accepted`` updates.
+
+    Source: protocols/README.md, section "Catching up".
+    """
+
+    accepted: int
+    total: NDArray[np.float64] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class MissedRound:
-    """One missed round, verified: apply ``total`` (float64 ``[values]``) to adapter
-    ``adapter_before``; the result must hash to ``adapter_after``.
+    """One missed round, verified: apply its ``sums`` one after the other, beginning with adapter
+    ``adapter_before``; the last result must hash to ``adapter_after``.
 
     Source: protocols/README.md, section "Catching up".
     """
 
     round: int
-    accepted: int
     adapter_before: bytes
     adapter_after: bytes
-    total: NDArray[np.float64] = field(repr=False)
+    sums: tuple[MissedSum, ...] = field(repr=False)
 
 
 def verify_catch_up(
@@ -87,7 +97,7 @@ def _verify(
 ) -> MissedRound:
     try:
         envelope = Envelope.decode(missed.opened)
-        aggregate = decode(Aggregate, missed.aggregate)
+        aggregates = [decode(Aggregate, body) for body in missed.aggregates]
     except CodecError as error:
         raise MalformedMessage(f"a missed round does not decode: {error}") from error
     verify_signature(envelope, federation)
@@ -95,6 +105,11 @@ def _verify(
     identity = RoundIdentity.of(federation.charter_hash, opened)
     context0 = identity.context0()
     check_place(envelope, context=context0, step=0)
+    if not 1 <= len(aggregates) <= opened.steps:
+        raise MalformedMessage(
+            f"{len(aggregates)} sums of missed round {opened.round}, which had {opened.steps} steps"
+        )
+    last = len(aggregates) - 1
     context = context1(context0, missed.roster_hash, missed.key_hash)
     acks = open_signed_set(
         missed.acks,
@@ -102,9 +117,10 @@ def _verify(
         federation=federation,
         allowed=federation.clients,
         context=context,
-        step=0,
+        step=last,
     )
-    digest = hashlib.sha256(missed.aggregate).digest()
+    # What a quorum acknowledges of the last sum covers all: its adapter comes of every one.
+    digest = hashlib.sha256(missed.aggregates[last]).digest()
     counts: dict[bytes, int] = {}
     for member, ack in acks.values():
         if member.header.refers_to == digest:
@@ -115,27 +131,48 @@ def _verify(
         raise BelowThreshold(
             f"no quorum of {quorum} clients acknowledges one result of round {opened.round}"
         )
-    if federation.encrypted:
-        group_keys = keys.group_keys(opened.key_epoch)
-        if not group_keys:
-            raise MissingGroupKey(opened.key_epoch)
-        words = open_aggregate(
-            needed(encryption, federation),
-            federation,
-            aggregate,
-            open_set=open_signed_set,
-            holders=None,
-            group_keys=group_keys,
-            context=context,
-            step=0,
-            cohort_hash=None,
+    sums = tuple(
+        MissedSum(aggregate.accepted, total)
+        for aggregate, total in zip(
+            aggregates,
+            _open(
+                federation,
+                aggregates,
+                context,
+                keys.group_keys(opened.key_epoch),
+                encryption,
+                opened.key_epoch,
+            ),
+            strict=True,
         )
-    else:
-        words = plain_total(aggregate, federation.lanes.lane_bits, federation.lane_count)
-    return MissedRound(
-        round=opened.round,
-        accepted=aggregate.accepted,
-        adapter_before=opened.adapter_hash,
-        adapter_after=agreed[0],
-        total=federation.encoding.decode(words, rotation_seed(context, 0)),
     )
+    return MissedRound(opened.round, opened.adapter_hash, agreed[0], sums)
+
+
+def _open(
+    federation: Federation,
+    aggregates: Sequence[Aggregate],
+    context: bytes,
+    group_keys: tuple[bytes, ...],
+    encryption: Encryption | None,
+    epoch: int,
+) -> Iterator[NDArray[np.float64]]:
+    """The sums of all steps, opened with the group keys of their epoch."""
+    if federation.encrypted and not group_keys:
+        raise MissingGroupKey(epoch)
+    for step, aggregate in enumerate(aggregates):
+        if federation.encrypted:
+            words = open_aggregate(
+                needed(encryption, federation),
+                federation,
+                aggregate,
+                open_set=open_signed_set,
+                holders=None,
+                group_keys=group_keys,
+                context=context,
+                step=step,
+                cohort_hash=None,
+            )
+        else:
+            words = plain_total(aggregate, federation.lanes.lane_bits, federation.lane_count)
+        yield federation.encoding.decode(words, rotation_seed(context, step))

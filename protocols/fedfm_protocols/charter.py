@@ -22,7 +22,7 @@ from fedfm_crypto.identity import IdentityKey, IdentityPublicKey
 from fedfm_crypto.note import NoteAlgorithm, parse_vkey
 from fedfm_crypto.quantise import Quantiser
 from fedfm_protocols.errors import CharterError
-from fedfm_protocols.privacy import Privacy, UpdateEncoding
+from fedfm_protocols.privacy import Privacy, SharedNoisePrivacy, UpdateEncoding
 from fedfm_protocols.thresholds import Thresholds
 
 CHARTER_PAYLOAD_TYPE = "application/vnd.secure-fedfm.charter+json"
@@ -176,8 +176,7 @@ class Charter(_Section):
             )
         self._check_suite()
         try:
-            self.thresholds  # noqa: B018 - raises where the numbers leave no valid round
-            self.encoding.check_capacity()
+            self._check_sums()
             identities = self.identities()
             for party in parties:
                 check_agreement_public(bytes.fromhex(party.transport))
@@ -208,6 +207,12 @@ class Charter(_Section):
                 f"limits.colluding is {self.limits.colluding}; with suite {self.suite} one more "
                 f"than that open the sum together, {MAX_KEY_THRESHOLD} at most"
             )
+
+    def _check_sums(self) -> None:
+        thresholds = self.thresholds  # raises where the numbers leave no valid round
+        if isinstance(self.privacy, SharedNoisePrivacy):
+            self.privacy.check(self.suite, thresholds)
+        self.encoding.check_capacity()
 
     @property
     def thresholds(self) -> Thresholds:

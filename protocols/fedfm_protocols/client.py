@@ -90,7 +90,7 @@ def leave_round(state: ClientState, reason: str) -> Transition[ClientState]:
     """Drop a round after a violation: secrets go, the adapter stays as it was."""
     if isinstance(state, Idle):
         return Transition(state)
-    return end_round(state, "aborted", reason, state.memory.adapter_hash)
+    return end_round(state, "aborted", reason)
 
 
 # ---------------------------------------------------------------- receiving

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedfm_crypto.envelope import Envelope
 from fedfm_protocols.checks import is_sorted_unique
+from fedfm_protocols.client_protect import prepare_step
 from fedfm_protocols.client_session import ClientContext, say, taken
 from fedfm_protocols.client_states import ClientState, Unmasked, Uploaded, Voted
 from fedfm_protocols.effects import Persist, Transition
@@ -34,9 +35,19 @@ def vote_cohort(
     state.hood.check_cohort(cohort)
     session = taken(state.session, envelope)
     digest = body_hash(cohort)
-    persist = Persist(session.identity.round, "voted", digest)
+    persist = Persist(session.identity.round, session.step, "voted", digest)
     session, send = say(context, state.memory, session, CohortVote(digest), digest)
-    voted = Voted(state.memory, session, state.held, state.wraps, state.values, cohort, digest)
+    voted = Voted(
+        state.memory,
+        session,
+        state.hood,
+        state.held,
+        state.wraps,
+        state.values,
+        cohort,
+        digest,
+        state.later,
+    )
     return Transition(voted, (persist, send))
 
 
@@ -91,21 +102,33 @@ def unmask(context: ClientContext, state: Voted, envelope: Envelope) -> Transiti
     if len(members) < quorum:
         raise BelowThreshold(f"{len(members)} votes in the proof, {quorum} are needed")
     session = taken(session, envelope)
-    persist = Persist(session.identity.round, "unmasked", state.cohort_hash)
+    persist = Persist(session.identity.round, session.step, "unmasked", state.cohort_hash)
     session, send = say(context, state.memory, session, _reveal(state), state.cohort_hash)
+    following = None
+    accepted = state.cohort.accepted
+    if state.later and context.site.name in accepted:
+        # Whoever is not in this sum is left out from here on: nobody masks with it any more, so
+        # nobody will have to open its later keys.
+        following = prepare_step(
+            context, state.memory, session.next_step(), state.hood, accepted, state.later
+        )
     unmasked = Unmasked(
-        state.memory, session, state.wraps, state.values, state.cohort, state.cohort_hash
+        state.memory,
+        session,
+        state.wraps,
+        state.values,
+        state.cohort,
+        state.cohort_hash,
+        following,
     )
     return Transition(unmasked, (persist, send))
 
 
 def _reveal(state: Voted) -> Unmask:
     """Exactly one share per dealer: seed if accepted, mask key if removed."""
-    step = state.session.step
     accepted = frozenset(state.cohort.accepted)
     seeds, keys = [], []
-    for dealer, contents in sorted(state.held.items()):
-        own = contents.steps[step]
+    for dealer, own in sorted(state.held.items()):
         if dealer in accepted:
             seeds.append(RevealedShare(dealer, own.seed, own.seed_salt))
         else:

@@ -21,15 +21,13 @@ from fedfm_protocols.client_session import ClientContext, say, taken
 from fedfm_protocols.client_states import ClientState, Unmasked
 from fedfm_protocols.context import NO_HASH, active_hash, bulk_seed
 from fedfm_protocols.effects import Persist, Transition
-from fedfm_protocols.encryption import ActiveSet, Encryption
+from fedfm_protocols.encryption import MAX_ACTIVE_SETS, ActiveSet, Encryption
 from fedfm_protocols.errors import BelowThreshold, EquivocationError
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.key_messages import KeyOpening, KeyRequest, WrappedKey
 from fedfm_protocols.masking import Words
 from fedfm_protocols.messages import Aggregate, read_body
 
-# Each set of holders that touches one ciphertext tells a little about their shares; two are safe.
-MAX_ACTIVE_SETS = 2
 _RECORDS = ("decrypting", "decrypting-again")
 
 
@@ -67,7 +65,7 @@ def open_keys(
     sealed = seal(key, opened, digest, context.random)
     session = taken(session, envelope)
     record = _RECORDS[len(state.opened_with)]
-    persist = Persist(session.identity.round, record, digest)
+    persist = Persist(session.identity.round, session.step, record, digest)
     session, send = say(context, state.memory, session, KeyOpening(sealed), digest)
     after = replace(state, session=session, opened_with=(*state.opened_with, digest))
     return Transition(after, (persist, send))

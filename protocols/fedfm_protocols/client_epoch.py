@@ -15,6 +15,7 @@ from fedfm_protocols.key_epoch import deal_key, holders_of, take_key
 from fedfm_protocols.key_messages import KeyDelivery
 from fedfm_protocols.key_ring import EpochKeys
 from fedfm_protocols.messages import KeyOffer, RoundAck, read_body
+from fedfm_protocols.steps import StepResult
 
 
 def deal_contribution(
@@ -68,11 +69,11 @@ def take_key_delivery(
     session = taken(session, envelope)
     # On disk with the journal's record, before anybody may count on this site holding its share.
     memory = replace(state.memory, keys=state.memory.keys.add(made.keys, made.passed_on))
-    persist = Persist(session.identity.round, "keyed", made.keys.key_hash)
+    persist = Persist(session.identity.round, session.step, "keyed", made.keys.key_hash)
     unchanged = session.identity.adapter_hash
     session, send = say(context, memory, session, RoundAck(unchanged), made.keys.key_hash)
-    acked = Acked(memory, session, made.keys.key_hash, unchanged)
-    return Transition(acked, (persist, send))
+    session = session.finish(StepResult(session.step, made.keys.key_hash, unchanged))
+    return Transition(Acked(memory, session), (persist, send))
 
 
 def epoch_keys(state: InRound) -> EpochKeys:

@@ -10,6 +10,7 @@ from fedfm_crypto.errors import ShareError
 from fedfm_protocols import shares
 from fedfm_protocols.checks import check_place, is_sorted_unique
 from fedfm_protocols.client_epoch import deal_contribution
+from fedfm_protocols.client_protect import begin_step, prepare_step
 from fedfm_protocols.client_session import ClientContext, say, taken
 from fedfm_protocols.client_states import (
     ClientMemory,
@@ -18,9 +19,8 @@ from fedfm_protocols.client_states import (
     Opened,
     Session,
     Shared,
-    Training,
 )
-from fedfm_protocols.effects import Charge, Effect, Note, Train, Transition
+from fedfm_protocols.effects import Charge, Effect, Note, Transition
 from fedfm_protocols.errors import BelowThreshold, EquivocationError, RoundRefused
 from fedfm_protocols.masking import RoundSecrets
 from fedfm_protocols.messages import (
@@ -33,6 +33,7 @@ from fedfm_protocols.messages import (
 )
 from fedfm_protocols.neighbourhood import Neighbourhoods, complete_graph, sparse_graph
 from fedfm_protocols.offers import OfferRules, check_offers
+from fedfm_protocols.steps import keys_of_steps
 
 
 def take_roster(
@@ -164,10 +165,15 @@ def take_shares(
         if site.name not in held:
             raise EquivocationError("the share this site sealed for itself came back changed")
     session = taken(session, envelope)
-    train: list[Effect] = [Train(session.identity.round, session.step, session.identity.kind)]
-    if federation.charter.privacy.mode != "none":
-        train.insert(0, Charge(session.identity.round))
-    return Transition(
-        Training(state.memory, session, state.secrets, state.offers, state.hood, dealers, held),
-        (*notes, *train),
+    keys = keys_of_steps(
+        session.identity.steps,
+        state.secrets,
+        state.offers,
+        held,
+        dealers,
+        masked=federation.masked,
     )
+    following = prepare_step(context, state.memory, session, state.hood, dealers, keys)
+    charge = [Charge(session.identity.round)] if federation.charter.privacy.mode != "none" else []
+    begun = begin_step(state.memory, session, following)
+    return Transition(begun.state, (*notes, *charge, *begun.effects))

@@ -64,8 +64,8 @@ def open_round(
     effects: list[Effect] = []
     if not isinstance(state, Idle):
         reason = f"round {opened.round} was opened"
-        effects += end_round(state, "aborted", reason, memory.adapter_hash).effects
-    effects += [Persist(opened.round, "opened", context0), send]
+        effects += end_round(state, "aborted", reason).effects
+    effects += [Persist(opened.round, 0, "opened", context0), send]
     return Transition(Offered(memory, session, secrets, send.envelope.encode()), tuple(effects))
 
 
@@ -92,8 +92,11 @@ def _check_opening(context: ClientContext, memory: ClientMemory, opened: RoundOp
     federation, name = context.site.federation, context.site.name
     thresholds = federation.thresholds
     refusals: list[tuple[Callable[[], bool], str]] = [
-        (lambda: opened.steps == 1, f"has {opened.steps} steps; this version runs 1"),
         (lambda: opened.kind in ROUND_KINDS, f"is of unknown kind {opened.kind!r}"),
+        (
+            lambda: opened.steps == federation.steps_of(opened.kind),
+            f"has {opened.steps} steps, the charter says {federation.steps_of(opened.kind)}",
+        ),
         (
             lambda: (
                 is_sorted_unique(opened.invited) and set(opened.invited) <= set(federation.clients)

@@ -8,8 +8,16 @@ from fedfm_crypto.lanes import unpack_lanes
 from fedfm_protocols.checks import OpenSet, check_place
 from fedfm_protocols.client_decrypt import open_aggregate
 from fedfm_protocols.client_epoch import epoch_keys
+from fedfm_protocols.client_protect import begin_step
 from fedfm_protocols.client_session import ClientContext, end_round, say, taken
-from fedfm_protocols.client_states import Acked, Applying, ClientState, InRound, Unmasked
+from fedfm_protocols.client_states import (
+    Acked,
+    Applying,
+    ClientState,
+    InRound,
+    LeftOut,
+    Unmasked,
+)
 from fedfm_protocols.context import rotation_seed
 from fedfm_protocols.effects import AdapterComputed, ApplySum, Transition
 from fedfm_protocols.errors import (
@@ -22,6 +30,7 @@ from fedfm_protocols.errors import (
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.masking import Words
 from fedfm_protocols.messages import Aggregate, RoundAck, RoundClose, read_body
+from fedfm_protocols.steps import StepResult
 
 
 def take_aggregate(
@@ -40,8 +49,9 @@ def take_aggregate(
     session = taken(state.session, envelope)
     seed = rotation_seed(session.context, session.step)
     opened = federation.encoding.decode(total, seed)
-    apply = ApplySum(session.identity.round, aggregate.accepted, opened)
-    return Transition(Applying(state.memory, session, envelope.header.body_hash), (apply,))
+    apply = ApplySum(session.identity.round, session.step, aggregate.accepted, opened)
+    applying = Applying(state.memory, session, envelope.header.body_hash, state.following)
+    return Transition(applying, (apply,))
 
 
 def _open(context: ClientContext, state: Unmasked, aggregate: Aggregate) -> Words:
@@ -84,56 +94,60 @@ def plain_total(aggregate: Aggregate, lane_bits: int, values: int) -> Words:
 def acknowledge(
     context: ClientContext, state: Applying, event: AdapterComputed
 ) -> Transition[ClientState]:
-    if event.round != state.session.identity.round:
+    """Step 14: say which adapter came of it, and go on with the next step, if there is one."""
+    session, memory = state.session, state.memory
+    if (event.round, event.step) != (session.identity.round, session.step):
         raise OutOfOrder(
-            f"an adapter of round {event.round} in round {state.session.identity.round}"
+            f"an adapter of round {event.round} step {event.step} in round "
+            f"{session.identity.round} step {session.step}"
         )
     session, send = say(
-        context,
-        state.memory,
-        state.session,
-        RoundAck(event.adapter_hash),
-        state.aggregate_hash,
+        context, memory, session, RoundAck(event.adapter_hash), state.aggregate_hash
     )
-    acked = Acked(state.memory, session, state.aggregate_hash, event.adapter_hash)
-    return Transition(acked, (send,))
+    session = session.finish(StepResult(event.step, state.aggregate_hash, event.adapter_hash))
+    if session.last_step:
+        return Transition(Acked(memory, session), (send,))
+    if state.following is None:
+        return Transition(LeftOut(memory, session), (send,))
+    begun = begin_step(memory, session.next_step(), state.following)
+    return Transition(begun.state, (send, *begun.effects))
 
 
 def close_round(
     context: ClientContext, state: InRound, envelope: Envelope
 ) -> Transition[ClientState]:
     session, federation = state.session, context.site.federation
-    closed = read_body(envelope, RoundClose)
-    check_place(envelope, context=session.context, step=session.step)
+    closed, last = read_body(envelope, RoundClose), envelope.header.step
+    check_place(envelope, context=session.context, step=last)
     if closed.outcome != "completed":
         if closed.adapter_hash != session.identity.adapter_hash:
             raise EquivocationError(
                 f"round {session.identity.round} is closed as {closed.outcome} with another "
                 "adapter than the one it started from"
             )
-        return end_round(state, closed.outcome, closed.reason, state.memory.adapter_hash)
-    if isinstance(state, Applying):
+        return end_round(state, closed.outcome, closed.reason)
+    if isinstance(state, Applying) and last == session.step:
         raise OutOfOrder("the round is closed as completed before this site acknowledged it")
-    if not isinstance(state, Acked):
+    done = next((result for result in session.done if result.step == last), None)
+    if done is None:
         # Nothing that this site waits for can still come: drop the round's secrets now.
         raise RoundRefused("the round was completed without this site; catch up")
-    acked = state
     check_acks(
         closed.acks,
         open_set=context.open_set,
         federation=federation,
         context=session.context,
-        step=session.step,
-        aggregate_hash=acked.aggregate_hash,
+        step=last,
+        aggregate_hash=done.aggregate_hash,
         adapter_hash=closed.adapter_hash,
     )
-    if closed.adapter_hash != acked.adapter_hash:
+    if closed.adapter_hash != done.adapter_hash:
         raise DivergenceError(
             f"the quorum agreed on adapter {closed.adapter_hash.hex()[:16]}, this site computed "
-            f"{acked.adapter_hash.hex()[:16]} from the same sum: compare library versions and "
+            f"{done.adapter_hash.hex()[:16]} from the same sum: compare library versions and "
             "hardware with the others"
         )
-    return end_round(acked, "completed", closed.reason, acked.adapter_hash)
+    return end_round(state, "completed", closed.reason, done)
 
 
 def check_acks(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from fedfm_crypto.codec import encode
 from fedfm_crypto.envelope import Envelope, seal_envelope
 from fedfm_crypto.random_source import RandomSource
 from fedfm_protocols.checks import OpenSet, open_signed_set, place_of
 from fedfm_protocols.client_states import (
-    Acked,
     ClientMemory,
     ClientSite,
     ClientState,
@@ -25,6 +25,7 @@ from fedfm_protocols.encryption import Encryption
 from fedfm_protocols.errors import RoundRefused
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.messages import Body, type_name
+from fedfm_protocols.steps import Ahead, StepResult, when_needed
 
 
 def no_objection() -> str:
@@ -38,8 +39,8 @@ class ClientContext:
 
     ``encryption`` is there in the suites that encrypt.  ``objection`` says what stands against
     another round at this site, for example a privacy budget that is spent; it is read like a clock.
-    ``open_set`` verifies signed sets; only a
-    simulation of many clients puts another one here.
+    ``open_set`` verifies signed sets; only a simulation of many clients puts another one here.
+    ``ahead`` begins work that will be needed later, in another thread for example.
 
     Source: protocols/README.md, section "A round".
     """
@@ -49,6 +50,7 @@ class ClientContext:
     encryption: Encryption | None = None
     objection: Callable[[], str] = no_objection
     open_set: OpenSet = open_signed_set
+    ahead: Ahead[Any] = when_needed
 
     def need_encryption(self) -> Encryption:
         """The encryption of a suite that cannot do without."""
@@ -119,28 +121,36 @@ def say_encoded(
 
 
 def end_round(
-    state: InRound, outcome: str, reason: str, adapter_hash: bytes
+    state: InRound, outcome: str, reason: str, agreed: StepResult | None = None
 ) -> Transition[ClientState]:
-    identity, memory = state.session.identity, state.memory
-    adopted = b""
-    if outcome == "completed":
+    """Leave the round; with what a quorum ``agreed`` on if it was completed."""
+    session, memory = state.session, state.memory
+    identity = session.identity
+    adopted, steps = b"", 0
+    if agreed is not None:
         # From here on a quorum is known to hold this key, and the one before may go.
         memory = replace(memory, keys=memory.keys.activate(identity.key_epoch))
         if not identity.makes_keys:
-            adopted = state.aggregate_hash if isinstance(state, Acked) else b""
+            adopted, steps = agreed.aggregate_hash, agreed.step + 1
             memory = replace(
                 memory,
                 last_applied=identity.round,
                 completed=memory.completed + 1,
-                adapter_hash=adapter_hash,
+                adapter_hash=agreed.adapter_hash,
             )
     return Transition(
         Idle(memory),
         (
             # The adapter is on disk before the journal says that it is in force.
             RoundEnded(
-                identity.round, identity.kind, outcome, reason, memory.adapter_hash, adopted
+                identity.round,
+                identity.kind,
+                outcome,
+                reason,
+                memory.adapter_hash,
+                adopted,
+                steps,
             ),
-            Persist(identity.round, "closed", outcome.encode()),
+            Persist(identity.round, session.step, "closed", outcome.encode()),
         ),
     )

@@ -4,12 +4,13 @@ of order finds nothing to act on, and secrets are gone with the state that held 
 ::
 
     Idle -> Offered -> Shared -> Training -> Committed -> Uploaded -> Voted -> Unmasked
-      ^        |          ^                                                        |
-      |        +-> Opened +  (sparse graph only)                                   |
-      |        |                                                                   |
-      |        +-> KeyDealt -> Acked  (a round that makes a collective key)        |
-      |                          |                                                 |
-      +--------------------------+-- Acked <- Applying <---------------------------+
+      ^        |          ^         ^                                              |
+      |        +-> Opened +         +------------------------ Applying <-----------+
+      |        |   (sparse graph)      (for another step)        |
+      |        |                                                 |
+      |        +-> KeyDealt -> Acked  (a collective key)         |
+      |                          |                               |
+      +--------------------------+-- Acked or LeftOut <----------+
 
 Every state but Idle also goes back to Idle on RoundClose, on a RoundViolation, and when a later
 round is opened.
@@ -17,17 +18,18 @@ round is opened.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from fedfm_crypto.envelope import CheckpointSeen
 from fedfm_crypto.identity import IdentityKey
 from fedfm_protocols.context import RoundIdentity, context1
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.key_ring import KeyRing
-from fedfm_protocols.masking import RoundSecrets
-from fedfm_protocols.messages import Cohort, KeyOffer, ShareContents
+from fedfm_protocols.masking import RoundSecrets, Words
+from fedfm_protocols.messages import Cohort, KeyOffer, StepShares
 from fedfm_protocols.neighbourhood import Neighbourhoods
+from fedfm_protocols.steps import StepKeys, StepResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,9 @@ class Session:
 
     ``context`` is context0 until the key roster fixes context1, to which ``key_hash`` binds the
     collective key (zeros for none).  ``taken`` maps the place (``checks.place_of``) of every
-    coordinator message taken in this round to its body hash: another body in the same place is
-    equivocation.  ``sent`` counts own messages under ``context``.
+    coordinator message taken in this ``step`` to its body hash: another body in the same place is
+    equivocation.  ``sent`` counts own messages under ``context``, ``received`` the coordinator's.
+    ``done`` are the last two steps that this site finished: a round may end at either.
 
     Source: protocols/README.md, section "A round".
     """
@@ -81,6 +84,25 @@ class Session:
     sent: int
     taken: Mapping[str, bytes]
     received: int
+    done: tuple[StepResult, ...] = ()
+
+    @property
+    def before(self) -> StepResult | None:
+        """What the present step builds on; None in the first."""
+        return self.done[-1] if self.done else None
+
+    @property
+    def last_step(self) -> bool:
+        """Whether no step follows the present one."""
+        return self.step + 1 == self.identity.steps
+
+    def finish(self, result: StepResult) -> Session:
+        """Remember a step that this site has finished."""
+        return replace(self, done=(*self.done, result)[-2:])
+
+    def next_step(self) -> Session:
+        """The same round, one step on."""
+        return replace(self, step=self.step + 1, taken={})
 
     def context1(self, roster_hash: bytes) -> bytes:
         """The context that a key roster fixes."""
@@ -141,19 +163,22 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """Shares held; waits for the local update.  ``held`` are the shares of every dealer whose
-    sealed entry opened.
+    """The step's keys are at hand; waits for the local update.
+
+    ``dealers`` take part in this step, ``held`` are their shares, of every dealer whose sealed
+    entry opened; ``protect`` masks and encrypts lane words, once; ``later`` are the keys of the
+    steps to come.
 
     Source: protocols/README.md, section "A round".
     """
 
     memory: ClientMemory
     session: Session
-    secrets: RoundSecrets = field(repr=False)
-    offers: Mapping[str, KeyOffer]
     hood: Neighbourhoods
     dealers: tuple[str, ...]
-    held: Mapping[str, ShareContents] = field(repr=False)
+    held: Mapping[str, StepShares] = field(repr=False)
+    protect: Protect = field(repr=False)
+    later: tuple[StepKeys, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,16 +196,21 @@ class EncodedUpload:
     wrap_hash: bytes
 
 
+Protect = Callable[[Words], EncodedUpload]
+
+
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """Step 4a done: the upload is built and its hash sent; own mask secrets are gone."""
+    """Step 4a done: the upload is built and its hash sent; own mask secrets of this step are
+    gone."""
 
     memory: ClientMemory
     session: Session
     hood: Neighbourhoods
     dealers: tuple[str, ...]
-    held: Mapping[str, ShareContents] = field(repr=False)
+    held: Mapping[str, StepShares] = field(repr=False)
     upload: EncodedUpload = field(repr=False)
+    later: tuple[StepKeys, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +222,11 @@ class Uploaded:
     session: Session
     hood: Neighbourhoods
     dealers: tuple[str, ...]
-    held: Mapping[str, ShareContents] = field(repr=False)
+    held: Mapping[str, StepShares] = field(repr=False)
     values: int
     upload_set: bytes
     wraps: Mapping[str, bytes]
+    later: tuple[StepKeys, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,17 +235,35 @@ class Voted:
 
     memory: ClientMemory
     session: Session
-    held: Mapping[str, ShareContents] = field(repr=False)
+    hood: Neighbourhoods
+    held: Mapping[str, StepShares] = field(repr=False)
     wraps: Mapping[str, bytes]
     values: int
     cohort: Cohort
     cohort_hash: bytes
+    later: tuple[StepKeys, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """What a client keeps for the step after this one, from the cohort on that decides who takes
+    part in it; ``protect`` is being prepared meanwhile.
+
+    Source: protocols/README.md, section "Sessions".
+    """
+
+    hood: Neighbourhoods
+    dealers: tuple[str, ...]
+    held: Mapping[str, StepShares] = field(repr=False)
+    protect: Protect = field(repr=False)
+    later: tuple[StepKeys, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Unmasked:
-    """Step 11 done: shares revealed and erased; waits for the aggregate.  Until it comes, a holder
-    may be asked to help open the key sum; ``opened_with`` are the active sets it did so in."""
+    """Step 11 done: the step's shares revealed and erased; waits for the aggregate.  Until it
+    comes, a holder may be asked to help open the key sum; ``opened_with`` are the active sets it
+    did so in.  ``following`` is there if a step follows, with this site in it."""
 
     memory: ClientMemory
     session: Session
@@ -222,6 +271,7 @@ class Unmasked:
     values: int
     cohort: Cohort
     cohort_hash: bytes
+    following: NextStep | None
     opened_with: tuple[bytes, ...] = ()
 
 
@@ -235,16 +285,25 @@ class Applying:
     memory: ClientMemory
     session: Session
     aggregate_hash: bytes
+    following: NextStep | None
 
 
 @dataclass(frozen=True, slots=True)
 class Acked:
-    """Step 14: adapter computed and acknowledged; waits for the round to be closed."""
+    """Step 14 of the last step: adapter computed and acknowledged; waits for the round to be
+    closed."""
 
     memory: ClientMemory
     session: Session
-    aggregate_hash: bytes
-    adapter_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """This site's update did not make it into a sum that is not the last: it takes part again in
+    the next round, and waits for this one to be closed."""
+
+    memory: ClientMemory
+    session: Session
 
 
 InRound = (
@@ -259,5 +318,6 @@ InRound = (
     | Unmasked
     | Applying
     | Acked
+    | LeftOut
 )
 ClientState = Idle | InRound

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 
-from fedfm_crypto.codec import encode
 from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import CryptoError
-from fedfm_crypto.lanes import pack_lanes
-from fedfm_crypto.mask import Sign, add_masks
-from fedfm_crypto.secret import Secret
-from fedfm_protocols import masking
-from fedfm_protocols.client_epoch import epoch_keys
 from fedfm_protocols.client_session import ClientContext, say, say_encoded, taken
 from fedfm_protocols.client_states import (
     ClientState,
     Committed,
-    EncodedUpload,
     Training,
     Uploaded,
 )
-from fedfm_protocols.context import NO_HASH, bulk_seed, dealers_hash, rotation_seed
+from fedfm_protocols.context import NO_HASH, rotation_seed
 from fedfm_protocols.effects import Effect, Note, Transition, UpdateReady
 from fedfm_protocols.errors import (
     BelowThreshold,
@@ -31,8 +23,8 @@ from fedfm_protocols.errors import (
 )
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.key_messages import WrappedKey
-from fedfm_protocols.masking import Words
 from fedfm_protocols.messages import Upload, UploadHash, UploadSet, read_body
+from fedfm_protocols.steps import basis_of
 
 
 def commit_upload(
@@ -58,13 +50,13 @@ def commit_upload(
         clipped = federation.encoding.clipped(event.update)
     except CryptoError as error:
         raise RoundRefused(f"this site's update cannot be quantised: {error}") from error
-    upload = _protect(context, state, words)
+    upload = state.protect(words)
     session, send = say(
         context,
         state.memory,
         session,
         UploadHash(upload.upload_hash, upload.wrap_hash, event.charges),
-        dealers_hash(session.context, state.dealers, state.hood.seed),
+        basis_of(session.context, session.step, state.dealers, state.hood.seed, session.before),
     )
     effects: list[Effect] = [Note(clipped)] if clipped else []
     committed = Committed(
@@ -74,51 +66,9 @@ def commit_upload(
         state.dealers,
         state.held,
         upload,
+        state.later,
     )
     return Transition(committed, (*effects, send))
-
-
-def _protect(context: ClientContext, state: Training, words: Words) -> EncodedUpload:
-    """mask -> seal -> pack, as far as the suite goes; ``words`` are used up."""
-    session, federation = state.session, context.site.federation
-    lane_bits = federation.lanes.lane_bits
-    masks: list[tuple[Secret, Sign]] = []
-    if federation.masked:
-        dealers = frozenset(state.dealers)
-        masks = masking.mask_keys(
-            context=session.context,
-            client=context.site.name,
-            step=session.step,
-            secrets=state.secrets.steps[session.step],
-            peers={
-                name: offer.steps[session.step].mask_key
-                for name, offer in state.offers.items()
-                if name in dealers
-            },
-        )
-    if not federation.encrypted:
-        add_masks(words, masks, lane_bits)
-        return _encoded(pack_lanes(words, lane_bits), None)
-    protected = context.need_encryption().protect(
-        words,
-        lane_bits=lane_bits,
-        masks=masks,
-        seed=bulk_seed(session.context, session.step),
-        public_key=epoch_keys(state).public_key,
-        random=context.random,
-    )
-    return _encoded(protected.bulk, protected.wrap)
-
-
-def _encoded(words: bytes, wrap: bytes | None) -> EncodedUpload:
-    upload = encode(Upload(words))
-    wrapped = b"" if wrap is None else encode(WrappedKey(wrap))
-    return EncodedUpload(
-        upload,
-        hashlib.sha256(upload).digest(),
-        wrapped,
-        hashlib.sha256(wrapped).digest() if wrapped else NO_HASH,
-    )
 
 
 def send_upload(
@@ -140,12 +90,14 @@ def send_upload(
     mine, own = members[site.name][1], state.upload
     if (mine.upload_hash, mine.wrap_hash) != (own.upload_hash, own.wrap_hash):
         raise EquivocationError("the upload set holds another hash than this site signed")
-    expected = dealers_hash(session.context, state.dealers, state.hood.seed)
+    expected = basis_of(
+        session.context, session.step, state.dealers, state.hood.seed, session.before
+    )
     for name, (member, _) in members.items():
         if member.header.refers_to != expected:
             raise EquivocationError(
-                f"{name} masked for another set of dealers than this site, or on another graph: "
-                "the coordinator told different sets"
+                f"{name} masked for another set of dealers than this site, on another graph or on "
+                "another adapter: the coordinator told different things"
             )
     _refuse_equal(federation, {name: body for name, (_, body) in members.items()})
     needed = federation.thresholds.min_accepted
@@ -174,6 +126,7 @@ def send_upload(
         values=federation.lane_count,
         upload_set=fixed,
         wraps={name: body.wrap_hash for name, (_, body) in members.items()},
+        later=state.later,
     )
     return Transition(uploaded, tuple(sends))
 

@@ -115,8 +115,34 @@ def active_hash(context: bytes, step: int, cohort_hash: bytes, active: Sequence[
     )
 
 
+def step_hash(
+    context: bytes,
+    step: int,
+    dealers: Sequence[str],
+    aggregate_hash: bytes,
+    adapter_hash: bytes,
+    graph_seed: bytes = b"",
+) -> bytes:
+    """What an upload of a later step builds on, 32 bytes; every UploadHash of it names this.
+
+    ``dealers`` are the clients whose masks it may carry; ``aggregate_hash`` and ``adapter_hash``
+    are the step before's.  So an upload set proves that its members hold one adapter.
+    """
+    graph = (graph_seed,) if graph_seed else ()
+    return hash_parts(
+        Label.STEP,
+        context,
+        step.to_bytes(2, "big"),
+        encode(Names(tuple(dealers))),
+        aggregate_hash,
+        adapter_hash,
+        *graph,
+    )
+
+
 def dealers_hash(context: bytes, dealers: Sequence[str], graph_seed: bytes = b"") -> bytes:
     """Hash of the set of clients whose masks an upload may carry, and of the seed of the graph
-    that says who masks with whom (empty on the complete graph); every UploadHash names it."""
+    that says who masks with whom (empty on the complete graph); every UploadHash of a round's first
+    step names it."""
     graph = (graph_seed,) if graph_seed else ()
     return hash_parts(Label.DEALERS, context, encode(Names(tuple(dealers))), *graph)

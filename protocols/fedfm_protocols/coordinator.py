@@ -15,14 +15,13 @@ from fedfm_crypto.envelope import CheckpointSeen, seal_envelope
 from fedfm_protocols.context import RoundIdentity
 from fedfm_protocols.coordinator_inbox import take, transcript_entry
 from fedfm_protocols.coordinator_phases import advance
+from fedfm_protocols.coordinator_round import CollectiveKey, Round, RoundTranscript
 from fedfm_protocols.coordinator_speech import finish
 from fedfm_protocols.coordinator_states import (
-    CollectiveKey,
     CoordinatorContext,
     CoordinatorState,
     Finished,
     Offering,
-    Round,
     RunningRound,
     phase_of,
 )
@@ -56,7 +55,7 @@ def open_round(context: CoordinatorContext, opening: RoundOpening) -> Transition
     body = RoundOpen(
         round=opening.round,
         key_epoch=opening.key_epoch,
-        steps=1,
+        steps=federation.steps_of(opening.kind),
         kind=opening.kind,
         invited=opening.invited,
         adapter_hash=opening.adapter_hash,
@@ -88,7 +87,7 @@ def open_round(context: CoordinatorContext, opening: RoundOpening) -> Transition
             opened=envelope,
             taken={},
             gone=frozenset(),
-            transcript=(transcript_entry(envelope),),
+            transcript=RoundTranscript().add(transcript_entry(envelope)),
         ),
         offers={},
         owners={},

@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 
 from fedfm_crypto.errors import CryptoError
+from fedfm_protocols.coordinator_round import CollectiveKey
 from fedfm_protocols.coordinator_speech import abort, ended, finish, over, tell
 from fedfm_protocols.coordinator_states import (
-    CollectiveKey,
     CoordinatorContext,
     CoordinatorState,
     Dealing,
@@ -64,7 +64,7 @@ def deliver_key(
         sends += send
     # Who was to hold a share and did not deal leaves the round; nobody waits for it.
     waiting = tuple(n for n in recipients if n in dealers or n not in state.holders)
-    return Transition(KeyAcking(current, state.roster_hash, key, waiting, acks={}), tuple(sends))
+    return Transition(KeyAcking(current, key, waiting, acks={}), tuple(sends))
 
 
 def conclude_key(

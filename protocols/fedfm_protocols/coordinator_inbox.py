@@ -8,7 +8,7 @@ Steps are numbered as in protocols/README.md.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +18,7 @@ from fedfm_crypto.errors import CryptoError
 from fedfm_protocols import summing
 from fedfm_protocols.checks import check_place, place_of, verify_signature
 from fedfm_protocols.context import NO_HASH
+from fedfm_protocols.coordinator_round import StepSum, TranscriptEntry
 from fedfm_protocols.coordinator_states import (
     Acking,
     Committing,
@@ -29,7 +30,6 @@ from fedfm_protocols.coordinator_states import (
     Offering,
     RunningRound,
     Sharing,
-    TranscriptEntry,
     Unmasking,
     Uploading,
     Voting,
@@ -62,6 +62,7 @@ from fedfm_protocols.messages import (
     type_name,
 )
 from fedfm_protocols.offers import OfferRules, check_offer
+from fedfm_protocols.steps import StepResult, basis_of
 
 # Bodies that a transcript shows; everything else is evidence by its signed header only.
 PUBLIC_BODIES = frozenset(
@@ -98,11 +99,11 @@ def take(context: CoordinatorContext, state: RunningRound, envelope: Envelope) -
     verify_signature(envelope, federation)
     if header.sender not in current.identity.invited:
         raise UnknownSender(f"{header.type} from {header.sender}, who was not invited")
-    place = (header.sender, place_of(envelope))
+    place = (header.sender, header.step, place_of(envelope))
     earlier = current.taken.get(place)
     if earlier == header.body_hash:
         raise ReplayedMessage(f"{header.type} from {header.sender} was taken already")
-    check_place(envelope, context=current.context, step=current.step)
+    check_place(envelope, context=current.context, step=_expected_step(state, header.type))
     if earlier is not None:
         raise ReplayedMessage(
             f"{header.sender} signed two different {header.type} messages; the first stands"
@@ -111,13 +112,37 @@ def take(context: CoordinatorContext, state: RunningRound, envelope: Envelope) -
     if handler is None:
         phase = phase_of(state).replace("_", " ")
         raise OutOfOrder(f"{header.type} from {header.sender} while waiting for {phase}")
+    members = _members(state, header.type)
+    if members is not None and header.sender not in members:
+        raise OutOfOrder(
+            f"{header.type} from {header.sender}, who takes no part in step {header.step}"
+        )
     new_state: RunningRound = handler(context, state, envelope)
     recorded = replace(
         new_state.round,
         taken={**current.taken, place: header.body_hash},
-        transcript=(*current.transcript, transcript_entry(envelope)),
+        transcript=current.transcript.add(transcript_entry(envelope)),
     )
     return replace(new_state, round=recorded)
+
+
+def _expected_step(state: RunningRound, kind: str) -> int:
+    """The present step; acknowledgements of the one before come while the next is trained."""
+    if isinstance(state, Committing) and state.before is not None and kind == type_name(RoundAck):
+        return state.before.step
+    return state.round.step
+
+
+def _members(state: RunningRound, kind: str) -> Collection[str] | None:
+    """Who may speak now; None before anybody has dealt, where every phase says so itself."""
+    match state:
+        case Acking(_, result):
+            return result.everyone
+        case Committing(_, group, StepSum() as before):
+            return before.everyone if kind == type_name(RoundAck) else group.bundles
+        case Committing() | Uploading() | Voting() | Unmasking() | Decrypting():
+            return state.group.bundles
+    return None
 
 
 def _take_offer(context: CoordinatorContext, state: Offering, envelope: Envelope) -> Offering:
@@ -175,10 +200,10 @@ def _take_dealing(context: CoordinatorContext, state: Dealing, envelope: Envelop
 def _take_hash(context: CoordinatorContext, state: Committing, envelope: Envelope) -> Committing:
     federation, sender = context.site.federation, envelope.header.sender
     own = read_body(envelope, UploadHash)
-    if sender not in state.bundles:
-        raise OutOfOrder(f"an upload hash from {sender}, who dealt no shares")
-    if envelope.header.refers_to != state.dealers_hash:
-        raise WrongContext(f"{sender} masked for another set of dealers, or on another graph")
+    if envelope.header.refers_to != _basis(state, sender):
+        raise WrongContext(
+            f"{sender} masked for another set of dealers, on another graph or on another adapter"
+        )
     if (own.wrap_hash != NO_HASH) != federation.encrypted:
         raise MalformedMessage(
             f"{sender} commits to {'no' if federation.encrypted else 'a'} wrapped key, which does "
@@ -194,6 +219,19 @@ def _take_hash(context: CoordinatorContext, state: Committing, envelope: Envelop
             )
     owners = {**state.owners, **dict.fromkeys(hashes, sender)}
     return replace(state, hashes={**state.hashes, sender: envelope}, owners=owners)
+
+
+def _basis(state: Committing, sender: str) -> bytes:
+    """What an upload hash must refer to: after the first step also the sum and the adapter that
+    its sender acknowledged."""
+    current, before = state.round, None
+    if state.before is not None:
+        adapter = state.before.adapter_of(sender)
+        if adapter is None:
+            raise OutOfOrder(f"an upload hash from {sender}, who has not acknowledged the last sum")
+        before = StepResult(state.before.step, state.before.aggregate_hash, adapter)
+    group = state.group
+    return basis_of(current.context, current.step, group.dealers, group.hood.seed, before)
 
 
 def _take_wrap(context: CoordinatorContext, state: Uploading, envelope: Envelope) -> Uploading:
@@ -258,11 +296,23 @@ def _take_opening(context: CoordinatorContext, state: Decrypting, envelope: Enve
 
 
 def _take_ack(context: CoordinatorContext, state: Acking, envelope: Envelope) -> Acking:
+    return replace(state, result=_acknowledged(state.result, envelope))
+
+
+def _take_early_ack(
+    context: CoordinatorContext, state: Committing, envelope: Envelope
+) -> Committing:
+    if state.before is None:
+        raise OutOfOrder(f"{envelope.header.sender} acknowledges a sum before there was one")
+    return replace(state, before=_acknowledged(state.before, envelope))
+
+
+def _acknowledged(result: StepSum, envelope: Envelope) -> StepSum:
     read_body(envelope, RoundAck)
     sender = envelope.header.sender
-    if envelope.header.refers_to != state.aggregate_hash:
+    if envelope.header.refers_to != result.aggregate_hash:
         raise WrongContext(f"{sender} acknowledges another aggregate")
-    return replace(state, acks={**state.acks, sender: envelope})
+    return replace(result, acks={**result.acks, sender: envelope})
 
 
 def _take_key_ack(context: CoordinatorContext, state: KeyAcking, envelope: Envelope) -> KeyAcking:
@@ -281,7 +331,7 @@ _HANDLERS: Mapping[type[RunningRound], Mapping[str, Callable[..., Any]]] = Mappi
         Dealing: {type_name(KeyDealing): _take_dealing},
         Drawing: {type_name(GraphNonce): _take_nonce},
         Sharing: {type_name(ShareBundle): _take_bundle},
-        Committing: {type_name(UploadHash): _take_hash},
+        Committing: {type_name(UploadHash): _take_hash, type_name(RoundAck): _take_early_ack},
         Uploading: {type_name(WrappedKey): _take_wrap, type_name(Upload): _take_upload},
         Voting: {type_name(CohortVote): _take_vote},
         Unmasking: {type_name(Unmask): _take_shares},

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fedfm_protocols.context import NO_HASH, context1, dealers_hash
+from fedfm_protocols.context import NO_HASH, context1
 from fedfm_protocols.coordinator_epoch import conclude_key, deliver_key
-from fedfm_protocols.coordinator_results import conclude, open_sum, publish_sum
+from fedfm_protocols.coordinator_results import conclude, open_sum, publish_sum, void
+from fedfm_protocols.coordinator_round import Group
 from fedfm_protocols.coordinator_speech import abort, finish, over, tell
 from fedfm_protocols.coordinator_states import (
     Acking,
@@ -91,18 +92,20 @@ def _fix_roster(
     roster = KeyRoster(tuple(state.offers[name].encode() for name in names))
     digest = body_hash(roster)
     key = NO_HASH if current.key is None else current.key.key_hash
-    current = replace(current, context=context1(current.context0, digest, key), sent=0)
+    current = replace(
+        current, context=context1(current.context0, digest, key), sent=0, roster_hash=digest
+    )
     # To all invited: whoever is left out leaves the round and drops its keys, instead of waiting.
     current, sends = tell(context, current, current.identity.invited, roster)
     offers = {name: read_body(state.offers[name], KeyOffer) for name in names}
     federation = context.site.federation
     if current.identity.makes_keys:
         holders = holders_of(federation, names)
-        return Transition(Dealing(current, digest, offers, holders, dealings={}), sends)
+        return Transition(Dealing(current, offers, holders, dealings={}), sends)
     if federation.sparse:
-        return Transition(Drawing(current, digest, offers, nonces={}), sends)
+        return Transition(Drawing(current, offers, nonces={}), sends)
     hood = complete_graph(federation, offers)
-    return Transition(Sharing(current, digest, offers, hood, bundles={}), sends)
+    return Transition(Sharing(current, offers, hood, bundles={}), sends)
 
 
 def _draw_graph(
@@ -128,7 +131,7 @@ def _draw_graph(
     # To everyone with keys: whoever is left out drops them, instead of waiting.
     current, sends = tell(context, current, sorted(state.offers), published)
     offers = {name: state.offers[name] for name in names}
-    return Transition(Sharing(current, state.roster_hash, offers, hood, bundles={}), sends)
+    return Transition(Sharing(current, offers, hood, bundles={}), sends)
 
 
 def _deliver_shares(
@@ -154,37 +157,35 @@ def _deliver_shares(
         )
         current, send = tell(context, current, (name,), ShareDelivery(dealers, entries))
         sends += send
-    committing = Committing(
-        current,
-        state.roster_hash,
-        state.offers,
-        state.hood,
-        state.bundles,
-        dealers_hash(current.context, dealers, state.hood.seed),
-        hashes={},
-        owners={},
-    )
-    return Transition(committing, tuple(sends))
+    group = Group(state.offers, state.hood, state.bundles)
+    return Transition(Committing(current, group, None, hashes={}, owners={}), tuple(sends))
 
 
 def _fix_uploads(
     context: CoordinatorContext, state: Committing, forced: bool
 ) -> Transition[CoordinatorState]:
     current, needed = state.round, context.site.federation.thresholds.min_accepted
-    if not over(current, state.bundles, state.hashes, forced):
+    if not over(current, state.group.dealers, state.hashes, forced):
         return Transition(state)
-    if len(state.hashes) < needed:
-        return abort(context, state, "committed an update", len(state.hashes), needed)
     names = sorted(state.hashes)
+    if state.before is not None:
+        agreed, agreeing = state.before.most_agree()
+        quorum = context.site.federation.thresholds.vote_quorum
+        if agreeing < quorum:
+            if not over(current, state.before.everyone, state.before.acks, forced):
+                return Transition(state)
+            return void(context, state, state.before, quorum)
+        current = replace(current, good=state.before.good(agreed, current.good))
+        before = state.before
+        names = [name for name in names if before.adapter_of(name) == agreed]
+    if len(names) < needed:
+        return abort(context, state, "committed an update", len(names), needed)
     upload_set = UploadSet(tuple(state.hashes[name].encode() for name in names))
-    current, sends = tell(context, current, sorted(state.bundles), upload_set)
+    current, sends = tell(context, current, state.group.dealers, upload_set)
     committed = {name: read_body(state.hashes[name], UploadHash) for name in names}
     uploading = Uploading(
         current,
-        state.roster_hash,
-        state.offers,
-        state.hood,
-        state.bundles,
+        state.group,
         upload_set=body_hash(upload_set),
         hashes=committed,
         uploaded=frozenset(),
@@ -205,20 +206,17 @@ def _propose_cohort(
         return Transition(state)
     if state.total is None or len(state.uploaded) < needed:
         return abort(context, state, "uploaded an update", len(state.uploaded), needed)
-    dealers = set(state.bundles)
-    accepted, removed = sorted(state.uploaded), sorted(dealers - state.uploaded)
+    dealers = state.group.dealers
+    accepted, removed = sorted(state.uploaded), sorted(set(dealers) - state.uploaded)
     cohort = Cohort(state.upload_set, tuple(accepted), tuple(removed))
     try:
-        state.hood.check_cohort(cohort)
+        state.group.hood.check_cohort(cohort)
     except BelowThreshold as error:
         return finish(context, state, "aborted", str(error))
-    current, sends = tell(context, current, sorted(dealers), cohort, state.upload_set)
+    current, sends = tell(context, current, dealers, cohort, state.upload_set)
     voting = Voting(
         current,
-        state.roster_hash,
-        state.offers,
-        state.hood,
-        state.bundles,
+        state.group,
         cohort,
         body_hash(cohort),
         votes={},
@@ -233,28 +231,28 @@ def _prove_cohort(
 ) -> Transition[CoordinatorState]:
     current, needed = state.round, context.site.federation.thresholds.vote_quorum
     if len(state.votes) < needed:
-        if over(current, state.bundles, state.votes, forced):
+        if over(current, state.group.dealers, state.votes, forced):
             return abort(context, state, "voted", len(state.votes), needed)
         return Transition(state)
     proof = CohortProof(tuple(state.votes[name].encode() for name in sorted(state.votes)))
-    current, sends = tell(context, current, sorted(state.bundles), proof, state.cohort_hash)
+    group = state.group
+    current, sends = tell(context, current, group.dealers, proof, state.cohort_hash)
     commitments = {
         dealer: {entry.recipient: entry.commitments for entry in bundle.shares}
-        for dealer, bundle in state.bundles.items()
+        for dealer, bundle in group.bundles.items()
     }
     opening = Opening(
         federation=context.site.federation,
         context=current.context,
         step=current.step,
         cohort=state.cohort,
-        offers=state.offers,
-        hood=state.hood,
+        offers={name: group.offers[name] for name in group.dealers},
+        hood=group.hood,
         ledger=ShareLedger(current.context0, current.context, commitments),
     )
     unmasking = Unmasking(
         current,
-        state.roster_hash,
-        tuple(sorted(state.bundles)),
+        group,
         state.cohort,
         state.cohort_hash,
         opening,

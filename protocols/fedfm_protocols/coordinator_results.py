@@ -11,22 +11,21 @@ from dataclasses import replace
 
 from fedfm_crypto.codec import encode
 from fedfm_protocols.context import NO_HASH, active_hash
-from fedfm_protocols.coordinator_speech import ended, finish, over, shortened, tell
+from fedfm_protocols.coordinator_round import StepSum
+from fedfm_protocols.coordinator_speech import complete, finish, over, shortened, tell
 from fedfm_protocols.coordinator_states import (
     Acking,
-    CompletedRound,
+    Committing,
     CoordinatorContext,
     CoordinatorState,
     Decrypting,
-    Finished,
     Unmasking,
 )
 from fedfm_protocols.effects import Transition
+from fedfm_protocols.encryption import MAX_ACTIVE_SETS
 from fedfm_protocols.errors import RoundAborted
 from fedfm_protocols.key_messages import KeyRequest
-from fedfm_protocols.messages import Aggregate, RoundAck, RoundClose, body_hash, read_body
-
-MAX_ACTIVE_SETS = 2
+from fedfm_protocols.messages import Aggregate, body_hash
 
 
 def open_sum(
@@ -36,7 +35,7 @@ def open_sum(
     current, federation = state.round, context.site.federation
     shortage = state.opening.shortage(len(state.reveals), state.usable)
     if shortage:
-        if over(current, state.dealers, state.reveals, forced):
+        if over(current, state.group.dealers, state.reveals, forced):
             return finish(context, state, "aborted", shortage)
         return Transition(state)
     try:
@@ -48,8 +47,7 @@ def open_sum(
     there = [name for name in holders if name in state.voters and name in state.reveals]
     decrypting = Decrypting(
         current,
-        state.roster_hash,
-        state.dealers,
+        state.group,
         state.cohort,
         state.cohort_hash,
         wraps=tuple(state.wraps[name].encode() for name in state.cohort.accepted if state.wraps),
@@ -113,61 +111,37 @@ def _publish(context: CoordinatorContext, state: Decrypting) -> Transition[Coord
         words=state.words,
         openings=tuple(state.openings[name].encode() for name in sorted(state.openings)),
     )
-    current, sends = tell(context, state.round, state.dealers, aggregate, state.cohort_hash)
-    acking = Acking(
-        current,
-        state.roster_hash,
-        state.cohort,
-        aggregate=encode(aggregate),
-        aggregate_hash=body_hash(aggregate),
-        acks={},
-    )
-    return Transition(acking, sends)
+    dealers = state.group.dealers
+    current, sends = tell(context, state.round, dealers, aggregate, state.cohort_hash)
+    result = StepSum(current.step, state.cohort, encode(aggregate), body_hash(aggregate), acks={})
+    if current.step + 1 == current.identity.steps:
+        return Transition(Acking(current, result), sends)
+    group = state.group.only(state.cohort.accepted)
+    return Transition(Committing(current.next_step(), group, result, hashes={}, owners={}), sends)
 
 
 def conclude(
     context: CoordinatorContext, state: Acking, forced: bool
 ) -> Transition[CoordinatorState]:
-    """Step 14: completed if a quorum acknowledges one adapter, void if not."""
-    current, needed = state.round, context.site.federation.thresholds.vote_quorum
-    dealers = set(state.cohort.accepted) | set(state.cohort.removed)
-    if not over(current, dealers, state.acks, forced):
+    """Step 14 of the last step: completed if a quorum acknowledges one adapter."""
+    result, needed = state.result, context.site.federation.thresholds.vote_quorum
+    if not over(state.round, result.everyone, result.acks, forced):
         return Transition(state)
-    by_hash: dict[bytes, list[str]] = {}
-    for name, envelope in sorted(state.acks.items()):
-        by_hash.setdefault(read_body(envelope, RoundAck).adapter_hash, []).append(name)
-    adapter, agreeing = max(
-        by_hash.items(), key=lambda item: len(item[1]), default=(NO_HASH, list[str]())
-    )
-    dissenters = tuple(sorted(set(state.acks) - set(agreeing)))
-    if len(agreeing) < needed:
-        said = f" ({', '.join(dissenters)} disagree)" if dissenters else ""
-        return finish(
-            context,
-            state,
-            "void",
-            f"{len(agreeing)} clients acknowledge one adapter, {needed} are needed{said}",
-        )
-    acks = tuple(state.acks[name].encode() for name in sorted(state.acks))
+    adapter, agreeing = result.most_agree()
+    if agreeing < needed:
+        return void(context, state, result, needed)
+    good = result.good(adapter, state.round.good)
+    dissenters = good.dissenters
     reason = f"{', '.join(dissenters)} computed another adapter" if dissenters else ""
-    reason = shortened(reason)
-    close = RoundClose("completed", reason, adapter, acks)
-    current, sends = tell(context, current, current.identity.invited, close)
-    record = CompletedRound(
-        opened=current.opened.encode(),
-        roster_hash=state.roster_hash,
-        key_hash=NO_HASH if current.key is None else current.key.key_hash,
-        aggregate=state.aggregate,
-        acks=acks,
-    )
-    finished = Finished(
-        current,
-        "completed",
-        reason,
-        adapter,
-        state.cohort.accepted,
-        state.cohort.removed,
-        dissenters,
-        record,
-    )
-    return Transition(finished, (*sends, ended(finished)))
+    return complete(context, state.round, good, reason)
+
+
+def void(
+    context: CoordinatorContext, state: Acking | Committing, result: StepSum, needed: int
+) -> Transition[CoordinatorState]:
+    """No quorum acknowledges one adapter: this step did not happen."""
+    adapter, agreeing = result.most_agree()
+    dissenters = [name for name in sorted(result.acks) if result.adapter_of(name) != adapter]
+    said = f" ({', '.join(dissenters)} disagree)" if dissenters else ""
+    reason = f"{agreeing} clients acknowledge one adapter, {needed} are needed{said}"
+    return finish(context, state, "void", reason)

@@ -4,9 +4,10 @@
 
     Offering [-> Drawing] -> Sharing -> Committing -> Uploading
         -> Voting -> Unmasking [-> Decrypting [-> Decrypting]] -> Acking -> Finished
+             or, where another step follows, -> Committing
     Offering -> Dealing -> KeyAcking -> Finished       (a round that makes a collective key)
 
-Every phase also ends in Finished when the round is aborted.  A phase is over when everyone who is
+Every phase also ends in Finished when the round cannot go on.  A phase is over when everyone who is
 still there has answered, or when its deadline passes and enough have.
 """
 
@@ -16,10 +17,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from fedfm_crypto.envelope import CheckpointSeen, Envelope, SignedHeader
+from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.identity import IdentityKey
 from fedfm_crypto.random_source import RandomSource
-from fedfm_protocols.context import RoundIdentity
+from fedfm_protocols.coordinator_round import (
+    CollectiveKey,
+    CompletedRound,
+    Group,
+    Round,
+    StepSum,
+)
 from fedfm_protocols.encryption import Encryption
 from fedfm_protocols.errors import RoundAborted
 from fedfm_protocols.federation import Federation
@@ -46,53 +53,6 @@ class CoordinatorSite:
 
 
 @dataclass(frozen=True, slots=True)
-class CollectiveKey:
-    """What the coordinator knows about the key of an epoch: its name, and who holds shares of it.
-
-    Source: protocols/README.md, section "Key epochs".
-    """
-
-    epoch: int
-    key_hash: bytes
-    holders: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TranscriptEntry:
-    """One signed message as evidence: its header, its signature, and the body where public.
-
-    Source: protocols/README.md, section "Transcript".
-    """
-
-    signed: SignedHeader
-    body: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """What every phase carries.
-
-    ``key`` is the collective key that the round's sum is opened with.  ``taken`` maps (sender,
-    ``checks.place_of``) to the body hash already taken; ``gone`` are participants whose connection
-    is lost; ``sent`` counts own messages under ``context``.
-
-    Source: protocols/README.md, section "A round".
-    """
-
-    identity: RoundIdentity
-    key: CollectiveKey | None
-    context0: bytes
-    context: bytes
-    step: int
-    sent: int
-    checkpoint: CheckpointSeen
-    opened: Envelope
-    taken: Mapping[tuple[str, str], bytes]
-    gone: frozenset[str]
-    transcript: tuple[TranscriptEntry, ...] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
 class Offering:
     """Step 1: collecting key offers; ``owners`` says whose each public key is."""
 
@@ -106,7 +66,6 @@ class Dealing:
     """Step K1 of a round that makes a key: collecting what its ``holders`` deal."""
 
     round: Round
-    roster_hash: bytes
     offers: Mapping[str, KeyOffer]
     holders: tuple[str, ...]
     dealings: Mapping[str, KeyDealing]
@@ -117,18 +76,15 @@ class Drawing:
     """Step 2 on a sparse graph: collecting opened nonces."""
 
     round: Round
-    roster_hash: bytes
     offers: Mapping[str, KeyOffer]
     nonces: Mapping[str, Envelope]
 
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """Step 3: collecting share bundles from everyone who takes part.  From here on ``offers``
-    are the participants'."""
+    """Step 3: collecting share bundles from everyone who takes part."""
 
     round: Round
-    roster_hash: bytes
     offers: Mapping[str, KeyOffer]
     hood: Neighbourhoods
     bundles: Mapping[str, ShareBundle]
@@ -136,15 +92,16 @@ class Sharing:
 
 @dataclass(frozen=True, slots=True)
 class Committing:
-    """Step 4a: the dealers train; collecting the hashes of their uploads, each of which must
-    refer to ``dealers_hash``; ``owners`` says whose each of these hashes is."""
+    """Step 4a: the dealers train; collecting the hashes of their uploads; ``owners`` says whose
+    each of these hashes is.
+
+    ``before`` is the step before, whose acknowledgements are collected as well: an upload builds
+    on the adapter that its sender acknowledged.
+    """
 
     round: Round
-    roster_hash: bytes
-    offers: Mapping[str, KeyOffer]
-    hood: Neighbourhoods
-    bundles: Mapping[str, ShareBundle]
-    dealers_hash: bytes
+    group: Group
+    before: StepSum | None
     hashes: Mapping[str, Envelope]
     owners: Mapping[bytes, str]
 
@@ -156,10 +113,7 @@ class Uploading:
     ``wraps`` holds the wrapped keys, each of which comes before the update that it opens."""
 
     round: Round
-    roster_hash: bytes
-    offers: Mapping[str, KeyOffer]
-    hood: Neighbourhoods
-    bundles: Mapping[str, ShareBundle]
+    group: Group
     upload_set: bytes
     hashes: Mapping[str, UploadHash]
     uploaded: frozenset[str]
@@ -172,10 +126,7 @@ class Voting:
     """Step 9: collecting votes on the one cohort."""
 
     round: Round
-    roster_hash: bytes
-    offers: Mapping[str, KeyOffer]
-    hood: Neighbourhoods
-    bundles: Mapping[str, ShareBundle]
+    group: Group
     cohort: Cohort
     cohort_hash: bytes
     votes: Mapping[str, Envelope]
@@ -191,8 +142,7 @@ class Unmasking:
     """
 
     round: Round
-    roster_hash: bytes
-    dealers: tuple[str, ...]
+    group: Group
     cohort: Cohort
     cohort_hash: bytes
     opening: Opening = field(repr=False)
@@ -212,8 +162,7 @@ class Decrypting:
     """
 
     round: Round
-    roster_hash: bytes
-    dealers: tuple[str, ...]
+    group: Group
     cohort: Cohort
     cohort_hash: bytes
     wraps: tuple[bytes, ...] = field(repr=False)
@@ -227,14 +176,10 @@ class Decrypting:
 
 @dataclass(frozen=True, slots=True)
 class Acking:
-    """Step 14: collecting acknowledgements of the new adapter."""
+    """Step 14 of the last step: collecting acknowledgements of the new adapter."""
 
     round: Round
-    roster_hash: bytes
-    cohort: Cohort
-    aggregate: bytes = field(repr=False)
-    aggregate_hash: bytes
-    acks: Mapping[str, Envelope]
+    result: StepSum
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,32 +188,18 @@ class KeyAcking:
     can have it."""
 
     round: Round
-    roster_hash: bytes
     key: CollectiveKey
     recipients: tuple[str, ...]
     acks: Mapping[str, Envelope]
 
 
 @dataclass(frozen=True, slots=True)
-class CompletedRound:
-    """What a client that missed this round needs to catch up.
-
-    Source: protocols/README.md, section "Catching up".
-    """
-
-    opened: bytes
-    roster_hash: bytes
-    key_hash: bytes
-    aggregate: bytes = field(repr=False)
-    acks: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Finished:
     """The round is over; ``record`` is there if it completed a sum, ``key`` if it completed a key.
 
-    ``accepted`` and ``removed`` are empty where no cohort was fixed; ``dissenters`` acknowledged
-    another adapter than the quorum.
+    ``accepted`` and ``removed`` are those of the last good step, or of the cohort that the round
+    got as far as, empty where there was none; ``dissenters`` acknowledged another adapter than
+    the quorum.
 
     Source: protocols/README.md, section "A round".
     """

@@ -48,13 +48,14 @@ class UpdateReady:
 
 @dataclass(frozen=True, slots=True)
 class AdapterComputed:
-    """The sum opened in ``round`` was applied to the adapter; ``adapter_hash`` is the result's
-    hash.
+    """The sum opened in ``step`` of ``round`` was applied to the adapter; ``adapter_hash`` is the
+    result's hash.
 
     Source: protocols/README.md, section "A round".
     """
 
     round: int
+    step: int
     adapter_hash: bytes
 
 
@@ -92,6 +93,7 @@ class Persist:
     """
 
     round: int
+    step: int
     record: str
     value: bytes
 
@@ -109,8 +111,8 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """Charge this round to the site's privacy ledger, durably, before anything that follows: the
-    charge stands whatever becomes of the round.
+    """Charge all steps of this round to the site's privacy ledger, durably, before anything that
+    follows: the charge stands whatever becomes of the round.
 
     Source: protocols/README.md, section "Privacy modes".
     """
@@ -129,7 +131,8 @@ class Train:
 
 @dataclass(frozen=True, slots=True)
 class ApplySum:
-    """Apply the opened sum, then answer with :class:`AdapterComputed`.
+    """Apply the opened sum to the adapter of the step before (at step 0, of the round before),
+    then answer with :class:`AdapterComputed`.
 
     ``total`` is the sum of the accepted updates in units of the update (float64, shape
     ``[values]``), ``accepted`` how many there are.
@@ -138,6 +141,7 @@ class ApplySum:
     """
 
     round: int
+    step: int
     accepted: int
     total: NDArray[np.float64] = field(repr=False)
 
@@ -148,7 +152,8 @@ class RoundEnded:
 
     ``outcome`` is ``completed`` (adopt the computed adapter), ``void`` or ``aborted`` (keep the
     one from before); ``adapter_hash`` is the adapter in force afterwards, which a completed round
-    of kind ``keys`` leaves as it was.  ``aggregate_hash`` names the sum that a client adopted.
+    of kind ``keys`` leaves as it was.  ``aggregate_hash`` names the last sum in the adapter that
+    a client adopted, ``steps`` says how many there are.
 
     Source: protocols/README.md, section "A round".
     """
@@ -159,6 +164,7 @@ class RoundEnded:
     reason: str
     adapter_hash: bytes
     aggregate_hash: bytes = b""
+    steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,9 @@ from fedfm_crypto.mask import Sign
 from fedfm_crypto.random_source import RandomSource
 from fedfm_crypto.secret import Secret
 
+MAX_ACTIVE_SETS = 2
+"""How many sets of holders may touch one ciphertext: each tells a little about their shares."""
+
 LaneWords = NDArray[np.uint32]
 Masks = Iterable[tuple[Secret, Sign]]
 
@@ -97,17 +100,22 @@ class Encryption(Protocol):
 
     # ---- one step
 
-    def protect(
+    def prepare(
         self,
-        words: LaneWords,
         *,
+        values: int,
         lane_bits: int,
         masks: Masks,
         seed: bytes,
         public_key: bytes,
         random: RandomSource,
-    ) -> ProtectedUpdate:
-        """Pack lane words, add masks, encrypt under a fresh key, wrap that key."""
+    ) -> Any:
+        """All of an upload that does not depend on its words, for :meth:`protect`: its masks, its
+        fresh key, that key wrapped, the ciphertext of nothing.  May run in another thread."""
+        ...
+
+    def protect(self, prepared: Any, words: LaneWords, lane_bits: int) -> ProtectedUpdate:
+        """Put lane words into what was prepared for them; only once."""
         ...
 
     def check_upload(self, bulk: bytes, values: int, lane_bits: int) -> None:

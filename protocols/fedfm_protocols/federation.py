@@ -11,7 +11,8 @@ from fedfm_crypto.identity import IdentityPublicKey
 from fedfm_crypto.labels import Label
 from fedfm_crypto.quantise import Quantiser
 from fedfm_protocols.charter import Charter
-from fedfm_protocols.privacy import UpdateEncoding
+from fedfm_protocols.context import TRAIN
+from fedfm_protocols.privacy import SharedNoisePrivacy, UpdateEncoding
 from fedfm_protocols.thresholds import Thresholds
 
 
@@ -72,6 +73,14 @@ class Federation:
     def encrypted(self) -> bool:
         """Whether uploads are encrypted, which hides their sum from whoever adds them up."""
         return self.charter.suite in ("sealed", "layered")
+
+    def steps_of(self, kind: str) -> int:
+        """How many steps a round of ``kind`` has: one, unless each of its sums is one step of a
+        training whose noise the clients share."""
+        privacy = self.charter.privacy
+        if kind == TRAIN and isinstance(privacy, SharedNoisePrivacy):
+            return privacy.steps_per_round
+        return 1
 
     @property
     def sparse(self) -> bool:

@@ -9,6 +9,7 @@ parameters, the noise and the security estimate.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -23,7 +24,12 @@ from fedfm_crypto.lattice.collective import (
     PublicKeyShare,
     SecretContribution,
 )
-from fedfm_crypto.lattice.key_additive import RunningSum, decrypt, encrypt, polynomials_for
+from fedfm_crypto.lattice.key_additive import (
+    PreparedCiphertext,
+    RunningSum,
+    decrypt,
+    polynomials_for,
+)
 from fedfm_crypto.lattice.threshold import (
     DecryptionShare,
     KeyShare,
@@ -32,6 +38,8 @@ from fedfm_crypto.lattice.threshold import (
 )
 from fedfm_crypto.lattice.wide_words import (
     LIMBS,
+    Limbs,
+    add_wide,
     add_wide_masks,
     from_wide,
     to_wide,
@@ -60,6 +68,15 @@ def _generation(context: bytes) -> PublicKeyGeneration:
 def _wrapping(public_key: bytes) -> KeyWrapping:
     """TenSEAL's context of a collective key; making one costs more than using it."""
     return KeyWrapping(CollectivePublicKey.from_bytes(public_key))
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """An upload without its words: the ciphertext of nothing, the masks, and the wrapped key."""
+
+    ciphertext: PreparedCiphertext = field(repr=False)
+    masks: Limbs = field(repr=False)
+    wrap: bytes = field(repr=False)
 
 
 class LatticeEncryption:
@@ -100,30 +117,35 @@ class LatticeEncryption:
 
     def collect(self, point: int, shares: Sequence[bytes]) -> bytes:
         parts = [KeyShare.from_bytes(point, share) for share in shares]
-        total = parts[0]
-        sharing = KeySharing(2, (point, point + 1))
-        if len(parts) > 1:
-            total = sharing.aggregate(parts)
-        return total.to_bytes()
+        return KeySharing.aggregate(parts).to_bytes()
 
     # ---- one step
 
-    def protect(
+    def prepare(
         self,
-        words: LaneWords,
         *,
+        values: int,
         lane_bits: int,
         masks: Masks,
         seed: bytes,
         public_key: bytes,
         random: RandomSource,
-    ) -> ProtectedUpdate:
-        limbs = to_wide(words, lane_bits)
+    ) -> _Prepared:
+        words = wide_size(values, lane_bits)
+        limbs = np.zeros(LIMBS * words, dtype=np.uint32)
         add_wide_masks(limbs, masks)
         key = BulkKey.generate(random)
         wrap = _wrapping(public_key).wrap(key)
-        bulk = b"".join(encrypt(limbs, key, PublicPolynomials(seed), random))
-        return ProtectedUpdate(bulk, wrap)
+        return _Prepared(
+            PreparedCiphertext(words, key, PublicPolynomials(seed), random), limbs, wrap
+        )
+
+    def protect(self, prepared: _Prepared, words: LaneWords, lane_bits: int) -> ProtectedUpdate:
+        limbs = to_wide(words, lane_bits)
+        if limbs.size != prepared.masks.size:
+            raise CryptoError(f"{words.size} lanes are not what this upload was prepared for")
+        add_wide(limbs, prepared.masks)
+        return ProtectedUpdate(b"".join(prepared.ciphertext.encrypt(limbs)), prepared.wrap)
 
     def check_upload(self, bulk: bytes, values: int, lane_bits: int) -> None:
         expected = _polynomials(values, lane_bits)

@@ -286,7 +286,7 @@ class Aggregate:
 
 @dataclass(frozen=True, slots=True)
 class RoundAck:
-    """Step 14, client: hash of the adapter after this round; refers to the Aggregate body."""
+    """Step 14, client: hash of the adapter after this step; refers to the Aggregate body."""
 
     adapter_hash: Bytes32
 
@@ -298,8 +298,9 @@ Outcome = Annotated[str, Pattern(r"completed|void|aborted"), MaxLength(16)]
 class RoundClose:
     """Step 14, coordinator to all: how the round ended.
 
-    ``acks`` are the signed acknowledgements (a quorum on ``adapter_hash`` when completed);
-    otherwise ``adapter_hash`` is the one from before the round.
+    ``acks`` are the signed acknowledgements of the last good step, whose number the header names
+    (a quorum on ``adapter_hash`` when completed); otherwise ``adapter_hash`` is the one from
+    before the round.
     """
 
     outcome: Outcome
@@ -355,8 +356,8 @@ class CatchUpRound:
     """One completed round that a client missed, with everything needed to check and repeat it.
 
     ``opened`` is the signed RoundOpen, ``roster_hash`` the SHA-256 of its KeyRoster body,
-    ``key_hash`` that of its epoch (zeros without encryption), ``aggregate`` the Aggregate body and
-    ``acks`` a quorum's acknowledgements of it.
+    ``key_hash`` that of its epoch (zeros without encryption), ``aggregates`` are the Aggregate
+    bodies of its good steps and ``acks`` a quorum's acknowledgements of the last of them.
 
     Source: protocols/README.md, section "Catching up".
     """
@@ -364,7 +365,7 @@ class CatchUpRound:
     opened: EncodedEnvelope
     roster_hash: Bytes32
     key_hash: Bytes32
-    aggregate: Words
+    aggregates: Annotated[tuple[Words, ...], MaxCount(MAX_STEPS)]
     acks: EncodedEnvelopes
 
 

@@ -3,13 +3,17 @@
 ``none`` promises nothing.  ``local``: every institution trains with DP-SGD and its own full noise,
 so what it sends is private already and goes through the protocol like any update.  ``client``:
 a whole update is what is protected, and noise is shared: each client clips its update, rounds it,
-and adds a part of the noise; only the opened sum carries all of it.
+and adds a part of the noise; only the opened sum carries all of it.  ``shared-noise``: a single
+record is what is protected, noise is shared in the same way, and what is added up is not an update
+but one step of DP-SGD: the sum of clipped per-example gradients.
 Source: protocols/README.md, section "Privacy modes"; Kairouz, Liu and Steinke 2102.06387.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Annotated, Literal
 
 import numpy as np
@@ -19,13 +23,19 @@ from pydantic import BaseModel, ConfigDict, Field
 from fedfm_crypto.discrete_noise import Mechanism
 from fedfm_crypto.distributed_noise import NoiseShares
 from fedfm_crypto.errors import CapacityError, CryptoError
-from fedfm_crypto.quantise import Quantiser
+from fedfm_crypto.quantise import Quantiser, stochastic_round
 from fedfm_crypto.random_source import RandomSource
 from fedfm_crypto.rotation import padded_size, rotate, unrotate
 from fedfm_crypto.sensitivity import round_within, vector_sensitivity
+from fedfm_protocols.errors import CharterError
 from fedfm_protocols.thresholds import Thresholds
 
 LaneWords = NDArray[np.uint32]
+
+MAX_SESSION_STEPS = 1024
+LEAST_SHARE_DEVIATION = 10.0
+"""Grid steps: below, discrete noise is too unlike the continuous noise that sampling is accounted
+with."""
 
 
 class _Mode(BaseModel):
@@ -75,7 +85,60 @@ class ClientPrivacy(_Budget):
     rotation: bool
 
 
-Privacy = Annotated[NoPrivacy | LocalPrivacy | ClientPrivacy, Field(discriminator="mode")]
+class SharedNoisePrivacy(_Budget):
+    """Example-level DP-SGD of all institutions together: each sends the sum of its clipped
+    per-example gradients with a share of the noise, so many steps a round; the opened sum over
+    ``batch`` is the gradient.
+
+    ``honest_shares`` (h) is what the noise is made for: each share has z C s / sqrt(h), so h shares
+    carry all of it.
+
+    Source: protocols/README.md, section "Privacy modes".
+    """
+
+    mode: Literal["shared-noise"]
+    sampling_rate: float = Field(gt=0, le=1)
+    steps_per_round: int = Field(ge=1, le=MAX_SESSION_STEPS)
+    clip: float = Field(gt=0, le=1e9)
+    mechanism: Mechanism
+    honest_shares: int = Field(ge=1, le=4096)
+    batch: float = Field(gt=0, le=1e12, allow_inf_nan=False)
+
+    def coalition(self, thresholds: Thresholds) -> int:
+        """How many clients may tell the coordinator their shares of the noise before fewer than
+        ``honest_shares`` are left in the smallest sum that is opened."""
+        return thresholds.min_accepted - self.honest_shares
+
+    def check(self, suite: str, thresholds: Thresholds) -> None:
+        """Refuse a pairing that breaks the promise.
+
+        Raises
+        ------
+        CharterError
+            naming it, and what to change.
+        """
+        if suite == "clear":
+            raise CharterError(
+                "privacy mode shared-noise with suite clear: every client's sum would be seen with "
+                "its own small share of the noise; take suite layered or masked, or mode local"
+            )
+        if suite == "sealed":
+            raise CharterError(
+                "privacy mode shared-noise with suite sealed: the coordinator and one client that "
+                "deviates can open a single client's sum, which carries a share of the noise only "
+                "(ADR 0016); take suite layered"
+            )
+        least, most = thresholds.min_accepted - thresholds.colluding, thresholds.min_accepted
+        if not least <= self.honest_shares <= most:
+            raise CharterError(
+                f"privacy.honest_shares is {self.honest_shares}; expected {least} (the smallest "
+                f"sum of {most} without {thresholds.colluding} colluding) to {most} (nobody "
+                "colludes): fewer waste noise, more are not in every sum"
+            )
+
+
+PrivacyMode = NoPrivacy | LocalPrivacy | ClientPrivacy | SharedNoisePrivacy
+Privacy = Annotated[PrivacyMode, Field(discriminator="mode")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +150,15 @@ class UpdateEncoding:
     """
 
     quantiser: Quantiser
-    privacy: NoPrivacy | LocalPrivacy | ClientPrivacy
+    privacy: PrivacyMode
     thresholds: Thresholds
     values: int
 
     @property
     def lanes(self) -> int:
         """How many lanes an update of ``values`` values takes."""
-        shared = isinstance(self.privacy, ClientPrivacy) and self.privacy.rotation
-        return padded_size(self.values) if shared else self.values
+        rotated = isinstance(self.privacy, ClientPrivacy) and self.privacy.rotation
+        return padded_size(self.values) if rotated else self.values
 
     def check_capacity(self) -> None:
         """Refuse parameters under which a sum may leave its lane.
@@ -103,19 +166,29 @@ class UpdateEncoding:
         Raises
         ------
         CapacityError
-            if it may, or if the quantiser's clip is not that of the privacy mode.
+            if it may, if the quantiser's clip is not that of mode client, or if the grid is too
+            coarse for the noise.
         """
-        clients = self.thresholds.clients
-        if not isinstance(self.privacy, ClientPrivacy):
-            self.quantiser.check_capacity(clients)
-            return
-        if self.quantiser.clip != self.privacy.clip_l2:
-            raise CapacityError(
-                f"quantiser.clip is {self.quantiser.clip}, privacy.clip_l2 "
-                f"{self.privacy.clip_l2}; in mode client they are one clip, of the whole update"
-            )
-        bound = int(self._bound())
-        self._shares().check_capacity(clients, bound, self.lanes, self.quantiser.lane_bits)
+        clients, bits = self.thresholds.clients, self.quantiser.lane_bits
+        match self.privacy:
+            case ClientPrivacy():
+                if self.quantiser.clip != self.privacy.clip_l2:
+                    raise CapacityError(
+                        f"quantiser.clip is {self.quantiser.clip}, privacy.clip_l2 "
+                        f"{self.privacy.clip_l2}; in mode client they are one clip, of the whole "
+                        "update"
+                    )
+                self._shares().check_capacity(clients, int(self._bound()), self.lanes, bits)
+            case SharedNoisePrivacy():
+                self._shares().check_capacity(clients, self.largest_step, self.lanes, bits)
+                deviation = math.sqrt(self._shares().variance)
+                if deviation < LEAST_SHARE_DEVIATION:
+                    raise CapacityError(
+                        f"a share of the noise has a deviation of {deviation:.3g} grid steps, "
+                        f"expected at least {LEAST_SHARE_DEVIATION:g}: raise quantiser.scale"
+                    )
+            case _:
+                self.quantiser.check_capacity(clients)
 
     def encode(self, update: NDArray[np.floating], seed: bytes, random: RandomSource) -> LaneWords:
         """Lane words (uint32 ``[lanes]``) of an update (float ``[values]``).
@@ -125,13 +198,33 @@ class UpdateEncoding:
         CryptoError
             if a value is not finite.
         """
-        if not isinstance(self.privacy, ClientPrivacy):
-            return self.quantiser.quantise(update, random)
-        vector = clip_norm(update, self.privacy.clip_l2)
-        if self.privacy.rotation:
-            vector = rotate(vector, seed)
-        rounded = round_within(vector, self.quantiser.scale, self._bound(), random)
-        return self._shares().add(rounded, random, self.quantiser.lane_bits)
+        match self.privacy:
+            case ClientPrivacy():
+                vector = clip_norm(update, self.privacy.clip_l2)
+                if self.privacy.rotation:
+                    vector = rotate(vector, seed)
+                rounded = round_within(vector, self.quantiser.scale, self._bound(), random)
+                return self._shares().add(rounded, random, self.quantiser.lane_bits)
+            case SharedNoisePrivacy():
+                rounded = self.round_sum(update, random)
+                return self._shares().add(rounded, random, self.quantiser.lane_bits)
+            case _:
+                return self.quantiser.quantise(update, random)
+
+    def round_sum(self, total: NDArray[np.floating], random: RandomSource) -> NDArray[np.int64]:
+        """A sum of clipped gradients on the grid, before noise (int64 ``[values]``).
+
+        Clamped to the quantiser's clip, then rounded with dither that does not depend on the data.
+        The clamp moves no two numbers apart, so sums that differ by C in L2 norm still do, and
+        after rounding with the same dither by s C + sqrt(d) at most.
+
+        Raises
+        ------
+        CryptoError
+            if a value is not finite.
+        """
+        clamped = np.clip(total.astype(np.float64), -self.quantiser.clip, self.quantiser.clip)
+        return stochastic_round(clamped, self.quantiser.scale, random)
 
     def decode(self, words: LaneWords, seed: bytes) -> NDArray[np.float64]:
         """The sum (float64 ``[values]``) that opened lane words hold."""
@@ -153,15 +246,27 @@ class UpdateEncoding:
             f"{count} of {update.size} values exceed the charter's clip of {clip} and were clipped"
         )
 
+    @property
+    def largest_step(self) -> int:
+        """Largest magnitude on the grid of a value clamped to the quantiser's clip."""
+        return math.ceil(Fraction(self.quantiser.clip) * self.quantiser.scale)
+
     def _shares(self) -> NoiseShares:
-        if not isinstance(self.privacy, ClientPrivacy):
-            raise CryptoError(f"privacy mode {self.privacy.mode} shares no noise")
+        privacy = self.privacy
+        match privacy:
+            case ClientPrivacy():
+                clip = privacy.clip_l2
+                honest = self.thresholds.min_accepted - self.thresholds.colluding
+            case SharedNoisePrivacy():
+                clip, honest = privacy.clip, privacy.honest_shares
+            case _:
+                raise CryptoError(f"privacy mode {privacy.mode} shares no noise")
         return NoiseShares(
-            mechanism=self.privacy.mechanism,
-            noise_multiplier=self.privacy.noise_multiplier,
-            clip=self.privacy.clip_l2,
+            mechanism=privacy.mechanism,
+            noise_multiplier=privacy.noise_multiplier,
+            clip=clip,
             scale=self.quantiser.scale,
-            min_honest=self.thresholds.min_accepted - self.thresholds.colluding,
+            min_honest=honest,
         )
 
     def _bound(self) -> float:

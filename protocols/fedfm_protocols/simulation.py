@@ -26,8 +26,8 @@ from fedfm_protocols.client_session import ClientContext
 from fedfm_protocols.client_states import ClientMemory, ClientSite, ClientState, Idle
 from fedfm_protocols.context import KEYS, TRAIN
 from fedfm_protocols.coordinator import RoundOpening, coordinator_step, open_round
+from fedfm_protocols.coordinator_round import CollectiveKey
 from fedfm_protocols.coordinator_states import (
-    CollectiveKey,
     CoordinatorContext,
     CoordinatorSite,
     CoordinatorState,
@@ -89,10 +89,16 @@ class SimulatedClient:
     spared_s: float = 0.0
 
 
+def next_adapter(before: bytes, total: NDArray[np.float64]) -> bytes:
+    """The hash of a stand-in for an adapter: of the one before and what is added to it."""
+    return hash_tensors({"before": np.frombuffer(before, np.uint8), "total": total})
+
+
 class Simulation:
     """Clients and coordinator of one federation.
 
-    ``updates`` gives every client's update (flat float array of the charter's number of values);
+    ``updates`` gives every client's update (flat float array of the charter's number of values) in
+    a round and step;
     ``intercept`` is the network; ``encryption`` is needed in the suites that encrypt.  The new
     adapter's hash is the hash of old hash and sum, so that clients agree on it exactly if they
     were given the same sum.
@@ -110,7 +116,7 @@ class Simulation:
         client_keys: Mapping[str, IdentityKey],
         coordinator_key: IdentityKey,
         random: RandomSource,
-        updates: Callable[[str, int], NDArray[np.floating]],
+        updates: Callable[[str, int, int], NDArray[np.floating]],
         intercept: Intercept = deliver,
         *,
         shared_sets: SharedSets | None = None,
@@ -260,21 +266,26 @@ class Simulation:
             case RoundEnded():
                 client.outcomes.append(effect)
             case Train(number, step):
-                self.tell_client(name, UpdateReady(number, step, self.updates(name, number)))
-            case ApplySum(number, _, total):
+                update = self.updates(name, number, step)
+                self.tell_client(name, UpdateReady(number, step, update))
+            case ApplySum(number, step, _, total):
                 total = self._same_array(total)
                 client.totals.append(total)
-                self.tell_client(name, AdapterComputed(number, self._apply(client, total)))
+                adapter_hash = self._apply(client, total)
+                self.tell_client(name, AdapterComputed(number, step, adapter_hash))
+
+    def _apply(self, client: SimulatedClient, total: NDArray[np.float64]) -> bytes:
+        state = client.state
+        before = state.memory.adapter_hash
+        if not isinstance(state, Idle) and state.session.before is not None:
+            before = state.session.before.adapter_hash
+        return next_adapter(before, total)
 
     def _same_array(self, total: NDArray[np.float64]) -> NDArray[np.float64]:
         """Equal sums are one array in memory, however many clients open them."""
         if self._last_total is None or not np.array_equal(self._last_total, total):
             self._last_total = total
         return self._last_total
-
-    def _apply(self, client: SimulatedClient, total: NDArray[np.float64]) -> bytes:
-        before = np.frombuffer(client.state.memory.adapter_hash, np.uint8)
-        return hash_tensors({"before": before, "total": total})
 
     def restart_client(self, name: str) -> None:
         """What a crash leaves: the durable memory, and nothing of the round."""

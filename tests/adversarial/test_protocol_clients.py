@@ -570,7 +570,7 @@ def test_an_update_is_neither_judged_nor_seen() -> None:
     """Suite `masked` does not defend against a client's lie about its own update (robust rules
     come with the sketches); this test states the limit instead of pretending."""
     simulation = exact_simulation(5)
-    simulation.updates = lambda name, number: np.full(50, 1.0 if name == MALLORY else 0.0)
+    simulation.updates = lambda name, number, step: np.full(50, 1.0 if name == MALLORY else 0.0)
     finished = simulation.run_round(1)
     assert finished.outcome == "completed"
     assert np.array_equal(simulation.clients["client-01"].totals[0], np.ones(50))

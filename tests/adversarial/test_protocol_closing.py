@@ -387,7 +387,7 @@ def _catch_up_lies(
     simulation: RecordingSimulation, rounds: list[CatchUpRound]
 ) -> dict[str, tuple[list[CatchUpRound], type[ProtocolError], str]]:
     first, second = rounds
-    aggregate = decode(Aggregate, first.aggregate)
+    aggregate = decode(Aggregate, first.aggregates[0])
     opened = Envelope.decode(first.opened)
     coordinator = key_of(simulation, "coordinator")
     acks = [Envelope.decode(ack) for ack in first.acks]
@@ -400,12 +400,12 @@ def _catch_up_lies(
 
     return {
         "another sum": (
-            [replace(first, aggregate=encode(_other_sum(aggregate)))],
+            [replace(first, aggregates=(encode(_other_sum(aggregate)),))],
             BelowThreshold,
             "no quorum of 4",
         ),
         "another count": (
-            [replace(first, aggregate=encode(replace(aggregate, accepted=4)))],
+            [replace(first, aggregates=(encode(replace(aggregate, accepted=4)),))],
             BelowThreshold,
             "no quorum of 4",
         ),
@@ -470,7 +470,7 @@ def _catch_up_lies(
         "the same round twice": ([first, first], RoundRefused, "was applied before"),
         "junk opening": ([replace(first, opened=b"junk")], MalformedMessage, "does not decode"),
         "junk aggregate": (
-            [replace(first, aggregate=first.aggregate + b"\x00")],
+            [replace(first, aggregates=(first.aggregates[0] + b"\x00",))],
             MalformedMessage,
             "does not decode",
         ),
@@ -501,5 +501,5 @@ def test_late_events_of_an_earlier_round_are_not_used_in_a_later_one() -> None:
     with pytest.raises(OutOfOrder, match="never sent twice"):
         client_step(context, by_state[Training], UpdateReady(1, 0, np.zeros(50)))
     with pytest.raises(OutOfOrder, match="an adapter of round 1 in round 2"):
-        client_step(context, by_state[Applying], AdapterComputed(1, OTHER_ADAPTER))
+        client_step(context, by_state[Applying], AdapterComputed(1, 0, OTHER_ADAPTER))
     assert client_step(context, by_state[Training], UpdateReady(2, 0, np.zeros(50))).effects

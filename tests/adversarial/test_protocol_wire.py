@@ -123,7 +123,7 @@ def test_nothing_else_that_reaches_the_coordinator_is_as_large_as_an_update() ->
 
 def test_the_same_update_never_looks_the_same_twice() -> None:
     simulation = exact_simulation(5)
-    simulation.updates = lambda name, number: np.zeros(50)
+    simulation.updates = lambda name, number, step: np.zeros(50)
     simulation.run_round(1)
     simulation.run_round(2)
     bodies = [e.body for e in simulation.coordinator_received if e.header.type == "Upload"]

@@ -45,6 +45,11 @@ def both(*changes: Change) -> Change:
     return change
 
 
+def at(step: int, change: Change) -> Change:
+    """A change of one step's messages only."""
+    return lambda message: change(message) if message.step == step else message
+
+
 def _fields(kind: str, layout: type[Any], sender: str | None, fields: dict[str, Any]) -> Change:
     def edit(message: Message) -> Message:
         return replace(message, body=encode(replace(decode(layout, message.body), **fields)))

@@ -1,4 +1,4 @@
-"""One synthetic round: what a script lets everybody say, signed as it is said.
+"""One synthetic round of one step or several: what a script lets everybody say, signed as said.
 
 A script may change any message before its sender signs it: that is how tests play a federation
 that lies under its own keys.
@@ -7,10 +7,11 @@ that lies under its own keys.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from fedfm_audit.entries import STEP_MESSAGES
 from fedfm_audit.messages import (
     KEYS,
     NO_HASH,
@@ -30,16 +31,25 @@ from fedfm_audit.messages import (
     context0,
     context1,
     dealers_hash,
+    step_hash,
 )
 from fedfm_audit.statements import KeyReference, RoundPredicate
-from fedfm_crypto.codec import encode
-from fedfm_crypto.envelope import NO_REFERENCE, CheckpointSeen, Envelope, seal_envelope
+from fedfm_crypto.codec import decode, encode
+from fedfm_crypto.envelope import (
+    NO_REFERENCE,
+    CheckpointSeen,
+    Envelope,
+    SignedHeader,
+    seal_envelope,
+)
 from fedfm_crypto.random_source import SeededRandom
 
 if TYPE_CHECKING:
     from tests.audit.synthetic import Federation
 
 COORDINATOR = "coordinator"
+Signed = tuple[SignedHeader, bytes | None]
+Parts = tuple[list[Signed], list[list[Signed]], list[Signed]]
 
 
 def sha256(data: bytes) -> bytes:
@@ -69,27 +79,34 @@ def unchanged(message: Message) -> Message:
     return message
 
 
+Moment = str | tuple[int, str]
+"""A kind of message, at the first step or at the one given."""
+
+
 @dataclass(frozen=True)
 class Script:
     """How one round goes.
 
-    ``silent`` maps a client to the first message kind that it no longer sends.  ``stop_before``
-    is the coordinator message at which the round is aborted.  ``acknowledged`` overrides the
-    adapter hash that a client acknowledges.  ``kind`` ``keys`` makes a collective key; ``epoch``
-    overrides the key epoch that is named.  ``active`` are the sets of holders that are asked to
-    open the key sum, one after the other (default: the first ``key_threshold`` that voted and
-    unmasked); of each, those who are not in ``absent`` answer.
+    ``silent`` maps a client to the first message that it no longer sends.  ``lost`` are messages
+    (step, kind, client) that never arrive, while their sender goes on.  ``stop_before`` is the
+    coordinator message at which the round ends, with what it has by then.  ``acknowledged``
+    overrides the adapter hash that a client, or a client at a step (step, client), acknowledges.
+    ``kind`` ``keys`` makes a collective key; ``epoch`` overrides the key epoch that is named.
+    ``active`` are the sets of holders that are asked to open the key sum, one after the other
+    (default: the first ``key_threshold`` that voted and unmasked); of each, those who are not in
+    ``absent`` answer.
     """
 
     kind: str = TRAIN
     epoch: int | None = None
     active: Sequence[Sequence[str]] | None = None
     absent: Sequence[str] = ()
-    silent: Mapping[str, str] = field(default_factory=dict)
-    stop_before: str | None = None
+    silent: Mapping[str, Moment] = field(default_factory=dict)
+    lost: Collection[tuple[int, str, str]] = ()
+    stop_before: Moment | None = None
     outcome: str | None = None
     reason: str = ""
-    acknowledged: Mapping[str, bytes] = field(default_factory=dict)
+    acknowledged: Mapping[Any, bytes] = field(default_factory=dict)
     change: Change = unchanged
     predicate: Callable[[RoundPredicate], RoundPredicate] = lambda predicate: predicate
 
@@ -115,15 +132,22 @@ class PlayedRound:
         self.federation = federation
         self.script = script
         self.number = number
+        self.planned = federation.steps if script.kind == TRAIN else 1
+        self.good = 0
         self.sent: list[Envelope] = []
         self.outcome = "aborted"
+        self.reason = script.reason
         self.adapter_out = federation.adapter
         self.key = federation.key if script.kind == TRAIN and federation.encrypted else None
         self._seen = federation.head()
+        self._step = 0
         self._context = b""
         self._counts: dict[tuple[str, bytes], int] = {}
         self._offered: tuple[str, ...] = ()
         self._holders: tuple[str, ...] = ()
+        self._dealers: tuple[str, ...] = ()
+        self._before: tuple[bytes, dict[str, bytes]] | None = None
+        self._acks: list[list[Envelope]] = []
 
     def run(self) -> None:
         federation, script = self.federation, self.script
@@ -132,7 +156,7 @@ class PlayedRound:
         opened = RoundOpen(
             round=self.number,
             key_epoch=epoch,
-            steps=1,
+            steps=self.planned,
             kind=script.kind,
             invited=federation.names,
             adapter_hash=federation.adapter,
@@ -141,26 +165,56 @@ class PlayedRound:
             consistency=(),
         )
         self._context = context0(federation.charter_hash, opened)
-        acks: list[Envelope] = []
         phases = self._key_phases if script.kind == KEYS else self._phases
-        if self._say("RoundOpen", encode(opened)) and phases(acks):
-            self.outcome = script.outcome or "completed"
-            if self.outcome == "completed" and script.kind == TRAIN:
-                self.adapter_out = self._new_adapter()
+        whole = bool(self._say("RoundOpen", encode(opened))) and phases()
+        self._conclude(whole=whole)
         if script.kind == KEYS and self.outcome == "completed":
             self.key = KeyReference(epoch, self._key_hash().hex(), self._holders)
+        acks = self._acks[max(self.good, 1) - 1] if self._acks else []
         close = RoundClose(
-            self.outcome, script.reason, self.adapter_out, tuple(ack.encode() for ack in acks)
+            self.outcome, self.reason, self.adapter_out, tuple(ack.encode() for ack in acks)
         )
+        if self.outcome == "completed":
+            self._step = max(self.good, 1) - 1
         self._say("RoundClose", encode(close))
+
+    def _conclude(self, *, whole: bool) -> None:
+        """How the round ends: ``whole`` if no step was cut short."""
+        script = self.script
+        if script.kind == KEYS:
+            self.outcome = (script.outcome or "completed") if whole else "aborted"
+            self.good = int(self.outcome == "completed")
+            return
+        for step, acks in enumerate(self._acks):
+            held = [decode(RoundAck, ack.body).adapter_hash for ack in acks]
+            most = max((held.count(adapter) for adapter in held), default=0)
+            if most < self.federation.quorum:
+                break
+            self.good = step + 1
+        if whole or self.good:
+            self.outcome = script.outcome or "completed"
+        elif self._acks:
+            self.outcome = "void"
+        if self.outcome == "completed":
+            self.adapter_out = self.new_adapter(max(self.good, 1) - 1)
+            if 0 < self.good < self.planned:
+                why = script.reason or "stopped"
+                self.reason = f"ended after {self.good} of {self.planned} steps: {why}"
+
+    def _stops(self, kind: str) -> bool:
+        stop = self.script.stop_before
+        return (stop if isinstance(stop, tuple) else (0, stop)) == (self._step, kind)
 
     def _offer(self, name: str) -> bytes:
         keys = self.script.kind == KEYS
-        step = StepKeys(self._bytes("mask key", name, 32), self._bytes("seed", name, 32))
+        steps = tuple(
+            StepKeys(self._bytes(f"mask {n}", name, 32), self._bytes(f"seed {n}", name, 32))
+            for n in range(self.planned)
+        )
         return encode(
             KeyOffer(
                 share_key=self._bytes("share key", name, 32),
-                steps=(step,) if self.federation.masked and not keys else (),
+                steps=steps if self.federation.masked and not keys else (),
                 nonce_commitment=self._bytes("nonce", name, 32),
                 graph_commitment=NO_HASH,
                 key_commitment=self._bytes("key part", name, 32) if keys else NO_HASH,
@@ -172,7 +226,7 @@ class PlayedRound:
         offers = self._all("KeyOffer", self._offer)
         self._offered = tuple(offer.header.sender for offer in offers)
         roster = encode(KeyRoster(tuple(offer.encode() for offer in offers)))
-        if self.script.stop_before == "KeyRoster":
+        if self._stops("KeyRoster"):
             return False
         self._context = context1(self._context, sha256(roster), key_hash)
         self._say("KeyRoster", roster)
@@ -183,7 +237,7 @@ class PlayedRound:
     def _key_hash(self) -> bytes:
         return self._bytes("key", "", 32)
 
-    def _key_phases(self, acks: list[Envelope]) -> bool:
+    def _key_phases(self) -> bool:
         federation = self.federation
         if not self._fix_roster(NO_HASH):
             return False
@@ -191,84 +245,128 @@ class PlayedRound:
         to_be = self._offered if len(federation.names) <= 64 else self._offered[:most]
         dealt = self._all("KeyDealing", lambda name: self._bytes("part", name, 96), among=to_be)
         self._holders = tuple(envelope.header.sender for envelope in dealt)
-        if self.script.stop_before == "KeyDelivery":
+        if self._stops("KeyDelivery"):
             return False
         for name in self._offered:
             self._say("KeyDelivery", self._bytes("key delivery", name, 96))
         acknowledged, ack = self.script.acknowledged, encode(RoundAck(federation.adapter))
+        acks: list[Envelope] = []
         for name in self._offered:
             stored = acknowledged.get(name, self._key_hash())
             acks += self._all("RoundAck", lambda _: ack, stored, among=(name,))
+        self._acks = [acks] if acks else []
         return True
 
     # ---- a round that sums updates
 
-    def _phases(self, acks: list[Envelope]) -> bool:
-        """Everything between RoundOpen and RoundClose; False where the script stops."""
-        federation = self.federation
+    def _phases(self) -> bool:
+        """Everything between RoundOpen and RoundClose; False where the round is cut short."""
         if not self._fix_roster(bytes.fromhex(self.key.hash) if self.key else NO_HASH):
             return False
         bundles = self._all("ShareBundle", lambda name: self._bytes("shares", name, 96))
-        dealers = tuple(sorted(bundle.header.sender for bundle in bundles))
-        if self.script.stop_before == "ShareDelivery":
+        self._dealers = tuple(sorted(bundle.header.sender for bundle in bundles))
+        if self._stops("ShareDelivery"):
             return False
-        for name in dealers:
+        for name in self._dealers:
             self._say("ShareDelivery", self._bytes("delivery", name, 96))
-        uploads = {name: self._bytes("upload", name, 256) for name in federation.names}
-        wraps = {name: self._bytes("wrap", name, 128) for name in federation.names}
-        refers = dealers_hash(self._context, dealers, None)
+        for step in range(self.planned):
+            self._step = step
+            if not self._one_step():
+                return False
+        return True
+
+    def _one_step(self) -> bool:
+        """From upload hashes to acknowledgements; False where the round is cut short."""
+        federation = self.federation
+        # From the second step on only those who are still taken in speak at all.
+        among = self._dealers if self._before else federation.names
+        uploads = {name: self._bytes("upload", name, 256) for name in among}
+        wraps = {name: self._bytes("wrap", name, 128) for name in among}
 
         def commit(name: str) -> bytes:
             wrap = sha256(wraps[name]) if federation.encrypted else NO_HASH
             return encode(UploadHash(sha256(uploads[name]), wrap))
 
-        hashes = self._all("UploadHash", commit, refers)
+        hashes = []
+        for name in among:
+            hashes += self._all("UploadHash", commit, self._basis(name), among=(name,))
+        hashes = [entry for entry in hashes if self._builds(entry.header.sender)]
         upload_set = encode(UploadSet(tuple(entry.encode() for entry in hashes)))
-        if self.script.stop_before == "UploadSet":
+        if self._stops("UploadSet") or (self._before and not self._agreed()):
             return False
         self._say("UploadSet", upload_set)
-        if federation.encrypted:
-            self._all("WrappedKey", lambda name: wraps[name], sha256(upload_set))
-        sent = self._all("Upload", lambda name: uploads[name], sha256(upload_set))
-        accepted = tuple(entry.header.sender for entry in sent)
-        removed = tuple(name for name in dealers if name not in accepted)
-        if self.script.stop_before == "Cohort":
-            return False
         agreed = sha256(upload_set)
-        return self._open(Cohort(agreed, accepted, removed), agreed, acks)
+        named = [entry.header.sender for entry in hashes if entry.header.sender in uploads]
+        if federation.encrypted:
+            self._all("WrappedKey", lambda name: wraps[name], agreed, among=named)
+        sent = self._all("Upload", lambda name: uploads[name], agreed, among=named)
+        accepted = tuple(entry.header.sender for entry in sent)
+        removed = tuple(name for name in self._dealers if name not in accepted)
+        if self._stops("Cohort"):
+            return False
+        if not self._open(Cohort(agreed, accepted, removed), agreed, among):
+            return False
+        self._dealers = accepted
+        return True
 
-    def _open(self, cohort: Cohort, upload_set: bytes, acks: list[Envelope]) -> bool:
+    def _basis(self, name: str) -> bytes:
+        """What a client's upload hash refers to."""
+        if self._before is None:
+            return dealers_hash(self._context, self._dealers, None)
+        aggregate, held = self._before
+        adapter = held.get(name, self.new_adapter(self._step - 1))
+        return step_hash(self._context, self._step, self._dealers, aggregate, adapter, None)
+
+    def _agreed(self) -> bytes | None:
+        """The adapter that a quorum acknowledged after the step before."""
+        held = list(self._before[1].values()) if self._before else []
+        quorum = self.federation.quorum
+        return next((adapter for adapter in held if held.count(adapter) >= quorum), None)
+
+    def _builds(self, name: str) -> bool:
+        """Whether the upload hash of a client is taken into the set of this step."""
+        if self._before is None:
+            return True
+        return self._agreed() is not None and self._before[1].get(name) == self._agreed()
+
+    def _open(self, cohort: Cohort, upload_set: bytes, among: Sequence[str]) -> bool:
         said = self._say("Cohort", encode(cohort), upload_set)
         agreed = said.header.body_hash if said else sha256(encode(cohort))
-        votes = self._all("CohortVote", lambda name: encode(CohortVote(agreed)), agreed)
-        if self.script.stop_before == "CohortProof":
+        vote = encode(CohortVote(agreed))
+        votes = self._all("CohortVote", lambda name: vote, agreed, among=among)
+        if self._stops("CohortProof"):
             return False
         self._say("CohortProof", encode(CohortProof(tuple(v.encode() for v in votes))), agreed)
-        unmasked = self._all("Unmask", lambda name: self._bytes("unmask", name, 99), agreed)
-        if self.script.stop_before == "KeyRequest":
+        unmasked = self._all(
+            "Unmask", lambda name: self._bytes("unmask", name, 99), agreed, among=among
+        )
+        if self._stops("KeyRequest"):
             return False
         if self.federation.encrypted:
             voters = {vote.header.sender for vote in votes}
             there = [said.header.sender for said in unmasked if said.header.sender in voters]
             self._open_key_sum(agreed, there)
-        if self.script.stop_before == "Aggregate":
+        if self._stops("Aggregate"):
             return False
         aggregate = self._bytes("aggregate", "", 256)
         self._say("Aggregate", aggregate, agreed)
-        adapter = self._new_adapter()
-        acks += self._all(
-            "RoundAck",
-            lambda name: encode(RoundAck(self.script.acknowledged.get(name, adapter))),
-            sha256(aggregate),
-        )
+        acks = self._all("RoundAck", self._ack, sha256(aggregate), among=among)
+        if acks:
+            self._acks.append(acks)
+        held = {ack.header.sender: decode(RoundAck, ack.body).adapter_hash for ack in acks}
+        self._before = (sha256(aggregate), held)
         return True
+
+    def _ack(self, name: str) -> bytes:
+        usual, said = self.new_adapter(self._step), self.script.acknowledged
+        return encode(RoundAck(said.get((self._step, name), said.get(name, usual))))
 
     def _open_key_sum(self, cohort_hash: bytes, there: Sequence[str]) -> None:
         holders = self.key.holders if self.key else ()
         able = [name for name in there if name in holders]
         default = [able[: self.federation.colluding + 1]]
         for active in default if self.script.active is None else self.script.active:
-            reference = active_hash(self._context, cohort_hash, 0, tuple(active))
+            reference = active_hash(self._context, cohort_hash, self._step, tuple(active))
             self._say("KeyRequest", self._bytes("request", "".join(active), 64), reference)
             answering = [name for name in active if name not in self.script.absent]
             self._all(
@@ -278,11 +376,12 @@ class PlayedRound:
                 among=answering,
             )
 
-    def _new_adapter(self) -> bytes:
-        return sha256(b"adapter %d" % self.number)
+    def new_adapter(self, step: int) -> bytes:
+        """Hash of the adapter after a step."""
+        return sha256(b"adapter %d.%d" % (self.number, step))
 
     def _bytes(self, what: str, name: str, length: int) -> bytes:
-        return SeededRandom(f"{self.number} {what} {name}".encode())(length)
+        return SeededRandom(f"{self.number}.{self._step} {what} {name}".encode())(length)
 
     def _all(
         self,
@@ -295,19 +394,34 @@ class PlayedRound:
         """Every client (or those ``among``) that still speaks says ``kind``."""
         said = []
         for name in self.federation.names if among is None else among:
-            last = self.script.silent.get(name)
-            if last is None or CLIENT_ORDER.index(kind) < CLIENT_ORDER.index(last):
+            if self._speaks(name, kind):
                 envelope = self._say(kind, body(name), refers_to, name)
                 if envelope is not None:
                     said.append(envelope)
         return said
+
+    def _speaks(self, name: str, kind: str) -> bool:
+        if (self._step, kind, name) in self.script.lost:
+            return False
+        last = self.script.silent.get(name)
+        if last is None:
+            return True
+        step, until = last if isinstance(last, tuple) else (0, last)
+        return (self._step, CLIENT_ORDER.index(kind)) < (step, CLIENT_ORDER.index(until))
 
     def _say(
         self, kind: str, body: bytes, refers_to: bytes = NO_REFERENCE, sender: str = COORDINATOR
     ) -> Envelope | None:
         place = (sender, self._context)
         message = Message(
-            kind, sender, body, self._context, self._counts.get(place, 0), self._seen, refers_to
+            kind,
+            sender,
+            body,
+            self._context,
+            self._counts.get(place, 0),
+            self._seen,
+            refers_to,
+            self._step,
         )
         self._counts[place] = message.sequence + 1
         changed = self.script.change(message)
@@ -327,6 +441,21 @@ class PlayedRound:
         )
         self.sent.append(envelope)
         return envelope
+
+
+def parts_of(messages: Iterable[Signed]) -> Parts:
+    """Signed messages by part of the transcript, as the coordinator hands them over."""
+    setup: list[Signed] = []
+    steps: list[list[Signed]] = []
+    close: list[Signed] = []
+    for signed, body in messages:
+        kind, step = signed.header.type, signed.header.step
+        if kind in STEP_MESSAGES:
+            steps += [[] for _ in range(step + 1 - len(steps))]
+            steps[step].append((signed, body))
+        else:
+            (close if kind == "RoundClose" else setup).append((signed, body))
+    return setup, steps, close
 
 
 DROPOUT = Script(silent={"client-05": "Upload"})

@@ -12,16 +12,18 @@ from fedfm_audit.privacy.entries import Adversary, Participants, PrivacyPredicat
 from fedfm_audit.privacy.events import (
     Charge,
     CompletedRound,
+    CompletedSession,
     DiscreteGaussianSteps,
     GaussianSteps,
     least_sensitivity_squared,
 )
 from fedfm_audit.privacy.ledger import InstitutionLedger, LedgerTerms, MemoryStore
+from fedfm_audit.privacy.shared_noise import SharedNoise
 from fedfm_audit.statements import open_leaf, privacy_statement, sign_statement
 from fedfm_crypto.identity import IdentityKey
 from fedfm_crypto.random_source import SeededRandom
 from tests.audit.played_round import Script
-from tests.audit.synthetic import NAME, Federation
+from tests.audit.synthetic import NAME, SHARED_NOISE, Federation
 
 KEY = IdentityKey.generate(SeededRandom(b"ledger"))
 HASH = "ab" * 32
@@ -59,6 +61,16 @@ SHARED = DiscreteGaussianSteps(
     distance=0.0,
 )
 
+SESSION = SharedNoise(
+    mechanism="discrete-gaussian",
+    clip=SHARED_NOISE["clip"],
+    scale=4096,
+    dimension=64,
+    honest_shares=SHARED_NOISE["honest_shares"],
+    sampling_rate=SHARED_NOISE["sampling_rate"],
+    steps=SHARED_NOISE["steps_per_round"],
+).event(SHARED_NOISE["noise_multiplier"])
+
 
 def terms(**changes: Any) -> LedgerTerms:
     """Terms of a ledger under KEY; PLD figures off, for speed."""
@@ -89,7 +101,9 @@ class PrivateFederation:
         self.federation = Federation(
             change_charter=lambda fields: fields.update(privacy=dict(section)), **options
         )
-        self.event: Charge = EVENT if section["mode"] == "local" else SHARED
+        self.event: Charge = {"local": EVENT, "client": SHARED, "shared-noise": SESSION}[
+            section["mode"]
+        ]
         self.ledgers = {
             name: InstitutionLedger(
                 self._terms(name, section, pld=pld), self.federation.keys[name], MemoryStore()
@@ -98,12 +112,12 @@ class PrivateFederation:
         }
 
     def _terms(self, name: str, section: Mapping[str, Any], *, pld: bool) -> LedgerTerms:
-        local = section["mode"] == "local"
+        local, client = section["mode"] == "local", section["mode"] == "client"
         return terms(
             charter=self.federation.charter_hash.hex(),
             institution=name,
             key=self.federation.keys[name].public.hex,
-            unit="example" if local else "client",
+            unit="client" if client else "example",
             adversary=Adversary("everyone-else", 4) if local else Adversary("sum-observers", 1),
             released="own-update" if local else "opened-sum",
             participants=Participants(5, 1 if local else 3),
@@ -124,6 +138,15 @@ class PrivateFederation:
         for ledger in self.ledgers.values():
             for charge in ledger.state.open_charges:
                 event = CompletedRound(charge=charge.sequence, accepted=accepted, aggregate=HASH)
+                self.federation.leaves.append(ledger.settle(event))
+
+    def settle_session(self, steps: int, accepted: int = 5) -> None:
+        """Settle what is open, as sessions with so many steps."""
+        for ledger in self.ledgers.values():
+            for charge in ledger.state.open_charges:
+                event = CompletedSession(
+                    charge=charge.sequence, steps=steps, accepted=accepted, aggregate=HASH
+                )
                 self.federation.leaves.append(ledger.settle(event))
 
     def indices(self, name: str) -> list[int]:

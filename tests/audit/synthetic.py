@@ -30,12 +30,13 @@ from fedfm_audit.statements import (
     sign_statement,
     transcript_path,
 )
+from fedfm_audit.steps_summary import summarise_steps
 from fedfm_audit.tiles import render_tiles
 from fedfm_audit.transcript import Transcript, count_round, make_transcript
 from fedfm_audit.verify import verify_files
 from fedfm_crypto.canonical_json import canonical_encode
 from fedfm_crypto.dsse import dsse_sign
-from fedfm_crypto.envelope import CheckpointSeen
+from fedfm_crypto.envelope import CheckpointSeen, Envelope
 from fedfm_crypto.identity import IdentityKey
 from fedfm_crypto.merkle import leaf_hash, tree_root
 from fedfm_crypto.note import (
@@ -46,12 +47,34 @@ from fedfm_crypto.note import (
     sign_checkpoint,
 )
 from fedfm_crypto.random_source import SeededRandom
-from tests.audit.played_round import ABORTED, COORDINATOR, DROPOUT, PlayedRound, Script, sha256
+from tests.audit.played_round import (
+    ABORTED,
+    COORDINATOR,
+    DROPOUT,
+    PlayedRound,
+    Script,
+    parts_of,
+    sha256,
+)
 
 NAME = "ward-notes"
 ORIGIN = "log.example/ward-notes"
 MOMENT = 1_800_000_000  # a fixed time of 2027; cosignatures carry it
 NOT_AFTER = "2030-12-31"
+
+
+SHARED_NOISE: dict[str, Any] = {
+    "mode": "shared-noise",
+    "epsilon": 8.0,
+    "delta": 1e-5,
+    "noise_multiplier": 1.5,
+    "sampling_rate": 0.05,
+    "steps_per_round": 3,
+    "clip": 1.0,
+    "mechanism": "discrete-gaussian",
+    "honest_shares": 3,
+    "batch": 32.0,
+}
 
 
 class Federation:
@@ -64,6 +87,7 @@ class Federation:
         dropouts: int = 1,
         *,
         suite: str = "masked",
+        steps: int | None = None,
         seed: bytes = b"synthetic",
         not_after: str = NOT_AFTER,
         change_charter: Callable[[dict[str, Any]], None] = lambda fields: None,
@@ -83,7 +107,14 @@ class Federation:
             self.leaves.append(self._enrolment(name, transports[name], not_after))
         fields = self._charter_fields(transports, colluding, dropouts)
         fields["suite"] = suite
+        if steps is not None:
+            fields["privacy"] = {**SHARED_NOISE, "steps_per_round": steps}
         change_charter(fields)
+        self.steps: int = (
+            fields["privacy"]["steps_per_round"]
+            if fields["privacy"]["mode"] == SHARED_NOISE["mode"]
+            else 1
+        )
         payload = canonical_encode(fields)
         signers = [(self.keys[name].public.hex, self.keys[name]) for name in self.names[:3]]
         self.charter = dsse_sign(payload, CHARTER_PAYLOAD_TYPE, signers)
@@ -189,26 +220,26 @@ class Federation:
     def play(self, script: Script) -> None:
         """Play one round and append its statement."""
         number = len(self.transcripts) + 1
-        rounds = PlayedRound(self, script, number)
-        rounds.run()
-        transcript = make_transcript(
-            number, [(sent.signed_header, sent.body) for sent in rounds.sent]
-        )
-        self.add_round(transcript, rounds)
+        played = PlayedRound(self, script, number)
+        played.run()
+        self.add_round(transcript_of(number, played.sent), played)
 
-    def add_round(self, transcript: Transcript, played: PlayedRound) -> None:
-        """Append the statement of a played round."""
-        data = transcript.encode()
+    def add_round(
+        self, transcript: Transcript, played: PlayedRound, data: bytes | None = None
+    ) -> None:
+        """Append the statement of a played round; ``data`` is another file than its transcript."""
+        data = transcript.encode() if data is None else data
         head = self.head()
         predicate = RoundPredicate(
             charter=self.charter_hash.hex(),
             round=transcript.round,
             kind=played.script.kind,
             outcome=played.outcome,
-            reason=played.script.reason,
+            reason=played.reason,
             adapter_in=self.adapter.hex(),
             adapter_out=played.adapter_out.hex(),
             counts=_count(transcript),
+            steps=summarise_steps(transcript, planned=played.planned, good=played.good),
             previous=CheckpointReference(head.size, head.root.hex()),
             key=played.key,
         )
@@ -235,6 +266,11 @@ class Federation:
         self.leaves.append(
             sign_statement(conclusion_statement(change(predicate)), self.coordinator)
         )
+
+
+def transcript_of(number: int, sent: Iterable[Envelope]) -> Transcript:
+    """The transcript of these messages, each in the part that its type and step say."""
+    return make_transcript(number, *parts_of((e.signed_header, e.body) for e in sent))
 
 
 def _count(transcript: Transcript) -> RoundCounts:

@@ -4,56 +4,25 @@ accepts, on complete and on sparse graphs; and it refuses the same evidence once
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import pytest
 
-from fedfm_audit.bundle import CHARTER, POLICY
 from fedfm_audit.charter_view import open_charter
 from fedfm_audit.graph import graph_parameters
-from fedfm_audit.log import CHECKPOINT
-from fedfm_audit.messages import KEYS, TRAIN, GraphNonce
-from fedfm_audit.policy import render_policy
+from fedfm_audit.messages import GraphNonce
 from fedfm_audit.report import Report, Status
-from fedfm_audit.statements import (
-    CheckpointReference,
-    ConclusionPredicate,
-    FederationPredicate,
-    KeyReference,
-    RoundPredicate,
-    conclusion_statement,
-    federation_statement,
-    round_statement,
-    sign_statement,
-    transcript_path,
-)
-from fedfm_audit.tiles import render_tiles
-from fedfm_audit.transcript import PUBLIC_BODIES, Transcript, count_round, make_transcript
-from fedfm_audit.verify import verify_files
+from fedfm_audit.transcript import PUBLIC_BODIES, Transcript, count_round
 from fedfm_crypto.codec import encode
-from fedfm_crypto.envelope import CheckpointSeen, Envelope, SignedHeader
+from fedfm_crypto.envelope import SignedHeader
 from fedfm_crypto.identity import IdentityKey
 from fedfm_crypto.labels import Label
-from fedfm_crypto.merkle import leaf_hash, tree_root
-from fedfm_crypto.note import Checkpoint, add_signature, cosign, sign_checkpoint
-from fedfm_crypto.random_source import SeededRandom
-from fedfm_protocols.charter import Charter, add_charter_signature, make_charter, sign_charter
-from fedfm_protocols.coordinator_states import Finished
-from fedfm_protocols.enrolment import request_enrolment
 from fedfm_protocols.errors import CharterError
-from fedfm_protocols.federation import Federation
 from fedfm_protocols.graph import find_parameters
-from fedfm_protocols.lattice_encryption import LatticeEncryption
-from fedfm_protocols.shared_sets import SharedSets
-from fedfm_protocols.simulation import Delivery, Simulation
-from tests.protocols.federations import Keys, charter_fields, make_keys, seeded_update
-
-NOT_AFTER, MOMENT = "2030-01-01", 1_800_000_000
-ORIGIN = "test/log"
-# Who loses which message in which round.
-Losses = Mapping[int, Mapping[str, Sequence[str]]]
+from tests.audit.simulated import Evidence, Losses, Messages, played
+from tests.protocols.federations import Keys
 
 # Late enough in a round that everybody still learns of its end, until the last one.
 FIVE: Losses = {
@@ -87,138 +56,9 @@ SEVENTY: Losses = {
 }
 
 
-@dataclass
-class Evidence:
-    """Leaves, transcripts and keys of a federation that has run."""
-
-    keys: Keys
-    charter: Charter
-    envelope: bytes
-    leaves: list[bytes]
-    transcripts: dict[int, bytes]
-    outcomes: list[str]
-
-    def head(self) -> CheckpointSeen:
-        return CheckpointSeen(len(self.leaves), tree_root([leaf_hash(e) for e in self.leaves]))
-
-    def note(self) -> bytes:
-        head = self.head()
-        note = sign_checkpoint(Checkpoint(ORIGIN, head.size, head.root), ORIGIN, self.keys.log)
-        for name, key in self.keys.clients.items():
-            note = add_signature(note, cosign(note, f"test/{name}", key, MOMENT))
-        return note
-
-    def verify(self) -> Report:
-        files = {
-            CHARTER: self.envelope,
-            POLICY: render_policy(open_charter(self.envelope)),
-            CHECKPOINT: self.note(),
-            **render_tiles(self.leaves),
-            **{transcript_path(number): data for number, data in self.transcripts.items()},
-        }
-        return verify_files(files, name="simulated")
-
-    def add_round(
-        self, number: int, transcript: Transcript, finished: Finished, before: bytes
-    ) -> None:
-        data, head = transcript.encode(), self.head()
-        kind, key = finished.round.identity.kind, finished.key or finished.round.key
-        predicate = RoundPredicate(
-            self.charter.hash.hex(),
-            number,
-            kind,
-            finished.outcome,
-            finished.reason,
-            before.hex(),
-            finished.adapter_hash.hex(),
-            count_round(transcript),
-            CheckpointReference(head.size, head.root.hex()),
-            None if key is None else KeyReference(key.epoch, key.key_hash.hex(), key.holders),
-        )
-        statement = sign_statement(round_statement(predicate, data), self.keys.coordinator)
-        self.leaves.append(statement)
-        self.transcripts[number] = data
-        self.outcomes.append(finished.outcome if kind == TRAIN else f"keys {finished.outcome}")
-
-
-Messages = list[tuple[SignedHeader, bytes | None]]
-
-
-def _founded(clients: int, **changes: object) -> Evidence:
-    """A federation's charter, and the leaves from before its first round."""
-    keys = make_keys(clients)
-    fields = charter_fields(keys, rounds=9, **changes)
-    transport = bytes.fromhex(fields["coordinator"]["transport"])
-    leaves = [
-        request_enrolment("coordinator", "coordinator", keys.coordinator, transport, NOT_AFTER)
-    ]
-    for entry in fields["roster"]:
-        name, transport = entry["name"], bytes.fromhex(entry["transport"])
-        leaf = request_enrolment(name, "client", keys.clients[name], transport, NOT_AFTER)
-        entry["enrolment"] = hashlib.sha256(leaf).hexdigest()
-        leaves.append(leaf)
-    charter = make_charter(fields)
-    first, second = charter.clients[:2]
-    envelope = sign_charter(charter, first, keys.clients[first])
-    envelope = add_charter_signature(envelope, second, keys.clients[second])
-    federation = FederationPredicate(
-        charter.hash.hex(), "secure-fedfm", "0.1.0", "3.11", charter.model.sha256
-    )
-    leaves.append(sign_statement(federation_statement(federation), keys.coordinator))
-    return Evidence(keys, charter, envelope, leaves, {}, [])
-
-
-def _played(
-    clients: int,
-    rounds: int,
-    losses: Losses,
-    change: Callable[[Keys, Messages], Messages] = lambda keys, messages: messages,
-    key_rounds: Sequence[int] = (),
-    **changes: object,
-) -> Evidence:
-    """Run the real state machines and write down what they leave."""
-    evidence = _founded(clients, **changes)
-    number = 0
-
-    def network(sender: str, recipient: str, envelope: Envelope) -> tuple[Delivery, ...]:
-        lost = sender in losses.get(number, {}).get(envelope.header.type, ())
-        return () if lost else ((recipient, envelope),)
-
-    simulation = Simulation(
-        Federation.of(evidence.charter),
-        evidence.keys.clients,
-        evidence.keys.coordinator,
-        SeededRandom(b"evidence"),
-        lambda name, number: seeded_update(name, number, 50),
-        network,
-        shared_sets=SharedSets(),
-        encryption=LatticeEncryption() if key_rounds else None,
-    )
-    # One checkpoint for all rounds: the simulation passes no consistency proofs.
-    seen, note = evidence.head(), evidence.note()
-    for number in range(1, rounds + 1):
-        before = simulation.adapter_hash
-        kind = KEYS if number in key_rounds else TRAIN
-        finished = simulation.run_round(number, kind=kind, checkpoint=seen, note=note)
-        messages: Messages = [(e.signed, e.body) for e in finished.round.transcript]
-        transcript = make_transcript(number, change(evidence.keys, messages))
-        evidence.add_round(number, transcript, finished, before)
-    conclusion = ConclusionPredicate(
-        evidence.charter.hash.hex(),
-        simulation.adapter_hash.hex(),
-        evidence.outcomes.count("completed"),
-        evidence.outcomes.count("void"),
-        evidence.outcomes.count("aborted"),
-    )
-    evidence.leaves.append(
-        sign_statement(conclusion_statement(conclusion), evidence.keys.coordinator)
-    )
-    return evidence
-
-
 @cache
 def _sparse() -> Evidence:
-    return _played(70, 2, SEVENTY, limits={"colluding": 5, "dropouts": 5})
+    return played(70, 2, SEVENTY, limits={"colluding": 5, "dropouts": 5})
 
 
 def _assert_verified(report: Report) -> None:
@@ -228,7 +68,7 @@ def _assert_verified(report: Report) -> None:
 
 @pytest.mark.parametrize("suite", ["masked", "clear"])
 def test_rounds_on_a_complete_graph_verify(suite: str) -> None:
-    evidence = _played(5, 8, FIVE, suite=suite)
+    evidence = played(5, 8, FIVE, suite=suite)
     done, stopped = "completed", "aborted"
     assert evidence.outcomes == [done, done, stopped, done, stopped, "void", done, stopped]
     _assert_verified(evidence.verify())
@@ -237,7 +77,7 @@ def test_rounds_on_a_complete_graph_verify(suite: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("suite", ["sealed", "layered"])
 def test_rounds_under_collective_keys_verify(suite: str) -> None:
-    evidence = _played(5, 10, ENCRYPTED, key_rounds=KEY_ROUNDS, suite=suite)
+    evidence = played(5, 10, ENCRYPTED, key_rounds=KEY_ROUNDS, suite=suite)
     made, done, stopped = "keys completed", "completed", "aborted"
     assert evidence.outcomes == [
         *(made, done, done, done),
@@ -262,7 +102,7 @@ def test_rounds_on_a_sparse_graph_verify() -> None:
 
 
 def test_a_clear_round_of_seventy_verifies_without_nonces() -> None:
-    evidence = _played(70, 1, {}, suite="clear", limits={"colluding": 5, "dropouts": 5})
+    evidence = played(70, 1, {}, suite="clear", limits={"colluding": 5, "dropouts": 5})
     assert evidence.outcomes == ["completed"]
     _assert_verified(evidence.verify())
 
@@ -340,7 +180,7 @@ def _dropped(kind: str, *senders: str) -> Callable[[Keys, Messages], Messages]:
     ],
 )
 def test_lies_about_the_graph_fail(change: Callable[[Keys, Messages], Messages], text: str) -> None:
-    evidence = _played(70, 1, {}, change, limits={"colluding": 5, "dropouts": 5})
+    evidence = played(70, 1, {}, change, limits={"colluding": 5, "dropouts": 5})
     report = evidence.verify()
     assert not report.ok
     step = report.steps[4]

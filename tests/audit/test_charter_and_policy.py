@@ -16,7 +16,7 @@ from fedfm_crypto.dsse import dsse_read_unverified, dsse_sign
 from fedfm_crypto.identity import IdentityKey, IdentityPublicKey
 from fedfm_crypto.note import NoteAlgorithm, format_vkey
 from fedfm_crypto.random_source import SeededRandom
-from tests.audit.synthetic import NAME, Federation
+from tests.audit.synthetic import NAME, SHARED_NOISE, Federation
 
 STRANGER = IdentityKey.generate(SeededRandom(b"stranger"))
 
@@ -135,6 +135,62 @@ def canonical_bytes(federation: Federation) -> bytes:
     payload = dsse_read_unverified(federation.charter).payload
     assert isinstance(canonical_decode(payload), dict)
     return payload
+
+
+# ---- shared noise
+
+
+def shared(suite: str = "layered", **fields: Any) -> bytes:
+    section = {**SHARED_NOISE, **fields}
+    return Federation(
+        suite=suite, change_charter=lambda charter: charter.update(privacy=section)
+    ).charter
+
+
+@pytest.mark.parametrize("suite", ["masked", "layered"])
+@pytest.mark.parametrize("honest", [3, 4])
+def test_shared_noise_makes_rounds_sessions(suite: str, honest: int) -> None:
+    charter = open_charter(shared(suite, steps_per_round=120, honest_shares=honest))
+    assert (charter.steps_of("train"), charter.steps_of("keys")) == (120, 1)
+    assert charter.thresholds.min_honest == 3
+
+
+def test_other_modes_have_one_step(federation: Federation) -> None:
+    charter = open_charter(federation.charter)
+    assert (charter.steps_of("train"), charter.steps_of("keys")) == (1, 1)
+
+
+@pytest.mark.parametrize("suite", ["clear", "sealed"])
+def test_shared_noise_needs_masks(suite: str) -> None:
+    with pytest.raises(CharterViewError, match=f"needs uploads that are masked .* suite {suite}"):
+        open_charter(shared(suite))
+
+
+@pytest.mark.parametrize("honest", [1, 2, 5])
+def test_shared_noise_counts_on_those_who_are_there(honest: int) -> None:
+    with pytest.raises(
+        CharterViewError, match=f"{honest} honest shares.* at least 4 accepted.* least 3 of them"
+    ):
+        open_charter(shared(honest_shares=honest))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("steps_per_round", 0),
+        ("steps_per_round", 1025),
+        ("steps_per_round", 2.5),
+        ("batch", 0),
+        ("noise_multiplier", 0),
+        ("sampling_rate", 1.5),
+        ("delta", 1),
+        ("mechanism", "gaussian"),
+        ("rotation", True),
+    ],
+)
+def test_shared_noise_has_bounds(field: str, value: Any) -> None:
+    with pytest.raises(CharterViewError, match="privacy"):
+        open_charter(shared(**{field: value}))
 
 
 # ---- policy

@@ -69,9 +69,17 @@ def charter_of(bundle: Files) -> tuple[dict[str, Any], bytes]:
     return json.loads(payload), hashlib.sha256(payload).digest()
 
 
-def entries_of(bundle: Files, kind: str, number: int = 3) -> list[dict[str, Any]]:
+def envelopes_of(bundle: Files, number: int) -> list[dict[str, Any]]:
     document = json.loads(bundle[f"transcripts/{number:06d}.json"])
-    return [entry for entry in document["envelopes"] if entry["type"] == kind]
+    return [
+        *document["setup"],
+        *(e for step in document["steps"] for e in step),
+        *document["close"],
+    ]
+
+
+def entries_of(bundle: Files, kind: str, number: int = 3) -> list[dict[str, Any]]:
+    return [entry for entry in envelopes_of(bundle, number) if entry["type"] == kind]
 
 
 def test_every_envelope_signature(bundle: Files) -> None:
@@ -79,7 +87,7 @@ def test_every_envelope_signature(bundle: Files) -> None:
     parties = [charter["coordinator"], *charter["roster"]]
     keys = {party["name"]: bytes.fromhex(party["identity"]) for party in parties}
     label = b"secure-fedfm/v1/envelope"
-    for entry in json.loads(bundle["transcripts/000003.json"])["envelopes"]:
+    for entry in envelopes_of(bundle, 3):
         key = Ed25519PublicKey.from_public_bytes(keys[entry["sender"]])
         signed = bytes([24]) + label + header_bytes(entry)
         key.verify(base64.b64decode(entry["signature"]), signed)
@@ -161,6 +169,43 @@ def test_a_round_under_a_collective_key_by_hand() -> None:
     none = u32(0).hex()  # ledger entries
     sent = [u["body_hash"] + w["body_hash"] + none for u, w in zip(uploads, wraps, strict=True)]
     assert hashes == sent
+
+
+def test_later_steps_build_on_the_one_before_and_their_tree_is_rfc_6962() -> None:
+    federation = play_federation(Script(lost=[(0, "Upload", "client-03")]), steps=3)
+    files = federation.files()
+    document = json.loads(files["transcripts/000001.json"])
+    assert sorted(document) == ["close", "round", "setup", "steps", "version"]
+    first, second, _ = document["steps"]
+    context = bytes.fromhex(second[0]["context"])
+    (aggregate,) = (entry["body_hash"] for entry in first if entry["type"] == "Aggregate")
+    (ack, *_) = (base64.b64decode(e["body"]) for e in first if e["type"] == "RoundAck")
+    basis = labelled(
+        b"secure-fedfm/v1/step",
+        context,
+        struct.pack(">H", 1),
+        names(["client-01", "client-02", "client-04", "client-05"]),
+        bytes.fromhex(aggregate),
+        ack,
+    )
+    hashes = [entry for entry in second if entry["type"] == "UploadHash"]
+    assert {entry["refers_to"] for entry in hashes} == {basis.hex()}
+    assert {entry["step"] for entry in second} == {1}
+    leaves = [
+        hashlib.sha256(
+            b"\x00" + json.dumps(step, sort_keys=True, separators=(",", ":")).encode()
+        ).digest()
+        for step in document["steps"]
+    ]
+    left = hashlib.sha256(b"\x01" + leaves[0] + leaves[1]).digest()
+    root = hashlib.sha256(b"\x01" + left + leaves[2]).hexdigest()
+    (statement,) = (
+        json.loads(base64.b64decode(json.loads(leaf)["payload"]))
+        for leaf in federation.leaves
+        if b"round:v1" in base64.b64decode(json.loads(leaf)["payload"])
+    )
+    steps = statement["predicate"]["steps"]
+    assert steps == {"planned": 3, "good": 3, "recorded": 3, "root": root}
 
 
 def test_leaves_and_their_signatures(bundle: Files) -> None:

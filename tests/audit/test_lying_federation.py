@@ -38,7 +38,9 @@ from tests.audit.played_round import (
     Message,
     PlayedRound,
     Script,
+    Signed,
     change_body,
+    parts_of,
     sha256,
 )
 from tests.audit.synthetic import Federation, judge, play_federation
@@ -123,8 +125,8 @@ def test_an_envelope_of_an_earlier_round_cannot_be_used_again() -> None:
     ]
     played = PlayedRound(federation, Script(change=drop("CohortVote", "client-01")), 2)
     played.run()
-    messages = [(sent.signed_header, sent.body) for sent in played.sent]
-    transcript = make_transcript(2, [*messages, (old.signed, old.body)])
+    messages: list[Signed] = [(sent.signed_header, sent.body) for sent in played.sent]
+    transcript = make_transcript(2, *parts_of([*messages, (old.signed, old.body)]))
     federation.add_round(transcript, played)
     federation.conclude()
     report = verify_files(federation.files(), name="bundle")
@@ -316,7 +318,7 @@ STEP4: dict[str, tuple[Script, str]] = {
     "no close": (Script(change=drop("RoundClose")), "no RoundClose"),
     "another step": (
         Script(change=only("Unmask", lambda m: replace(m, step=1))),
-        "Unmask of step 1, expected 0",
+        "step 0: no Unmask, though the round went on",
     ),
     "client speaking for the coordinator": (
         Script(change=only("Aggregate", lambda m: replace(m, sender="client-01", sequence=9))),
@@ -346,7 +348,7 @@ STEP4: dict[str, tuple[Script, str]] = {
         Script(predicate=lambda p: replace(p, key=KeyReference(1, "00" * 32, ("client-01",)))),
         "the statement names a key, which suite masked does not have",
     ),
-    "several steps": (Script(change=opening(steps=2)), "2 steps; this version knows one"),
+    "several steps": (Script(change=opening(steps=2)), "RoundOpen plans 2 steps, the charter 1"),
     "another key epoch": (Script(change=opening(key_epoch=1)), "key epoch 1"),
     "unknown kind": (Script(change=opening(kind="unlearn")), "unknown kind 'unlearn'"),
     "another configuration": (

@@ -17,6 +17,7 @@ from fedfm_audit.privacy.events import (
     AbortedRound,
     ClearRelease,
     CompletedRound,
+    CompletedSession,
     DiscreteGaussianSteps,
     Event,
     GaussianSteps,
@@ -53,6 +54,7 @@ EVENTS: list[Event] = [
     HyperparameterTrials(trials=4, event=SKELLAM),
     ClearRelease(what="number of rows"),
     CompletedRound(charge=3, accepted=5, aggregate="ab" * 32),
+    CompletedSession(charge=4, steps=50, accepted=4, aggregate="ab" * 32),
     AbortedRound(charge=3, reason="too few clients"),
 ]
 

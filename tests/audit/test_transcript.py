@@ -22,7 +22,7 @@ from fedfm_audit.transcript import (
 from fedfm_crypto.canonical_json import canonical_encode
 from fedfm_crypto.envelope import Envelope, SignedHeader, seal_envelope
 from fedfm_crypto.errors import CanonicalJSONError
-from tests.audit.played_round import DROPOUT, PlayedRound, Script, sha256
+from tests.audit.played_round import DROPOUT, Parts, PlayedRound, Script, parts_of, sha256
 from tests.audit.synthetic import Federation
 
 
@@ -33,25 +33,27 @@ def sent() -> list[Envelope]:
     return played.sent
 
 
-def messages(sent: list[Envelope]) -> list[tuple[SignedHeader, bytes | None]]:
-    return [(envelope.signed_header, envelope.body) for envelope in sent]
+def messages(sent: list[Envelope]) -> Parts:
+    return parts_of((envelope.signed_header, envelope.body) for envelope in sent)
 
 
 def test_a_transcript_comes_back(sent: list[Envelope]) -> None:
-    transcript = make_transcript(1, messages(sent))
+    transcript = make_transcript(1, *messages(sent))
     assert Transcript.decode(transcript.encode()) == transcript
     assert len(transcript.entries) == len(sent)
 
 
 def test_the_order_of_arrival_does_not_matter(sent: list[Envelope]) -> None:
-    shuffled = messages(sent)[::-1] + messages(sent)[:3]
-    assert make_transcript(1, shuffled) == make_transcript(1, messages(sent))
+    setup, (step,), close = messages(sent)
+    shuffled = (setup[::-1] + setup[:3], [step[::-1] + step[:3]], close)
+    assert make_transcript(1, *shuffled) == make_transcript(1, *messages(sent))
 
 
 def test_only_public_bodies_are_kept(sent: list[Envelope]) -> None:
-    document = json.loads(make_transcript(1, messages(sent)).encode())
-    shown = {entry["type"] for entry in document["envelopes"] if "body" in entry}
-    hidden = {entry["type"] for entry in document["envelopes"] if "body" not in entry}
+    document = json.loads(make_transcript(1, *messages(sent)).encode())
+    entries = [*document["setup"], *document["steps"][0], *document["close"]]
+    shown = {entry["type"] for entry in entries if "body" in entry}
+    hidden = {entry["type"] for entry in entries if "body" not in entry}
     assert shown == PUBLIC_BODIES - {"GraphNonce"}  # the graph is complete: nobody opens nonces
     assert hidden == {
         "KeyRoster",
@@ -66,7 +68,7 @@ def test_only_public_bodies_are_kept(sent: list[Envelope]) -> None:
 
 
 def test_collected_bodies_are_rebuilt_to_the_signed_hash(sent: list[Envelope]) -> None:
-    transcript = make_transcript(1, messages(sent))
+    transcript = make_transcript(1, *messages(sent))
     (roster,) = transcript.of("KeyRoster")
     assert sha256(rebuild_roster(transcript.of("KeyOffer"))) == roster.header.body_hash
     close = read_body(transcript.of("RoundClose")[0], RoundClose)
@@ -94,17 +96,18 @@ def test_foreign_types_and_bodies_are_refused(sent: list[Envelope]) -> None:
         body=b"",
     )
     with pytest.raises(TranscriptError, match="Hello is not a message of a round"):
-        make_transcript(1, messages([*sent, hello]))
+        make_transcript(1, *messages([*sent, hello]))
     with pytest.raises(TranscriptError, match="not the body that was signed"):
-        make_transcript(1, [(sent[0].signed_header, b"other")])
-    with pytest.raises(TranscriptError, match="must have a body"):
-        make_transcript(1, [(sent[0].signed_header, None)])
+        make_transcript(1, [(sent[0].signed_header, b"other")], [], [])
+    with pytest.raises(TranscriptError, match="setup message 0: RoundOpen must have a body"):
+        make_transcript(1, [(sent[0].signed_header, None)], [], [])
 
 
 def test_two_messages_with_one_number_are_refused(sent: list[Envelope]) -> None:
+    setup, steps, close = messages(sent)
     other = replace(sent[1].header, body_hash=sha256(b"x"))
     with pytest.raises(TranscriptError, match="two different KeyOffer"):
-        make_transcript(1, [*messages(sent), (SignedHeader(other, sent[1].signature), b"x")])
+        make_transcript(1, [*setup, (SignedHeader(other, sent[1].signature), b"x")], steps, close)
 
 
 def test_secret_bodies_have_no_layout(sent: list[Envelope]) -> None:
@@ -132,49 +135,59 @@ def edited(data: bytes, place: list[Any], value: Any) -> bytes:
 
 
 EDITS: list[tuple[list[Any], Any]] = [
-    (["version"], 2),
+    (["version"], 1),
+    (["version"], 3),
     (["round"], 0),
     (["round"], "1"),
     (["round"], 1_000_000),
     (["extra"], 1),
-    (["envelopes"], {}),
-    (["envelopes"], None),
-    (["envelopes", 0], []),
-    (["envelopes", 0, "sender"], "Coordinator"),
-    (["envelopes", 0, "sender"], 5),
-    (["envelopes", 0, "step"], -1),
-    (["envelopes", 0, "step"], 65536),
-    (["envelopes", 0, "step"], True),
-    (["envelopes", 0, "sequence"], 2**40),
-    (["envelopes", 0, "version"], 2),
-    (["envelopes", 0, "type"], "Hello"),
-    (["envelopes", 0, "context"], "00"),
-    (["envelopes", 0, "context"], "AB" * 32),
-    (["envelopes", 0, "body_hash"], 7),
-    (["envelopes", 0, "signature"], "AAAA"),
-    (["envelopes", 0, "signature"], "!"),
-    (["envelopes", 0, "body"], None),
-    (["envelopes", 0, "body"], 3),
-    (["envelopes", 0, "checkpoint"], []),
-    (["envelopes", 0, "checkpoint", "size"], -1),
-    (["envelopes", 0, "checkpoint", "size"], 1.5),
-    (["envelopes", 0, "checkpoint", "root"], " " + "00" * 32),
-    (["envelopes", 0, "note"], "x"),
-    (["envelopes", 6, "body"], "AAAA"),
+    (["setup"], {}),
+    (["setup"], None),
+    (["setup", 0], []),
+    (["setup", 0, "sender"], "Coordinator"),
+    (["setup", 0, "sender"], 5),
+    (["setup", 0, "step"], -1),
+    (["setup", 0, "step"], 65536),
+    (["setup", 0, "step"], True),
+    (["setup", 0, "sequence"], 2**40),
+    (["setup", 0, "version"], 2),
+    (["setup", 0, "type"], "Hello"),
+    (["setup", 0, "context"], "00"),
+    (["setup", 0, "context"], "AB" * 32),
+    (["setup", 0, "body_hash"], 7),
+    (["setup", 0, "signature"], "AAAA"),
+    (["setup", 0, "signature"], "!"),
+    (["setup", 0, "body"], None),
+    (["setup", 0, "body"], 3),
+    (["setup", 0, "checkpoint"], []),
+    (["setup", 0, "checkpoint", "size"], -1),
+    (["setup", 0, "checkpoint", "size"], 1.5),
+    (["setup", 0, "checkpoint", "root"], " " + "00" * 32),
+    (["setup", 0, "note"], "x"),
+    (["setup", 6, "body"], "AAAA"),
+    (["steps"], {}),
+    (["steps"], None),
+    (["steps"], [[]]),
+    (["steps", 0], {}),
+    (["steps", 0, 0], []),
+    (["steps", 0, 0, "step"], 1),
+    (["close"], None),
+    (["close", 0, "type"], "RoundOpen"),
+    (["envelopes"], []),
 ]
 
 
 @pytest.mark.parametrize(("place", "value"), EDITS)
 def test_malformed_files_are_refused(sent: list[Envelope], place: list[Any], value: Any) -> None:
-    data = make_transcript(1, messages(sent)).encode()
+    data = make_transcript(1, *messages(sent)).encode()
     with pytest.raises((TranscriptError, CanonicalJSONError)):
         Transcript.decode(edited(data, place, value))
 
 
 def test_another_order_is_refused(sent: list[Envelope]) -> None:
-    document = json.loads(make_transcript(1, messages(sent)).encode())
-    document["envelopes"][1:3] = document["envelopes"][2:0:-1]
-    with pytest.raises(TranscriptError, match="out of order"):
+    document = json.loads(make_transcript(1, *messages(sent)).encode())
+    document["setup"][1:3] = document["setup"][2:0:-1]
+    with pytest.raises(TranscriptError, match=r"setup message 2: KeyOffer .* out of order"):
         Transcript.decode(canonical_encode(document))
 
 

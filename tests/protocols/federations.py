@@ -44,6 +44,6 @@ def make_simulation(
         keys.clients,
         keys.coordinator,
         SeededRandom(b"simulation" + seed.to_bytes(4, "big")),
-        lambda name, number: seeded_update(name, number, values),
+        lambda name, number, _: seeded_update(name, number, values),
         intercept,
     )

@@ -24,13 +24,21 @@ from fedfm_protocols import messages
 from fedfm_protocols.catchup import verify_catch_up
 from fedfm_protocols.client_states import ClientState, Idle
 from fedfm_protocols.context import KEYS
-from fedfm_protocols.coordinator_states import CompletedRound, CoordinatorState, Finished
-from fedfm_protocols.effects import Event
+from fedfm_protocols.coordinator_round import CompletedRound
+from fedfm_protocols.coordinator_states import CoordinatorState, Finished
+from fedfm_protocols.effects import Event, Send
 from fedfm_protocols.errors import ProtocolError, RoundViolation
 from fedfm_protocols.messages import CatchUp, CatchUpRound
 from fedfm_protocols.scenario.suites import encryption_for
 from fedfm_protocols.shared_sets import SharedSets
-from fedfm_protocols.simulation import Delivery, Intercept, SimulatedClient, Simulation, deliver
+from fedfm_protocols.simulation import (
+    Delivery,
+    Intercept,
+    SimulatedClient,
+    Simulation,
+    deliver,
+    next_adapter,
+)
 from tests.protocols.federations import make_federation, make_keys
 
 CLIENT_MESSAGES = (
@@ -66,6 +74,15 @@ class RecordingSimulation(Simulation):
         self.client_tape: list[tuple[str, ClientState, Event]] = []
         self.coordinator_tape: list[tuple[CoordinatorState, Event]] = []
         self.records: list[CompletedRound] = []
+        self.coordinator_sent: list[Envelope] = []
+
+    def _send(self, sender: str, send: Send) -> None:
+        if (
+            sender == self.federation.coordinator
+            and send.envelope not in self.coordinator_sent[-1:]
+        ):
+            self.coordinator_sent.append(send.envelope)
+        super()._send(sender, send)
 
     def tell_client(self, name: str, event: Event) -> None:
         self.client_tape.append((name, self.clients[name].state, event))
@@ -102,7 +119,9 @@ class RecordingSimulation(Simulation):
             keys=memory.keys,
             encryption=client.context.encryption,
         ):
-            computed = self._apply(client, missed.total)
+            computed = memory.adapter_hash
+            for step in missed.sums:
+                computed = next_adapter(computed, step.total)
             assert computed == missed.adapter_after
             memory = replace(
                 memory,
@@ -117,15 +136,22 @@ class RecordingSimulation(Simulation):
 def catch_up_round(record: CompletedRound) -> CatchUpRound:
     """What a client is given of a completed round that it missed."""
     return CatchUpRound(
-        record.opened, record.roster_hash, record.key_hash, record.aggregate, record.acks
+        record.opened, record.roster_hash, record.key_hash, record.aggregates, record.acks
     )
 
 
 def integer_update(
-    name: str, number: int, *, values: int = 50, scale: int = 65536, clip: float = 1.0
+    name: str,
+    number: int,
+    step: int = 0,
+    *,
+    values: int = 50,
+    scale: int = 65536,
+    clip: float = 1.0,
 ) -> NDArray[np.int64]:
-    """What a client contributes to a round, as the integers that quantising must give."""
-    seed = np.random.SeedSequence([number, *name.encode()])
+    """What a client contributes to a step, as the integers that quantising must give."""
+    later = (step,) if step else ()
+    seed = np.random.SeedSequence([number, *later, *name.encode()])
     bound = int(scale * clip)
     return np.random.default_rng(seed).integers(-bound, bound, values, endpoint=True)
 
@@ -144,9 +170,9 @@ def exact_simulation(
     section = {"values": 50, "clip": 1.0, "scale": 65536, "lane_bits": 32, **(quantiser or {})}
     federation = make_federation(keys, quantiser=section, **changes)
 
-    def update(name: str, number: int) -> NDArray[np.floating]:
+    def update(name: str, number: int, step: int) -> NDArray[np.floating]:
         scale = np.float64(federation.charter.quantiser.scale)
-        return integers_of(federation.charter.quantiser, name, number) / scale
+        return integers_of(federation.charter.quantiser, name, number, step) / scale
 
     return RecordingSimulation(
         federation,
@@ -172,19 +198,21 @@ def keyed_simulation(
     return simulation
 
 
-def integers_of(section: Any, name: str, number: int) -> NDArray[np.int64]:
+def integers_of(section: Any, name: str, number: int, step: int = 0) -> NDArray[np.int64]:
     """:func:`integer_update` for a charter's quantiser section."""
     return integer_update(
-        name, number, values=section.values, scale=section.scale, clip=section.clip
+        name, number, step, values=section.values, scale=section.scale, clip=section.clip
     )
 
 
-def plain_sum(simulation: Simulation, names: Sequence[str], number: int) -> NDArray[np.int64]:
-    """The plaintext integer sum of these clients' updates of one round."""
+def plain_sum(
+    simulation: Simulation, names: Sequence[str], number: int, step: int = 0
+) -> NDArray[np.int64]:
+    """The plaintext integer sum of these clients' updates of one step."""
     section = simulation.federation.charter.quantiser
     total = np.zeros(section.values, np.int64)
     for name in names:
-        total += integers_of(section, name, number)
+        total += integers_of(section, name, number, step)
     return total
 
 

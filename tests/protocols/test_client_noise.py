@@ -96,7 +96,7 @@ def test_an_update_is_clipped_as_a_whole_and_comes_back(rotation: bool) -> None:
     assert simulation.federation.lane_count == (4096 if rotation else values)
     rng = np.random.default_rng(1)
     directions = {name: rng.normal(size=values) for name in simulation.federation.clients}
-    simulation.updates = lambda name, number: 50 * directions[name]
+    simulation.updates = lambda name, number, step: 50 * directions[name]
     finished = simulation.run_round(1)
     assert finished.outcome == "completed", finished.reason
     expected = sum(clip_norm(50 * directions[name], 1.0) for name in finished.accepted)

@@ -91,7 +91,7 @@ def test_identical_updates_add_up_in_both_suites() -> None:
     """Two sites with nothing to say (all zeros) must not look like a copied upload."""
     for suite in ("masked", "clear"):
         simulation = exact_simulation(5, suite=suite)
-        simulation.updates = lambda name, number: np.zeros(50)
+        simulation.updates = lambda name, number, step: np.zeros(50)
         assert simulation.run_round(1).outcome == "completed", suite
         for client in simulation.clients.values():
             assert not client.totals[0].any()
@@ -113,7 +113,7 @@ def test_capacity_is_exact_at_the_bound(clients: int) -> None:
     quantiser = {"values": 50, "clip": 1.0, "scale": largest, "lane_bits": 24}
     for bound in (1.0, -1.0):
         simulation = exact_simulation(clients, quantiser=quantiser)
-        simulation.updates = lambda name, number, bound=bound: np.full(50, bound)  # type: ignore[misc]
+        simulation.updates = lambda name, number, step, bound=bound: np.full(50, bound)  # type: ignore[misc]
         assert simulation.run_round(1).outcome == "completed"
         for client in simulation.clients.values():
             # scale is no power of two here, so compare the words, not scaled floats
@@ -156,8 +156,8 @@ def test_an_unusable_update_takes_only_its_own_site_out(
 ) -> None:
     simulation = exact_simulation(5)
     honest = simulation.updates
-    simulation.updates = lambda name, number: (
-        update if name == "client-03" else honest(name, number)
+    simulation.updates = lambda name, number, step: (
+        update if name == "client-03" else honest(name, number, step)
     )
     finished = simulation.run_round(1)
     assert (finished.outcome, finished.removed) == ("completed", ("client-03",))
@@ -170,7 +170,7 @@ def test_an_unusable_update_takes_only_its_own_site_out(
 
 def test_clipping_is_reported_and_bounds_what_is_summed() -> None:
     simulation = exact_simulation(3)
-    simulation.updates = lambda name, number: np.full(50, 7.5)
+    simulation.updates = lambda name, number, step: np.full(50, 7.5)
     assert simulation.run_round(1).outcome == "completed"
     for client in simulation.clients.values():
         assert any("50 of 50 values exceed the charter's clip" in note for note in client.notes)

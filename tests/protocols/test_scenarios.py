@@ -131,7 +131,7 @@ def test_a_transcript_holds_no_secret() -> None:
         assert secret.hex().encode() not in text
         assert secret.hex()[:24].encode() not in text
     for name in result.stage.clients:  # nor a number of anybody's update
-        for number in result.stage.update_of(name, 1)[:4]:
+        for number in result.stage.update_of(name, 1, 0)[:4]:
             assert f"{number:.6f}"[:7].encode() not in text
 
 

@@ -285,7 +285,7 @@ def test_client_state_against_its_own_events(graph: Graph, state: type[ClientSta
     context = _recorded(graph).clients[NAME].context
     events: tuple[tuple[Event, type[ClientState] | None], ...] = (
         (UpdateReady(1, 0, seeded_update(NAME, 1)), Training),
-        (AdapterComputed(1, bytes(32)), Applying),
+        (AdapterComputed(1, 0, bytes(32)), Applying),
         (Deadline("training"), None),
     )
     for event, wanted in events:
@@ -325,7 +325,7 @@ def test_leaving_no_round_is_nothing(graph: Graph) -> None:
 def test_secrets_are_gone_with_the_state_that_held_them(graph: Graph) -> None:
     """From step 4a on a client cannot regrow its own masks, from step 11 on it holds no share."""
     states = _client_states(graph, 1)
-    before = {Offered, Shared, Training} | ({Opened} if graph is SPARSE else set())
+    before = {Offered, Shared} | ({Opened} if graph is SPARSE else set())
     assert {s for s in states if hasattr(states[s], "secrets")} == before
     assert {s for s in states if hasattr(states[s], "held")} == {
         Training,
@@ -333,6 +333,7 @@ def test_secrets_are_gone_with_the_state_that_held_them(graph: Graph) -> None:
         Uploaded,
         Voted,
     }
+    assert {s for s in states if hasattr(states[s], "protect")} == {Training}
     assert {s for s in states if hasattr(states[s], "upload")} == {Committed}
 
 
@@ -476,7 +477,7 @@ def test_a_finished_round_takes_nothing(graph: Graph) -> None:
 def test_a_coordinator_has_no_use_for_a_clients_events(graph: Graph) -> None:
     at = _coordinator_states(graph, 1)[graph.phases[0]]
     with pytest.raises(OutOfOrder):
-        coordinator_step(_recorded(graph).coordinator, at, AdapterComputed(1, bytes(32)))
+        coordinator_step(_recorded(graph).coordinator, at, AdapterComputed(1, 0, bytes(32)))
 
 
 # ---------------------------------------------------------------- numbering and transcript
@@ -521,9 +522,15 @@ def test_the_transcript_shows_public_bodies_only(graph: Graph) -> None:
     finished = _recorded(graph).state
     assert isinstance(finished, Finished)
     shown = {
-        entry.signed.header.type for entry in finished.round.transcript if entry.body is not None
+        entry.signed.header.type
+        for entry in finished.round.transcript.entries
+        if entry.body is not None
     }
-    hidden = {entry.signed.header.type for entry in finished.round.transcript if entry.body is None}
+    hidden = {
+        entry.signed.header.type
+        for entry in finished.round.transcript.entries
+        if entry.body is None
+    }
     assert shown == {
         "RoundOpen",
         "KeyOffer",
@@ -535,7 +542,7 @@ def test_the_transcript_shows_public_bodies_only(graph: Graph) -> None:
         *(["GraphNonce"] if graph is SPARSE else []),
     }
     assert {"ShareBundle", "ShareDelivery", "Upload", "Unmask", "Aggregate"} <= hidden
-    for entry in finished.round.transcript:
+    for entry in finished.round.transcript.entries:
         sender = entry.signed.header.sender
         entry.signed.verify(_recorded(graph).federation.identities[sender])
         if entry.body is not None:

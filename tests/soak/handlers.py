@@ -196,7 +196,7 @@ def client_attempt(
 ) -> Attempt:
     honest = recording.simulation.clients[moment.party].context
     context = dataclasses.replace(honest, random=seeded(rng))
-    update = recording.simulation.updates(moment.party, 1)
+    update = recording.simulation.updates(moment.party, 1, 0)
 
     def run() -> str:
         try:
@@ -223,7 +223,8 @@ def client_attempt(
             if isinstance(effect, ApplySum):
                 if not np.all(np.isfinite(effect.total)):
                     raise OracleError("a sum that is not finite")
-                client_step(context, transition.state, AdapterComputed(effect.round, bytes(32)))
+                applied = AdapterComputed(effect.round, effect.step, bytes(32))
+                client_step(context, transition.state, applied)
         return "taken"
 
     return Attempt(data, run, allowed=())

@@ -23,9 +23,8 @@ from fedfm_protocols.client_session import ClientContext
 from fedfm_protocols.client_states import ClientMemory, ClientSite, ClientState, Idle
 from fedfm_protocols.context import KEYS, TRAIN
 from fedfm_protocols.coordinator import RoundOpening, coordinator_step, open_round
+from fedfm_protocols.coordinator_round import CollectiveKey, CompletedRound
 from fedfm_protocols.coordinator_states import (
-    CollectiveKey,
-    CompletedRound,
     CoordinatorContext,
     CoordinatorSite,
     CoordinatorState,
@@ -298,12 +297,12 @@ class ScheduledFederation:
                     self.pool.append(Flying(name, COORDINATOR, effect.envelope))
                 case Train(number, step):
                     section = self.federation.charter.quantiser
-                    update = integers_of(section, name, number) / np.float64(section.scale)
+                    update = integers_of(section, name, number, step) / np.float64(section.scale)
                     self._tell_client(name, UpdateReady(number, step, update))
-                case ApplySum(number, _, total):
+                case ApplySum(number, step, _, total):
                     self.ledger.opened(name, number, total)
                     computed = apply_sum(state.memory.adapter_hash, total)
-                    self._tell_client(name, AdapterComputed(number, computed))
+                    self._tell_client(name, AdapterComputed(number, step, computed))
 
     # ---- the network
 

@@ -36,6 +36,7 @@ from secure_fedfm.config import SiteConfig
 from secure_fedfm.services.client import ClientService
 from secure_fedfm.services.coordinator import CoordinatorService
 from secure_fedfm.services.evidence import Evidence
+from secure_fedfm.services.outbox import Outbox
 from secure_fedfm.storage.site import Site
 from tests.protocols.federations import make_keys
 from tests.protocols.scripted import forge
@@ -183,7 +184,8 @@ class CoordinatorBench:
         """One message of :data:`CLIENT`, what follows from it, and the next checkpoint's offer."""
         service = self.service
         service._state = state
-        service._peers.outbox = {CLIENT: recordings.masked().envelopes["RoundOpen"][:2]}
+        said = recordings.masked().envelopes["RoundOpen"][:2]
+        service._peers.outbox = {CLIENT: Outbox(envelopes=said)}
         event = await service._take_payload(CLIENT, payload)
         answer = "dropped"
         if event is not None:

@@ -7,7 +7,7 @@ Source: Renyi divergence, then privacy loss distributions (Koskela et al. 2020, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import Protocol
 
 from fedfm_audit.errors import PrivacySettingError
 from fedfm_audit.privacy.accountant import spent
@@ -15,6 +15,12 @@ from fedfm_audit.privacy.events import GaussianSteps
 
 _LEAST, _MOST = 0.2, 1e4
 _DIGITS = 4
+
+
+class Cost(Protocol):
+    """Epsilon at a noise multiplier, by Renyi divergence or (``pld``) by the better of both."""
+
+    def __call__(self, multiplier: float, *, pld: bool) -> float: ...
 
 
 def noise_multiplier_for(
@@ -28,8 +34,6 @@ def noise_multiplier_for(
     PrivacySettingError
         if no multiplier between .2 and 10,000 does.
     """
-    if not 0 < epsilon < math.inf:
-        raise PrivacySettingError(f"epsilon {epsilon!r}, expected a positive finite number")
 
     def cost(multiplier: float, *, pld: bool) -> float:
         event = GaussianSteps(
@@ -37,29 +41,46 @@ def noise_multiplier_for(
         )
         return spent([event], delta, pld=pld).epsilon
 
-    # Renyi divergence takes milliseconds and never promises too much; PLD then has little to do.
-    high = _least(lambda z: cost(z, pld=False) <= epsilon, _LEAST, _MOST, 1e-4)
-    if high is None:
+    found = calibrate(cost, epsilon)
+    if found is None:
         raise PrivacySettingError(
             f"epsilon {epsilon:g} at delta {delta:g} needs a noise multiplier above {_MOST:g} for "
             f"{steps} steps; take fewer steps or a larger epsilon"
         )
-    found = _least(lambda z: cost(z, pld=True) <= epsilon, 0.8 * high, high, 2e-3)
+    return found
+
+
+def calibrate(cost: Cost, epsilon: float) -> float | None:
+    """The least multiplier between .2 and 10,000 whose cost is at most ``epsilon``, rounded up to
+    four significant digits; None if there is none.  More noise must never cost more.
+
+    Raises
+    ------
+    PrivacySettingError
+        if ``epsilon`` is not positive and finite.
+    """
+    if not 0 < epsilon < math.inf:
+        raise PrivacySettingError(f"epsilon {epsilon!r}, expected a positive finite number")
+    # Renyi divergence is quick and never promises too much; PLD then has little to do.
+    high = _least(cost, epsilon, _LEAST, _MOST, 5e-3, pld=False)
+    if high is None:
+        return None
+    found = _least(cost, epsilon, 0.8 * high, high, 2e-3, pld=True)
     best = high if found is None else found
     digit = 10.0 ** (math.floor(math.log10(best)) - _DIGITS + 1)
     return round(math.ceil(best / digit) * digit, 12)
 
 
 def _least(
-    fits: Callable[[float], bool], low: float, high: float, tolerance: float
+    cost: Cost, epsilon: float, low: float, high: float, tolerance: float, *, pld: bool
 ) -> float | None:
     """The least number in [low, high] that fits, to a relative tolerance from above; None if the
     largest does not fit.  Whatever is larger than one that fits, fits."""
-    if not fits(high):
+    if cost(high, pld=pld) > epsilon:
         return None
-    if fits(low):
+    if cost(low, pld=pld) <= epsilon:
         return low
     while high / low > 1 + tolerance:
         middle = math.sqrt(low * high)
-        low, high = (low, middle) if fits(middle) else (middle, high)
+        low, high = (low, middle) if cost(middle, pld=pld) <= epsilon else (middle, high)
     return high

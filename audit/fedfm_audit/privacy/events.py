@@ -13,6 +13,7 @@ modules that the data name, so no ledger is ever fed to it.)
     trials              hyper-parameter trials on private data, each at the full cost
     clear               a release without noise: epsilon is infinite
     completed-round     settles an earlier charge; costs nothing itself
+    completed-session   the same for a charge of many steps, of which some led to a result
     aborted-round       the same for a round that gave no result; the charge stands
 
 Adjacency is add/remove of one unit throughout.  Everything in grid units (``share_variance``,
@@ -68,6 +69,12 @@ def _text(event: object, name: str) -> None:
         raise PrivacyEventError(
             f"{_type_of(event)}: {name} must be text of 1 to {MAX_TEXT} characters"
         )
+
+
+def _hash(event: object, name: str) -> None:
+    value = getattr(event, name)
+    if not isinstance(value, str) or len(value) != 64 or set(value) - set("0123456789abcdef"):
+        raise PrivacyEventError(f"{_type_of(event)}: {name} must be 64 lowercase hex digits")
 
 
 def _type_of(event: object) -> str:
@@ -232,9 +239,27 @@ class CompletedRound:
     def __post_init__(self) -> None:
         _count(self, "charge", 0, _LARGEST)
         _count(self, "accepted", 1, MAX_SHARES)
-        text = self.aggregate
-        if not isinstance(text, str) or len(text) != 64 or set(text) - set("0123456789abcdef"):
-            raise PrivacyEventError(f"{self.type}: aggregate must be 64 lowercase hex digits")
+        _hash(self, "aggregate")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletedSession:
+    """The charge with sequence number ``charge`` led to ``steps`` opened sums, the first steps of
+    those charged; each held ``accepted`` contributions or more, and ``aggregate`` is the hex of a
+    salted hash of the last one.  Steps that led to nothing stay spent: an upload of theirs may be
+    out."""
+
+    type: str = field(default="completed-session", init=False)
+    charge: int
+    steps: int
+    accepted: int
+    aggregate: str
+
+    def __post_init__(self) -> None:
+        _count(self, "charge", 0, _LARGEST)
+        _count(self, "steps", 1, MAX_STEPS)
+        _count(self, "accepted", 1, MAX_SHARES)
+        _hash(self, "aggregate")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,7 +277,7 @@ class AbortedRound:
 
 
 Charge = Mechanism | HyperparameterTrials | ClearRelease
-Settlement = CompletedRound | AbortedRound
+Settlement = CompletedRound | CompletedSession | AbortedRound
 Event = Charge | Settlement
 
 _CLASSES: Mapping[str, type[Event]] = {
@@ -262,6 +287,7 @@ _CLASSES: Mapping[str, type[Event]] = {
     "trials": HyperparameterTrials,
     "clear": ClearRelease,
     "completed-round": CompletedRound,
+    "completed-session": CompletedSession,
     "aborted-round": AbortedRound,
 }
 

@@ -36,13 +36,7 @@ from fedfm_audit.privacy.entries import (
     Provenance,
     figure,
 )
-from fedfm_audit.privacy.events import (
-    AbortedRound,
-    Charge,
-    CompletedRound,
-    Event,
-    Settlement,
-)
+from fedfm_audit.privacy.events import Charge, Event, Settlement
 from fedfm_audit.privacy.reader import LedgerReader
 from fedfm_audit.statements import open_leaf, privacy_statement, sign_statement
 from fedfm_crypto.errors import FedFMError
@@ -85,15 +79,12 @@ class LedgerState:
     def open_charges(self) -> tuple[PrivacyPredicate, ...]:
         """Charges that nothing has settled: rounds that run, or that a crash ended."""
         settled = {
-            entry.event.charge
-            for entry in self.entries
-            if isinstance(entry.event, CompletedRound | AbortedRound)
+            entry.event.charge for entry in self.entries if isinstance(entry.event, Settlement)
         }
         return tuple(
             entry
             for entry in self.entries
-            if not isinstance(entry.event, CompletedRound | AbortedRound)
-            and entry.sequence not in settled
+            if not isinstance(entry.event, Settlement) and entry.sequence not in settled
         )
 
     def spent(self, *, pld: bool = True) -> Spent:
@@ -115,7 +106,7 @@ def reserve(state: LedgerState, *, round: int, event: Charge) -> PrivacyPredicat
     PrivacyLedgerError
         if ``event`` is a settlement.
     """
-    if isinstance(event, CompletedRound | AbortedRound):
+    if isinstance(event, Settlement):
         raise PrivacyLedgerError(f"{event.type} settles a charge; use settle, not reserve")
     check_budget(state.events, event, state.terms.budget)
     return _entry(state, round, event)

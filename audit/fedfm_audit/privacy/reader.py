@@ -16,7 +16,7 @@ from fedfm_audit.privacy.entries import (
     PrivacyPredicate,
     figure_value,
 )
-from fedfm_audit.privacy.events import AbortedRound, CompletedRound, Event
+from fedfm_audit.privacy.events import Event, Settlement
 
 RDP_TOLERANCE = 1e-6
 PLD_TOLERANCE = 1e-3  # other library versions discretise a little differently
@@ -97,7 +97,7 @@ class LedgerReader:
 
     def _settlement(self, predicate: PrivacyPredicate) -> list[str]:
         event = predicate.event
-        if not isinstance(event, CompletedRound | AbortedRound):
+        if not isinstance(event, Settlement):
             self._open[predicate.sequence] = predicate.round
             return []
         if event.charge in self._settled:

@@ -1,8 +1,8 @@
 """Step 3, second half: every envelope of every round.
 
 For each message: it is signed by the enrolled key of its sender; its context is the one computed
-from charter and round; its sequence number follows the sender's last; the checkpoint it echoes is
-a prefix of this log; and it occurs in one round only.
+from charter and round; its sequence number follows the sender's last, over all steps of the round;
+the checkpoint it echoes is a prefix of this log; and it occurs in one round only.
 """
 
 from __future__ import annotations
@@ -129,9 +129,9 @@ class _Checker:
 
     def check_round(self, evidence: RoundEvidence) -> None:
         last: dict[tuple[str, bytes], int] = {}
-        for position, entry in enumerate(evidence.transcript.entries):
+        for part, entry in evidence.transcript.placed():
             header = entry.header
-            place = f"{evidence.path} message {position} ({header.type} of {header.sender})"
+            place = f"{evidence.path} {part} ({header.type} of {header.sender})"
             self._check_signature(entry, place)
             self._check_context(evidence, entry, place)
             if header.sequence <= last.get((header.sender, header.context), -1):

@@ -1,4 +1,4 @@
-"""Step 4, messages 11b: who opened the key sum of an encrypted round.
+"""Step 4, messages 11b: who opened the key sum of a step of an encrypted round.
 
 A KeyOpening refers to the hash of the active set that it answers, and the set can be rebuilt from
 those who answered.  So an auditor sees that at most two sets were ever asked, that the one that
@@ -9,11 +9,11 @@ nobody answered under more than two.  Source: protocols/README.md, step 11b.
 from __future__ import annotations
 
 from fedfm_audit.messages import active_hash
-from fedfm_audit.steps.round_checks import RoundChecks, senders
+from fedfm_audit.steps.round_checks import StepChecks, senders
 from fedfm_audit.steps.shape import MAX_ACTIVE_SETS
 
 
-def check_key_opening(checks: RoundChecks) -> None:
+def check_key_opening(checks: StepChecks) -> None:
     """Requests, openings and the active sets behind them, of a cohort that was put to the vote."""
     requests, openings = checks.of("KeyRequest"), checks.of("KeyOpening")
     if requests:
@@ -47,14 +47,14 @@ def check_key_opening(checks: RoundChecks) -> None:
         )
 
 
-def _check_answerers(checks: RoundChecks) -> None:
+def _check_answerers(checks: StepChecks) -> None:
     key = checks.evidence.history.latest
     holders = () if key is None else key.holders
     checks.expect_within("KeyOpening", holders, "the holders of the key")
     checks.expect_within("KeyOpening", senders(checks.of("CohortVote")), "those who voted")
 
 
-def _check_set(checks: RoundChecks, reference: bytes, names: list[str]) -> bool:
+def _check_set(checks: StepChecks, reference: bytes, names: list[str]) -> bool:
     """Whether these who answered one request are the whole active set that it names."""
     context, proposal = checks.evidence.context1, checks.one("Cohort")
     repeated = sorted({name for name in names if names.count(name) > 1})
@@ -66,7 +66,7 @@ def _check_set(checks: RoundChecks, reference: bytes, names: list[str]) -> bool:
         len(active) == needed,
         f"{len(active)} clients answered one KeyRequest, an active set has {needed}",
     )
-    expected = active_hash(context, proposal.header.body_hash, 0, tuple(active))
+    expected = active_hash(context, proposal.header.body_hash, checks.step, tuple(active))
     checks.expect(
         reference == expected,
         f"{', '.join(active)} answered a KeyRequest for another active set or cohort",

@@ -56,6 +56,7 @@ def _check_dealing(checks: RoundChecks) -> None:
 def _check_acks(checks: RoundChecks) -> None:
     """Each acknowledgement is of a stored key, and repeats the adapter that the round leaves."""
     acks, predicate = checks.of("RoundAck"), checks.evidence.predicate
+    checks.expect_within("RoundAck", checks.offerers, "those on the key roster")
     adapter = checks.evidence.opened.adapter_hash
     for entry in acks:
         checks.expect(

@@ -2,7 +2,8 @@
 
 For each institution: its entries are complete, in order and linked; each states what the charter
 agreed; the figures are those that the events give; the budget is never exceeded; whoever sent
-anything about an update had charged the round in the log before; a settled round had the outcome
+anything about an update had charged the round (all its steps) in the log before; every opened sum
+held the honest shares of noise that were charged for; a settled round had the outcome, the steps
 and the number of updates that its transcript shows.  This checks claims: that the noise was really
 added, no signature can show.
 """
@@ -11,15 +12,20 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedfm_audit.charter_view import CharterView
 from fedfm_audit.messages import Cohort, UploadHash
 from fedfm_audit.privacy.entries import PrivacyPredicate
-from fedfm_audit.privacy.events import CompletedRound, GaussianSteps, LatticeSteps
+from fedfm_audit.privacy.events import (
+    CompletedRound,
+    CompletedSession,
+    GaussianSteps,
+    LatticeSteps,
+)
 from fedfm_audit.privacy.reader import LedgerReader
-from fedfm_audit.privacy.terms import PrivacyTerms, read_terms
+from fedfm_audit.privacy.terms import SHARING, PrivacyTerms, read_terms
 from fedfm_audit.statements import RoundPredicate
 from fedfm_audit.steps.envelopes import RoundEvidence
 from fedfm_audit.steps.findings import Findings
@@ -67,7 +73,7 @@ def check_privacy(
         predicate = leaf.statement.predicate
         if isinstance(predicate, PrivacyPredicate):
             entries[predicate.institution].append((leaf, predicate))
-    terms = read_terms(charter.privacy, charter.thresholds, charter.values)
+    terms = read_terms(charter.privacy, charter.thresholds, charter.values, charter.scale)
     if terms is None:
         for listed in entries.values():
             for leaf, _ in listed:
@@ -168,11 +174,12 @@ def _check_survivors(
     evidence: RoundEvidence,
     findings: Findings,
 ) -> None:
-    """In mode client, a sum that was opened carried at least the honest shares charged for."""
-    if terms.mode != "client" or not evidence.transcript.of("Aggregate"):
+    """Where noise is shared, a sum that was opened carried at least the honest shares charged."""
+    opened = _accepted(evidence, "Aggregate") if terms.mode in SHARING else {}
+    if not opened:
         return
-    accepted = _accepted(evidence)
-    honest = accepted - terms.adversary.colluding
+    fewest = min(opened.values())
+    honest = fewest - terms.adversary.colluding
     for name, listed in sorted(entries.items()):
         for leaf, entry in listed:
             event = entry.event
@@ -183,7 +190,7 @@ def _check_survivors(
             ):
                 findings.fail(
                     f"{leaf.place} (entry {entry.sequence} of {name})",
-                    f"counts on {event.honest_shares} honest shares of noise; {accepted} updates "
+                    f"counts on {event.honest_shares} honest shares of noise; {fewest} updates "
                     f"were accepted, so {honest} may be honest",
                 )
 
@@ -196,12 +203,13 @@ def _check_settlements(
 ) -> None:
     evidence_of = {evidence.predicate.round: evidence for evidence in rounds}
     for name, listed in sorted(entries.items()):
+        charges = {entry.sequence: entry.event for _, entry in listed}
         for leaf, entry in listed:
             event = entry.event
             place = f"{leaf.place} (entry {entry.sequence} of {name})"
             # An institution may have crashed in a round that others completed, or that the
             # coordinator never came to state: nothing is wrong with "no result".
-            if not isinstance(event, CompletedRound) or entry.round == 0:
+            if not isinstance(event, CompletedRound | CompletedSession) or entry.round == 0:
                 continue
             if entry.round not in statements:
                 findings.fail(place, f"settles round {entry.round}, which the log does not hold")
@@ -209,20 +217,41 @@ def _check_settlements(
             if entry.round not in evidence_of:
                 continue
             evidence = evidence_of[entry.round]
-            accepted = _accepted(evidence)
             if evidence.predicate.outcome != "completed":
                 findings.fail(
                     place,
                     f"says round {entry.round} gave a result; it was {evidence.predicate.outcome}",
                 )
-            elif event.accepted != accepted:
-                findings.fail(
-                    place,
-                    f"says {event.accepted} updates were accepted in round {entry.round}; the "
-                    f"cohort has {accepted}",
-                )
+                continue
+            charged = charges.get(event.charge)
+            most = charged.steps if isinstance(charged, GaussianSteps | LatticeSteps) else 1
+            for problem in _settled_wrongly(event, evidence, most):
+                findings.fail(place, problem)
 
 
-def _accepted(evidence: RoundEvidence) -> int:
-    cohorts = evidence.transcript.of("Cohort")
-    return len(read_body(cohorts[0], Cohort).accepted) if cohorts else 0
+def _settled_wrongly(
+    event: CompletedRound | CompletedSession, evidence: RoundEvidence, charged: int
+) -> Iterator[str]:
+    """What the transcript shows otherwise than a settlement."""
+    number, good = evidence.predicate.round, evidence.predicate.steps.good
+    if isinstance(event, CompletedSession):
+        if event.steps > charged:
+            yield f"says {event.steps} steps of round {number} gave a result; {charged} are charged"
+        if event.steps != good:
+            yield f"says {event.steps} steps of round {number} gave a result; {good} did"
+    cohorts = _accepted(evidence, "Cohort")
+    found = min((size for step, size in cohorts.items() if step < good), default=0)
+    if event.accepted != found:
+        yield (
+            f"says {event.accepted} updates were accepted in round {number}; the cohort has {found}"
+        )
+
+
+def _accepted(evidence: RoundEvidence, shown_by: str) -> dict[int, int]:
+    """By step, how many updates the cohort holds; of the steps that have a message ``shown_by``."""
+    shown = {entry.header.step for entry in evidence.transcript.of(shown_by)}
+    return {
+        entry.header.step: len(read_body(entry, Cohort).accepted)
+        for entry in evidence.transcript.of("Cohort")
+        if entry.header.step in shown
+    }

@@ -1,14 +1,25 @@
-"""Step 4, the shape of a round: which messages it may have, from whom, and in which order."""
+"""Step 4, the shape of a round and of each of its steps: which messages it may have, from whom, and
+in which order."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 from fedfm_audit.charter_view import CharterView
+from fedfm_audit.entries import (
+    CLOSE_MESSAGES,
+    COORDINATOR_MESSAGES,
+    MESSAGE_ORDER,
+    SETUP_MESSAGES,
+    STEP_MESSAGES,
+)
 from fedfm_audit.messages import KEYS
-from fedfm_audit.steps.round_checks import RoundChecks, senders
-from fedfm_audit.transcript import COORDINATOR_MESSAGES, MESSAGE_ORDER
+from fedfm_audit.steps.round_checks import Checks, RoundChecks, senders
 
 MAX_ACTIVE_SETS = 2
-"""A key sum may be asked of one active set, and of one other if that does not answer in full."""
+"""The key sum of a step may be asked of one active set, and of one other if that does not answer in
+full."""
 
 _KEYS_MESSAGES = (
     "RoundOpen",
@@ -43,12 +54,37 @@ def message_order(kind: str, charter: CharterView) -> tuple[str, ...]:
     return tuple(name for name in MESSAGE_ORDER if name not in absent)
 
 
-def check_senders(checks: RoundChecks) -> None:
-    """Each message from the role that may send it, as often as it may, in the one step."""
+def check_shape(checks: RoundChecks) -> None:
+    """Every message where it may be: of a type that this round has, from the role that may send it,
+    as often as it may, and none without its basis."""
+    order = message_order(checks.evidence.opened.kind, checks.charter)
+    completed = checks.evidence.predicate.outcome == "completed"
+    planned = checks.evidence.opened.steps
+    checks.expect(
+        checks.recorded <= planned, f"{checks.recorded} steps, RoundOpen planned {planned}"
+    )
+    _check_senders(checks, (*SETUP_MESSAGES, *CLOSE_MESSAGES))
+    setup = [kind for kind in order if kind in SETUP_MESSAGES]
+    _check_order(checks, SETUP_MESSAGES, setup, whole=completed or checks.recorded > 0)
+    within = [kind for kind in order if kind in STEP_MESSAGES]
+    opened = within[: within.index("Aggregate") + 1] if "Aggregate" in within else within
+    # A completed round has one good step at least, whatever its statement says.
+    good = max(checks.evidence.predicate.steps.good, int(completed))
+    for step in checks.steps():
+        _check_senders(step, STEP_MESSAGES)
+        _check_order(step, STEP_MESSAGES, within, whole=step.step < good)
+        if step.step + 1 < checks.recorded:
+            _check_present(step, opened, "though a later step was begun")
+    checks.expect(
+        checks.recorded > 0 or not completed, f"no {', '.join(within)}, though the round went on"
+    )
+    checks.expect(bool(checks.of("RoundClose")), "no RoundClose")
+
+
+def _check_senders(checks: Checks, kinds: Sequence[str]) -> None:
     coordinator = checks.charter.coordinator.name
-    for kind in MESSAGE_ORDER:
-        entries = checks.of(kind)
-        names = senders(entries)
+    for kind in kinds:
+        names = senders(checks.of(kind))
         most = _MOST.get(kind, 1)
         if kind in COORDINATOR_MESSAGES:
             checks.expect(set(names) <= {coordinator}, f"{kind} not from {coordinator}")
@@ -59,27 +95,30 @@ def check_senders(checks: RoundChecks) -> None:
             )
         else:
             checks.expect(coordinator not in names, f"{kind} from the coordinator")
-            repeated = sorted({n for n in names if most is not None and names.count(n) > most})
+            counted = Counter(names)
+            repeated = sorted(n for n in counted if most is not None and counted[n] > most)
             often = "one" if most == 1 else str(most)
             checks.expect(not repeated, f"{', '.join(repeated)} sent more than {often} {kind}")
-        steps = {entry.header.step for entry in entries}
-        checks.expect(steps <= {0}, f"{kind} of step {max(steps, default=0)}, expected 0")
 
 
-def check_order(checks: RoundChecks) -> None:
-    """Nothing without its basis; a completed round went all the way."""
-    evidence = checks.evidence
-    order = message_order(evidence.opened.kind, checks.charter)
+def _check_order(
+    checks: Checks, kinds: Sequence[str], order: Sequence[str], *, whole: bool
+) -> None:
+    """Of these ``kinds`` only those in ``order``, up to the last one without a gap; all of them
+    where the ``whole`` is needed."""
     described = (
-        f"round of kind {evidence.opened.kind!r} in suite {checks.charter.suite} with "
+        f"round of kind {checks.evidence.opened.kind!r} in suite {checks.charter.suite} with "
         f"{checks.thresholds.clients} clients"
     )
-    for kind in sorted(set(MESSAGE_ORDER) - set(order)):
-        checks.expect(not checks.of(kind), f"{kind} in a {described}, which has none")
-    present = [kind for kind in order[:-1] if checks.of(kind)]
+    for kind in kinds:
+        checks.expect(
+            kind in order or not checks.of(kind), f"{kind} in a {described}, which has none"
+        )
+    present = [kind for kind in order if checks.of(kind)]
     reached = order.index(present[-1]) + 1 if present else 0
-    if evidence.predicate.outcome == "completed":
-        reached = len(order) - 1
-    missing = [kind for kind in order[:reached] if kind not in present]
-    checks.expect(not missing, f"no {', '.join(missing)}, though the round went on")
-    checks.expect(bool(checks.of("RoundClose")), "no RoundClose")
+    _check_present(checks, order if whole else order[:reached], "though the round went on")
+
+
+def _check_present(checks: Checks, kinds: Sequence[str], why: str) -> None:
+    missing = [kind for kind in kinds if not checks.of(kind)]
+    checks.expect(not missing, f"no {', '.join(missing)}, {why}")

@@ -1,31 +1,21 @@
-"""Step 4, a round of kind ``train``: from the key offers to one acknowledged adapter.
+"""Step 4, a round of kind ``train``: the key setup, checked once, and then its steps, one by one.
 
-Source: protocols/README.md, "A round"; what encryption adds to the opening of the sum is in
-``key_opening``.
+What joins the steps is checked here: a step begins with the clients that the one before accepted,
+from the adapter that a quorum acknowledged after it.
+Source: protocols/README.md, "A round" and "Sessions".
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from fedfm_audit.errors import TranscriptError
 from fedfm_audit.graph import MAX_WITHHELD, MaskingGraph, nonce_commitment
-from fedfm_audit.messages import (
-    NO_HASH,
-    Cohort,
-    CohortVote,
-    GraphNonce,
-    RoundAck,
-    UploadHash,
-    dealers_hash,
-)
+from fedfm_audit.messages import NO_HASH, GraphNonce, dealers_hash, step_hash
 from fedfm_audit.steps.round_checks import RoundChecks, senders, sha256
-from fedfm_audit.transcript import (
-    Entry,
-    read_body,
-    rebuild_cohort_proof,
-    rebuild_nonces,
-    rebuild_upload_set,
-)
+from fedfm_audit.steps.training_step import Basis, StepOutcome, TrainingStep
+from fedfm_audit.transcript import read_body, rebuild_nonces
+from fedfm_crypto.errors import CodecError
 
 
 class TrainingRound:
@@ -37,17 +27,21 @@ class TrainingRound:
         self._graph: MaskingGraph | None = None
         self._dealers = sorted(senders(checks.of("ShareBundle")))
 
-    def run(self) -> None:
-        """Check everything between the key roster and the close."""
+    def run(self) -> Sequence[StepOutcome]:
+        """Check everything between the key roster and the close; what each step left, up to the
+        first that cannot be read.
+
+        Raises
+        ------
+        TranscriptError
+            if a public body of the key setup does not decode.
+        """
         self._check_offers()
         self._check_dealing()
         self._check_graph()
-        self._check_uploads()
-        self._check_cohort()
-        self._check_unmasking()
-        self._check_acks()
+        return self._walk()
 
-    # ---- messages 1 to 4
+    # ---- the key setup
 
     def _check_offers(self) -> None:
         """Mask keys where uploads are masked; a part of a collective key never."""
@@ -106,172 +100,43 @@ class TrainingRound:
         if parameters is not None:
             self._graph = MaskingGraph.draw(context1, nonces, parameters)
 
-    def _check_uploads(self) -> None:
-        hashes = self._checks.of("UploadHash")
-        if not hashes or self._checks.evidence.context1 is None:
-            return
-        self._checks.expect_within("UploadHash", self._dealers, "the dealers")
-        seed = None if self._graph is None else self._graph.seed
-        expected = dealers_hash(self._checks.evidence.context1, tuple(self._dealers), seed)
-        for entry in hashes:
-            self._checks.expect(
-                entry.header.refers_to == expected,
-                f"{entry.header.sender} masked for another set of dealers, or on another graph",
-            )
-        upload_set = self._checks.one("UploadSet")
-        if upload_set is None:
-            return
-        fixed = sha256(rebuild_upload_set(hashes))
-        self._checks.expect(
-            upload_set.header.body_hash == fixed,
-            "UploadSet is not made of exactly these UploadHashes",
-        )
-        self._checks.at_least(len(hashes), self._checks.thresholds.min_accepted, "upload hashes")
-        committed = {entry.header.sender: read_body(entry, UploadHash) for entry in hashes}
-        self._check_commitments(committed)
-        uploads = {name: said.upload_hash for name, said in committed.items()}
-        wraps = {name: said.wrap_hash for name, said in committed.items()}
-        self._check_committed("Upload", uploads, fixed)
-        self._check_committed("WrappedKey", wraps, fixed)
+    # ---- the steps
 
-    def _check_commitments(self, committed: Mapping[str, UploadHash]) -> None:
-        """Nobody repeats another's upload or key; only encrypted uploads come with a key."""
-        uploads = [said.upload_hash for said in committed.values()]
-        # In suite clear two honest clients may well have the same update.
-        self._checks.expect(
-            not (self._charter.masked or self._charter.encrypted) or _distinct(uploads),
-            "two clients committed to one upload",
-        )
-        wraps = [said.wrap_hash for said in committed.values()]
-        if self._charter.encrypted:
-            self._checks.expect(_distinct(wraps), "two clients committed to one wrapped key")
-            keyless = sorted(name for name, said in committed.items() if said.wrap_hash == NO_HASH)
-            self._checks.expect(not keyless, f"{', '.join(keyless)} committed to no wrapped key")
-        else:
-            self._checks.expect(
-                set(wraps) <= {NO_HASH},
-                f"an upload hash commits to a wrapped key, in suite {self._charter.suite}",
-            )
+    def _walk(self) -> Sequence[StepOutcome]:
+        outcomes: list[StepOutcome] = []
+        basis = self._first()
+        for checks in self._checks.steps():
+            try:
+                outcome = TrainingStep(checks, basis, self._graph).run()
+            except (TranscriptError, CodecError) as error:
+                # What this step left is unknown, so nothing can be said about the ones after it.
+                checks.expect(False, str(error))
+                break
+            outcomes.append(outcome)
+            basis = self._after(outcome)
+        return outcomes
 
-    def _check_committed(self, kind: str, committed: Mapping[str, bytes], fixed: bytes) -> None:
-        """Uploads, or their wrapped keys, are those of the upload set."""
-        self._checks.expect_within(kind, committed, "those on the upload set")
-        what = "upload" if kind == "Upload" else "wrapped key"
-        for entry in self._checks.of(kind):
-            header = entry.header
-            self._checks.expect(
-                header.refers_to == fixed, f"the {what} of {header.sender} refers to another set"
-            )
-            self._checks.expect(
-                committed.get(header.sender) == header.body_hash,
-                f"the {what} of {header.sender} is not the one whose hash it committed to",
-            )
+    @property
+    def _seed(self) -> bytes | None:
+        return None if self._graph is None else self._graph.seed
 
-    # ---- messages 8 to 14
+    def _first(self) -> Basis:
+        """The first step: the dealers of the key setup."""
+        context, dealers = self._checks.evidence.context1, tuple(self._dealers)
+        reference = None if context is None else dealers_hash(context, dealers, self._seed)
+        return Basis(dealers, self._checks.offerers, reference, None)
 
-    def _check_cohort(self) -> None:
-        proposal, upload_set = self._checks.one("Cohort"), self._checks.one("UploadSet")
-        if proposal is None or upload_set is None:
-            return
-        cohort = read_body(proposal, Cohort)
-        accepted, removed = list(cohort.accepted), list(cohort.removed)
-        self._checks.expect(
-            proposal.header.refers_to == upload_set.header.body_hash,
-            "Cohort refers to another upload set",
-        )
-        self._checks.expect(
-            cohort.upload_set == sha256(rebuild_upload_set(self._checks.of("UploadHash"))),
-            "Cohort names another upload set than these UploadHashes make",
-        )
-        self._checks.expect(
-            accepted == sorted(set(accepted)) and removed == sorted(set(removed)),
-            "Cohort lists names unsorted or repeated",
-        )
-        self._checks.expect(
-            sorted(accepted + removed) == self._dealers,
-            f"Cohort is {accepted} without {removed}; the dealers were {self._dealers}",
-        )
-        strangers = sorted(set(accepted) - set(senders(self._checks.of("Upload"))))
-        self._checks.expect(not strangers, f"{', '.join(strangers)} accepted without an upload")
-        if self._charter.encrypted:
-            keyless = sorted(set(accepted) - set(senders(self._checks.of("WrappedKey"))))
-            self._checks.expect(
-                not keyless, f"{', '.join(keyless)} accepted without the key of its upload"
+    def _after(self, outcome: StepOutcome) -> Basis:
+        """The next step: who was accepted, on the adapter that most acknowledge."""
+        context, dealers = self._checks.evidence.context1, tuple(outcome.accepted)
+        reference = None
+        if context is not None and outcome.aggregate is not None and outcome.adapter is not None:
+            reference = step_hash(
+                context,
+                outcome.step + 1,
+                dealers,
+                outcome.aggregate,
+                outcome.adapter,
+                self._seed,
             )
-        self._checks.at_least(
-            len(accepted), self._checks.thresholds.min_accepted, "accepted updates"
-        )
-        if self._graph is not None:
-            alone = self._graph.lonely(accepted)
-            self._checks.expect(
-                not alone,
-                f"{', '.join(alone[:3])} kept fewer than "
-                f"{self._graph.parameters.min_neighbours} accepted neighbours",
-            )
-        self._check_votes(proposal)
-
-    def _check_votes(self, proposal: Entry) -> None:
-        votes, cohort_hash = self._checks.of("CohortVote"), proposal.header.body_hash
-        self._checks.expect_within("CohortVote", self._checks.offerers, "those on the key roster")
-        for entry in votes:
-            self._checks.expect(
-                read_body(entry, CohortVote).cohort_hash == cohort_hash
-                and entry.header.refers_to == cohort_hash,
-                f"{entry.header.sender} voted for another cohort",
-            )
-        proof = self._checks.one("CohortProof")
-        if proof is None:
-            return
-        self._checks.at_least(
-            len(votes), self._checks.thresholds.vote_quorum, "votes on the cohort"
-        )
-        self._checks.expect(
-            proof.header.refers_to == cohort_hash
-            and proof.header.body_hash == sha256(rebuild_cohort_proof(votes)),
-            "CohortProof is not made of exactly these votes on this cohort",
-        )
-
-    def _check_unmasking(self) -> None:
-        proposal = self._checks.one("Cohort")
-        if proposal is None:
-            return
-        cohort_hash = proposal.header.body_hash
-        unmasked, aggregate = self._checks.of("Unmask"), self._checks.one("Aggregate")
-        self._checks.expect_within("Unmask", self._checks.offerers, "those on the key roster")
-        for entry in unmasked:
-            self._checks.expect(
-                entry.header.refers_to == cohort_hash,
-                f"{entry.header.sender} unmasked for another cohort than the one voted",
-            )
-        if aggregate is not None:
-            self._checks.at_least(
-                len(unmasked), self._checks.thresholds.vote_quorum, "clients unmasked"
-            )
-            self._checks.expect(
-                aggregate.header.refers_to == cohort_hash, "Aggregate is of another cohort"
-            )
-
-    def _check_acks(self) -> None:
-        """Acknowledgements are of this aggregate; they carry what the round ends with."""
-        predicate, aggregate = self._checks.evidence.predicate, self._checks.one("Aggregate")
-        acks, quorum = self._checks.of("RoundAck"), self._checks.thresholds.vote_quorum
-        for entry in acks:
-            self._checks.expect(
-                aggregate is not None and entry.header.refers_to == aggregate.header.body_hash,
-                f"{entry.header.sender} acknowledges another aggregate",
-            )
-        held = [read_body(entry, RoundAck).adapter_hash.hex() for entry in acks]
-        if predicate.outcome == "completed":
-            adapter = predicate.adapter_out
-            self._checks.at_least(
-                held.count(adapter), quorum, f"acknowledgements of adapter {adapter}"
-            )
-        elif predicate.outcome == "void":
-            most = max((held.count(adapter) for adapter in held), default=0)
-            self._checks.expect(
-                most < quorum, f"void, though {most} clients acknowledge one adapter"
-            )
-
-
-def _distinct(hashes: Sequence[bytes]) -> bool:
-    return len(set(hashes)) == len(hashes)
+        return Basis(dealers, dealers, reference, outcome)

@@ -52,7 +52,7 @@ from fedfm_crypto.lattice.sampling import BINOMIAL_BOUND, Sampler
 from fedfm_crypto.lattice.wide_words import LIMBS, WORD_BITS, Limbs, check_limbs
 from fedfm_crypto.random_source import RandomSource
 
-__all__ = ["RunningSum", "decrypt", "encrypt", "polynomials_for"]
+__all__ = ["PreparedCiphertext", "RunningSum", "decrypt", "encrypt", "polynomials_for"]
 
 Words = NDArray[np.uint64]
 
@@ -127,17 +127,88 @@ def encrypt(
 def _encrypt(
     words: Limbs, key: Words, public: PublicPolynomials, sampler: Sampler
 ) -> Iterator[bytes]:
-    constants = _constants()
     total = polynomials_for(words.size // LIMBS)
     for first in range(0, total, _BATCH):
         count = min(_BATCH, total - first)
         values = bulk_ring().inverse(bulk_ring().multiply(public.expand(first, count), key))
         part = words[LIMBS * DEGREE * first : LIMBS * DEGREE * (first + count)]
-        kernels.add_message(
-            values, part, sampler.words(count * DEGREE), constants.multiples, _MODULI,
-            constants.reciprocals, constants.shift, constants.shift_shoup,
-        )  # fmt: skip
+        _add_message(values, part, sampler.words(count * DEGREE))
         yield write_polynomials(values)
+
+
+class PreparedCiphertext:
+    """The part of a ciphertext that does not depend on the message: a s + T e, made ahead of time.
+
+    Holds 64 KiB a polynomial. One message may be put in, once.
+
+    Args:
+        words: how many wide words the message will have.
+        key: fresh, spent by this call.
+        public: the same for every client of the round and step.
+        random: source of the noise key.
+
+    Raises:
+        CryptoError: ``words`` is below 1.
+        InvalidKeyError: the key is spent.
+    """
+
+    __slots__ = ("_values", "_words")
+
+    def __init__(
+        self, words: int, key: BulkKey, public: PublicPolynomials, random: RandomSource
+    ) -> None:
+        total = polynomials_for(words)
+        if total < 1:
+            raise CryptoError(f"a message of {words} words, expected at least one")
+        self._words = words
+        values = bulk_ring().zeros(total)
+        spent, sampler = key.spend(), Sampler.fresh(random)
+        nothing = np.empty(0, dtype=np.uint32)
+        for first in range(0, total, _BATCH):
+            count = min(_BATCH, total - first)
+            part = bulk_ring().inverse(bulk_ring().multiply(public.expand(first, count), spent))
+            _add_message(part, nothing, sampler.words(count * DEGREE))
+            values[first : first + count] = part
+        self._values: Words | None = values
+
+    def __repr__(self) -> str:
+        return f"PreparedCiphertext({self._words} words)"
+
+    def encrypt(self, words: Limbs) -> Iterator[bytes]:
+        """Put the message in; yield the ciphertext chunk by chunk, as :func:`encrypt` does.
+
+        Raises:
+            CryptoError: another number of words than prepared for, or a second message.
+        """
+        check_limbs(words)
+        values, self._values = self._values, None
+        if values is None:
+            raise CryptoError("this ciphertext holds a message already; prepare another one")
+        if words.size != LIMBS * self._words:
+            raise CryptoError(f"{words.size // LIMBS} words, prepared for {self._words}")
+        return _put_in(words, values)
+
+
+def _put_in(words: Limbs, values: Words) -> Iterator[bytes]:
+    for first in range(0, len(values), _BATCH):
+        part = values[first : first + _BATCH]
+        message = words[LIMBS * DEGREE * first : LIMBS * DEGREE * (first + len(part))]
+        _add_message(part, message, _silence(len(part)))
+        yield write_polynomials(part)
+
+
+def _silence(polynomials: int) -> Words:
+    """The bits that make e = 0: none of either kind."""
+    return np.zeros(polynomials * DEGREE, dtype=np.uint64)
+
+
+def _add_message(values: Words, words: Limbs, noise: Words) -> None:
+    """Add T e + m to residues [M, 2, N], in place."""
+    constants = _constants()
+    kernels.add_message(
+        values, words, noise, constants.multiples, _MODULI, constants.reciprocals,
+        constants.shift, constants.shift_shoup,
+    )  # fmt: skip
 
 
 class RunningSum:
@@ -183,19 +254,14 @@ class RunningSum:
             CryptoError: ``words`` is no array of wide words.
         """
         check_limbs(words)
-        constants = _constants()
         total = polynomials_for(words.size // LIMBS)
         self._slice(first, total)
-        # The bits that make e = 0: none of either kind.
-        silence = np.zeros(_BATCH * DEGREE, dtype=np.uint64)
+        silence = _silence(_BATCH)
         for start in range(0, total, _BATCH):
             count = min(_BATCH, total - start)
             plain = bulk_ring().zeros(count)
             part = words[LIMBS * DEGREE * start : LIMBS * DEGREE * (start + count)]
-            kernels.add_message(
-                plain, part, silence, constants.multiples, _MODULI, constants.reciprocals,
-                constants.shift, constants.shift_shoup,
-            )  # fmt: skip
+            _add_message(plain, part, silence)
             target = self._slice(first + start, count)
             target[...] = bulk_ring().subtract(target, plain)
 

@@ -134,8 +134,11 @@ class KeySharing:
         """Return one share of s_i for each party, in the order of ``xs``."""
         return self._deal(secret.transformed[: _SHAPE[0]], random)
 
-    def aggregate(self, shares: Sequence[KeyShare]) -> KeyShare:
-        """Return the sum of what all dealers gave to one party.
+    @staticmethod
+    def aggregate(shares: Sequence[KeyShare]) -> KeyShare:
+        """Return the sum of what all dealers, one or more, gave to one party.
+
+        A recipient needs neither the threshold nor the points of the others for it.
 
         Raises:
             ShareError: there are none, or they belong to different parties.

@@ -35,6 +35,7 @@ from fedfm_crypto.secret import Secret
 __all__ = [
     "LIMBS",
     "WORD_BITS",
+    "add_wide",
     "add_wide_masks",
     "check_limbs",
     "from_wide",
@@ -116,6 +117,19 @@ def add_wide_masks(limbs: Limbs, masks: Iterable[tuple[Secret, Sign]]) -> None:
             chunk = limbs[start : start + _CHUNK]
             stream.fill(_LIMB_BYTES * chunk.size)
             word_kernels.add_wide(chunk, mask, sign == -1)
+
+
+def add_wide(limbs: Limbs, other: Limbs) -> None:
+    """Add wide words to as many others, modulo 2^96, in place.
+
+    Raises:
+        CryptoError: they are not equally many, or an array is none of wide words.
+    """
+    check_limbs(limbs)
+    check_limbs(other)
+    if limbs.size != other.size:
+        raise CryptoError(f"{other.size} limbs added to {limbs.size}, expected equally many")
+    word_kernels.add_wide(limbs, other, False)
 
 
 def check_limbs(limbs: Limbs) -> None:

@@ -31,16 +31,17 @@ def charter_of(scenario: Scenario, keys: Keys, **changes: Any) -> Federation:
 
 
 def update_of(
-    scenario: Scenario, federation: Federation, name: str, number: int
+    scenario: Scenario, federation: Federation, name: str, number: int, step: int
 ) -> NDArray[np.floating]:
-    """A client's update in round ``number``: seeded multiples of the quantisation step, at most
-    the clip in magnitude, unless the scenario says otherwise."""
+    """A client's update in a step of round ``number``: seeded multiples of the quantiser's step, at
+    most the clip in magnitude, unless the scenario says otherwise."""
     form, section = scenario.updates, federation.charter.quantiser
     if name in form.vectors:
         return np.array(form.vectors[name], np.float64)
     if form.kind != "random":
         return np.full(section.values, section.clip if form.kind == "bound" else 0.0)
     bound = int(section.scale * section.clip)
-    seed = np.random.SeedSequence([scenario.seed, number, *name.encode()])
+    later = (step,) if step else ()
+    seed = np.random.SeedSequence([scenario.seed, number, *later, *name.encode()])
     drawn = np.random.default_rng(seed).integers(-bound, bound, section.values, endpoint=True)
     return drawn / np.float64(section.scale)

@@ -42,7 +42,10 @@ def _other_sum(moment: Moment, aggregate: Aggregate) -> Aggregate:
     false = replace(aggregate, words=bytes(len(aggregate.words)))
     stage = moment.stage
     if moment.form.to is None and isinstance(stage.state, Acking):
-        stage.state = replace(stage.state, aggregate=encode(false), aggregate_hash=body_hash(false))
+        result = replace(
+            stage.state.result, aggregate=encode(false), aggregate_hash=body_hash(false)
+        )
+        stage.state = replace(stage.state, result=result)
     return false
 
 

@@ -103,7 +103,7 @@ def _names_other_uploads(moment: Moment, cohort: Cohort) -> Cohort:
 def _drop_arc(moment: Moment, cohort: Cohort) -> Cohort:
     """The `count` ring neighbours nearest to `client` are said to have vanished, so that it hides
     behind few (sparse graph)."""
-    hood = getattr(moment.stage.state, "hood", None)
+    hood = moment.stage.hood
     if hood is None or hood.ring is None:
         return cohort
     order, size = hood.ring.order, len(hood.ring.order)

@@ -130,7 +130,7 @@ def _reveal_both(moment: Moment, body: object) -> object:
         stage.hoard[name] = state.held
     if not isinstance(body, Unmask):
         return None
-    own = stage.hoard[name][moment.client].steps[0]
+    own = stage.hoard[name][moment.client]
     return replace(body, key_shares=(RevealedShare(moment.client, own.key, own.key_salt),))
 
 

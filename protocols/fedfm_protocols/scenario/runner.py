@@ -9,7 +9,7 @@ from typing import Any
 from fedfm_crypto.envelope import Envelope
 from fedfm_protocols.catchup import verify_catch_up
 from fedfm_protocols.client_states import Idle
-from fedfm_protocols.coordinator_states import CompletedRound
+from fedfm_protocols.coordinator_round import CompletedRound
 from fedfm_protocols.errors import (
     CharterError,
     PolicyViolation,
@@ -26,6 +26,7 @@ from fedfm_protocols.scenario.form import RoundForm, Scenario
 from fedfm_protocols.scenario.stage import Stage
 from fedfm_protocols.scenario.transcript import transcript_of
 from fedfm_protocols.scenario.verdict import Verdict, judge_round
+from fedfm_protocols.simulation import next_adapter
 from fedfm_protocols.witness import review_offer
 
 
@@ -139,7 +140,7 @@ def _catch_up(stage: Stage, name: str, records: list[CompletedRound]) -> None:
     client = stage.clients[name]
     memory = client.state.memory
     missing = [
-        CatchUpRound(r.opened, r.roster_hash, r.key_hash, r.aggregate, r.acks)
+        CatchUpRound(r.opened, r.roster_hash, r.key_hash, r.aggregates, r.acks)
         for r in records
         if read_body(Envelope.decode(r.opened), RoundOpen).round > memory.last_applied
     ]
@@ -151,7 +152,9 @@ def _catch_up(stage: Stage, name: str, records: list[CompletedRound]) -> None:
         keys=memory.keys,
         encryption=stage.encryption,
     ):
-        computed = stage._apply(client, missed.total)
+        computed = memory.adapter_hash
+        for step in missed.sums:
+            computed = next_adapter(computed, step.total)
         if computed != missed.adapter_after:
             raise ScenarioError(f"{name} repeated round {missed.round} with another result")
         memory = replace(

@@ -38,7 +38,8 @@ from fedfm_protocols.effects import (
 )
 from fedfm_protocols.errors import ProtocolError, ScenarioError
 from fedfm_protocols.federation import Federation
-from fedfm_protocols.messages import CheckpointOffer, Cohort, ShareContents, body_hash
+from fedfm_protocols.messages import CheckpointOffer, Cohort, StepShares, body_hash
+from fedfm_protocols.neighbourhood import Neighbourhoods
 from fedfm_protocols.scenario.actors import OUTSIDER, Actor, body_of, outsider
 from fedfm_protocols.scenario.acts import CoordinatorDied, Interceptor
 from fedfm_protocols.scenario.charters import charter_of, update_of
@@ -94,7 +95,7 @@ class Stage(Simulation):
         self.said: list[Envelope] = []
         self.earlier: list[tuple[int, str, str, Envelope]] = []
         self.dead: dict[str, str] = {}
-        self.hoard: dict[str, Mapping[str, ShareContents]] = {}
+        self.hoard: dict[str, Mapping[str, StepShares]] = {}
         self.diverging: set[str] = set()
         self.late = LateResults(
             self.tell_client,
@@ -138,9 +139,16 @@ class Stage(Simulation):
                 return envelope
         return None
 
-    def update_of(self, name: str, number: int) -> NDArray[np.floating]:
+    @property
+    def hood(self) -> Neighbourhoods | None:
+        """The masking graph of the round that is being played, once it is known."""
+        group = getattr(self.state, "group", None)
+        hood: Neighbourhoods | None = getattr(group or self.state, "hood", None)
+        return hood
+
+    def update_of(self, name: str, number: int, step: int) -> NDArray[np.floating]:
         """A client's update: seeded multiples of the quantisation step unless stated."""
-        return update_of(self.scenario, self.federation, name, number)
+        return update_of(self.scenario, self.federation, name, number, step)
 
     def charter(self, **changes: Any) -> Federation:
         """The scenario's federation under a charter with other fields."""
@@ -268,7 +276,7 @@ class Stage(Simulation):
         self._handling = envelope_of(event)
         super()._tell_coordinator(event)
         self._handling = None
-        hood = getattr(self.state, "hood", None)
+        hood = self.hood
         if hood is not None and self.federation.masked and not self.observer.now.threshold:
             facts = self.observer.now
             facts.threshold = hood.threshold
@@ -328,8 +336,10 @@ class Stage(Simulation):
 
     def _result(self, name: str, effect: Train | ApplySum) -> UpdateReady | AdapterComputed:
         if isinstance(effect, Train):
-            return UpdateReady(effect.round, effect.step, self.update_of(name, effect.round))
-        return AdapterComputed(effect.round, self._apply(self.clients[name], effect.total))
+            update = self.update_of(name, effect.round, effect.step)
+            return UpdateReady(effect.round, effect.step, update)
+        adapter_hash = self._apply(self.clients[name], effect.total)
+        return AdapterComputed(effect.round, effect.step, adapter_hash)
 
     def _apply(self, client: SimulatedClient, total: NDArray[np.float64]) -> bytes:
         honest = super()._apply(client, total)

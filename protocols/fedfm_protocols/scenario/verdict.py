@@ -166,8 +166,9 @@ def sum_exact(stage: Stage, facts: RoundFacts) -> bool | None:
         return None
     section = stage.federation.charter.quantiser
     expected = np.zeros(section.values, np.int64)
+    last = 0 if finished.record is None else len(finished.record.aggregates) - 1
     for name in finished.accepted:
-        update = np.clip(stage.update_of(name, facts.number), -section.clip, section.clip)
+        update = np.clip(stage.update_of(name, facts.number, last), -section.clip, section.clip)
         scaled = update * section.scale
         integers = np.rint(scaled).astype(np.int64)
         if not np.array_equal(integers, scaled):
