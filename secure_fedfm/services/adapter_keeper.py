@@ -1,7 +1,10 @@
-"""The adapter in force at a client, and the one computed but not yet agreed on.
+"""The adapter in force at a client, and those computed but not yet agreed on.
 
-Both are immutable; files are named by the adapter's hash and written before the journal says
-which one is in force, so a crash leaves either the old state or the new one.
+A round of several steps computes one candidate after the other, each from the one before; the
+adapter in force changes only at the end, to one of the last two (the last step may lack the quorum
+that the one before it had).  All are immutable; files are named by the adapter's hash and written
+before the journal says which one is in force, so a crash leaves either the old state or the new
+one, and a step costs no disk.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ class AdapterKeeper:
         self._write = write
         self._initial = AdapterInForce(initial, updater.initial_state())
         self._current = self._initial
-        self._pending: AdapterInForce | None = None
+        self._candidates: dict[int, AdapterInForce] = {}  # by step, the last two
 
     @property
     def adapter(self) -> Adapter:
@@ -74,32 +77,71 @@ class AdapterKeeper:
         self._current = AdapterInForce(adapter, optimiser)
         return True
 
-    def compute(self, total: NDArray[np.float64], accepted: int) -> bytes:
-        """Apply the mean of ``accepted`` updates whose sum is ``total`` (float64 ``[values]``);
-        the result is pending until :meth:`adopt`.  Returns its hash."""
-        mean = (total / accepted).astype(np.float32)
-        adapter, optimiser = self._updater.apply(
-            self._current.adapter, self._current.optimiser, mean
+    def base(self, step: int) -> Adapter:
+        """What step ``step`` (from 0) trains on: the adapter in force, or the candidate of the
+        step before.
+
+        Raises
+        ------
+        ServiceError
+            if that was not computed here.
+        """
+        return self._before(step).adapter
+
+    def compute(self, total: NDArray[np.float64], accepted: int, step: int = 0) -> bytes:
+        """Apply the opened sum ``total`` (float64 ``[values]``) of ``accepted`` updates to what
+        step ``step`` was trained on; the result is a candidate until :meth:`adopt`.  Returns its
+        hash.
+
+        Raises
+        ------
+        ServiceError
+            if the step before was not computed here.
+        """
+        before = self._before(step)
+        adapter, optimiser = self._updater.advance(
+            before.adapter, before.optimiser, total, accepted
         )
-        self._pending = AdapterInForce(adapter, optimiser)
+        kept = {step - 1: before} if step else {}
+        self._candidates = {**kept, step: AdapterInForce(adapter, optimiser)}
         return adapter.hash()
 
     def adopt(self, adapter_hash: bytes) -> None:
-        """Put the pending adapter in force, durably."""
-        if self._pending is None or self._pending.adapter.hash() != adapter_hash:
+        """Put one of the last two candidates in force, durably.
+
+        Raises
+        ------
+        ServiceError
+            if neither has this hash.
+        """
+        # The latest first: a step may leave the adapter as it was, but not the optimiser.
+        for _, candidate in sorted(self._candidates.items(), reverse=True):
+            if candidate.adapter.hash() == adapter_hash:
+                break
+        else:
             raise ServiceError(
                 f"asked to adopt adapter {adapter_hash.hex()[:16]}, which was not computed here"
             )
         previous = self._current
-        self._current, self._pending = self._pending, None
+        self._current, self._candidates = candidate, {}
         adapter_file, optimiser_file = self._files(adapter_hash)
         self._write(optimiser_file, self._current.optimiser.to_bytes())
         self._write(adapter_file, self._current.adapter.to_bytes())
         self._forget(keep={adapter_hash, previous.adapter.hash()})
 
     def drop(self) -> None:
-        """Forget a pending adapter: the round was void or aborted."""
-        self._pending = None
+        """Forget all candidates: the round was void or aborted."""
+        self._candidates = {}
+
+    def _before(self, step: int) -> AdapterInForce:
+        if step == 0:
+            return self._current
+        if step - 1 not in self._candidates:
+            raise ServiceError(
+                f"step {step} builds on step {step - 1}, whose adapter was not computed here; "
+                "this site rejoins at the next round"
+            )
+        return self._candidates[step - 1]
 
     def _files(self, adapter_hash: bytes) -> tuple[Path, Path]:
         stem = adapter_hash.hex()

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 from fedfm_audit.privacy.entries import PrivacyPredicate
-from fedfm_audit.privacy.events import AbortedRound, CompletedRound
+from fedfm_audit.privacy.events import Settlement
 from fedfm_audit.privacy.reader import LedgerReader
 from fedfm_audit.privacy.terms import PrivacyTerms
 from fedfm_audit.statements import open_leaf
@@ -37,8 +37,12 @@ class ChargeDesk:
             if isinstance(predicate, PrivacyPredicate):
                 self._known[predicate.institution].append(leaf)
 
-    def check(self, name: str, number: int, charges: Sequence[bytes]) -> tuple[bytes, ...]:
-        """The entries among ``charges`` that the log lacks, in order.
+    def check(self, name: str, number: int, charges: Sequence[bytes]) -> None:
+        """Whether these entries may go into the log; asked before an upload hash is taken.
+
+        Once is enough: what the log holds of a client changes only when a round is recorded, and
+        nothing is recorded of a hash that was not taken. Later would be too late: the round's sum
+        exists by then, and without the entries it would be one that nobody has charged.
 
         Raises
         ------
@@ -49,21 +53,23 @@ class ChargeDesk:
         if self._terms is None:
             if charges:
                 raise MalformedMessage(f"{name} sends ledger entries; the charter has no budget")
-            return ()
-        known = set(self._known[name])
-        fresh = tuple(leaf for leaf in charges if leaf not in known)
+            return
         reader, charged = LedgerReader(), False
-        for leaf in (*self._known[name], *fresh):
+        for leaf in (*self._known[name], *self.lacking(name, charges)):
             entry = self._open(name, leaf)
             digest = hashlib.sha256(leaf).hexdigest()
             problems = [*reader.read(entry, digest), *self._terms.problems(entry)]
             if problems:
                 raise MalformedMessage(f"ledger entry {entry.sequence} of {name} {problems[0]}")
-            settles = isinstance(entry.event, CompletedRound | AbortedRound)
+            settles = isinstance(entry.event, Settlement)
             charged = charged or (entry.round == number and not settles)
         if not charged:
             raise MalformedMessage(f"{name} commits to an update that it has not charged")
-        return fresh
+
+    def lacking(self, name: str, charges: Sequence[bytes]) -> tuple[bytes, ...]:
+        """The entries among ``charges`` that the log lacks, in order; :meth:`check` goes first."""
+        known = set(self._known[name])
+        return tuple(leaf for leaf in charges if leaf not in known)
 
     def enter(self, name: str, leaves: Iterable[bytes]) -> None:
         """Note that these entries are in the log now."""

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from fedfm_audit.statements import ConclusionPredicate, RoundPredicate, open_leaf
 from fedfm_crypto.codec import encode
@@ -75,6 +76,7 @@ from secure_fedfm.transport.errors import NotConnectedError
 from secure_fedfm.transport.spool import Stored
 
 LOG = logging.getLogger("secure_fedfm.client")
+T = TypeVar("T")
 PROGRESS_SECONDS = 1.0
 
 
@@ -110,11 +112,13 @@ class ClientService:
     def __init__(self, site: Site, setup: ClientSetup, transport: ClientTransport) -> None:
         self._site = site
         self._federation: Federation = setup.federation
+        self._preparing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="preparing")
         self._context = ClientContext(
             ClientSite(setup.name, setup.identity, setup.federation),
             system_random,
             encryption_for(setup.federation),
             objection=no_objection if setup.ledger is None else setup.ledger.objection,
+            ahead=self._begin,
         )
         self._ledger: RoundLedger | None = setup.ledger
         self._charges_sent: tuple[bytes, ...] = ()  # what this round's upload hash carried
@@ -129,7 +133,7 @@ class ClientService:
         self._asked: bytes | None = None  # what this site asked the coordinator about last
         self._closed_epoch = 0  # of the sum that this site missed and has no group key for
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="training")
-        self._accepted = 0  # updates in the sum that was applied last
+        self._accepted = 0  # least updates in a sum of this round
         self._concluded = False
 
     async def run(self) -> None:
@@ -152,8 +156,13 @@ class ClientService:
             for task in tasks:
                 task.cancel()
             self._state = Idle(self._state.memory)
-            self._worker.shutdown(wait=False, cancel_futures=True)
+            for pool in (self._worker, self._preparing):
+                pool.shutdown(wait=False, cancel_futures=True)
             self._report("finished" if self._concluded else "stopped")
+
+    def _begin(self, work: Callable[[], T]) -> Callable[[], T]:
+        """Begin what a later step needs, beside training and waiting."""
+        return self._preparing.submit(work).result
 
     # ---- what comes in
 
@@ -240,16 +249,16 @@ class ClientService:
                     LOG.info("round %d: charged, %s", number, self._ledger.spent())
             case Train(number, step, _):
                 self._start_training(number, step)
-            case ApplySum(number, accepted, total):
-                self._accepted = accepted
-                adapter_hash = await asyncio.to_thread(self._keeper.compute, total, accepted)
-                self._inbox.put_nowait(AdapterComputed(number, adapter_hash))
-            case RoundEnded(number, kind, outcome, reason, adapter_hash, aggregate_hash):
+            case ApplySum(number, step, accepted, total):
+                self._accepted = min(accepted, self._accepted) if step else accepted
+                adapter_hash = await asyncio.to_thread(self._keeper.compute, total, accepted, step)
+                self._inbox.put_nowait(AdapterComputed(number, step, adapter_hash))
+            case RoundEnded(number, kind, outcome, reason, adapter_hash, aggregate_hash, steps):
                 if outcome == "completed" and kind != KEYS:
                     self._keeper.adopt(adapter_hash)
                 else:
                     self._keeper.drop()
-                self._settle(number, aggregate_hash, completed=outcome == "completed")
+                self._settle(number, aggregate_hash, steps, completed=outcome == "completed")
                 LOG.info(
                     "round %d %s%s",
                     number,
@@ -263,21 +272,23 @@ class ClientService:
             case Note(text):
                 LOG.warning("%s", text)
 
-    def _settle(self, number: int, aggregate: bytes, *, completed: bool) -> None:
+    def _settle(self, number: int, aggregate: bytes, steps: int, *, completed: bool) -> None:
         """What the round's charge led to; and, if it was closed, its entries are in the log."""
         if self._ledger is None:
             return
-        self._ledger.settle(number, accepted=self._accepted, aggregate=aggregate)
+        self._ledger.settle(number, accepted=self._accepted, aggregate=aggregate, steps=steps)
         if completed:
             self._ledger.mark_logged(self._charges_sent)
         self._charges_sent = ()
 
     def _start_training(self, number: int, step: int) -> None:
         loop = asyncio.get_running_loop()
-        adapter = self._keeper.adapter
-
-        charges = () if self._ledger is None else self._ledger.unlogged()
-        self._charges_sent = charges
+        adapter = self._keeper.base(step)
+        # Nobody can need what was said two steps ago: without it this site is left out by now.
+        self._outbox = [e for e in self._outbox if e.header.step >= step - 1]
+        charges: tuple[bytes, ...] = ()
+        if step == 0 and self._ledger is not None:
+            self._charges_sent = charges = self._ledger.unlogged()
         said = 0.0
 
         def progress(done: TrainingProgress) -> None:
@@ -299,7 +310,7 @@ class ClientService:
         def train() -> None:
             item: _Item
             try:
-                update = self._learner.train(adapter, number, progress)
+                update = self._learner.train(adapter, number, progress, step=step)
                 item = UpdateReady(number, step, update, charges)
             except _TrainingStopped:
                 return
@@ -307,7 +318,7 @@ class ClientService:
                 item = _Failed(error)
             loop.call_soon_threadsafe(self._inbox.put_nowait, item)
 
-        LOG.info("round %d step %d: training", number, step)
+        LOG.debug("round %d step %d: training", number, step)
         self._worker.submit(train)
 
     # ---- messages outside of rounds
@@ -381,7 +392,9 @@ class ClientService:
         if not isinstance(self._state, Idle):
             # A quorum has finished a round on this site's adapter: its own round is over.
             await self._carry_out(leave_round(self._state, "it ended without this site"))
-        computed = await asyncio.to_thread(self._keeper.compute, missed.total, missed.accepted)
+        computed = missed.adapter_before
+        for step, one in enumerate(missed.sums):
+            computed = await asyncio.to_thread(self._keeper.compute, one.total, one.accepted, step)
         if computed != missed.adapter_after:
             raise DivergenceError(
                 f"round {missed.round} repeated here gives adapter {computed.hex()[:16]}, "

@@ -103,7 +103,9 @@ class ClientJournal:
     def record(self, persist: Persist, memory: ClientMemory) -> None:
         """Write a journal record and the memory that belongs to it in one transaction."""
         with self._database.transaction() as connection:
-            store_journal(connection, persist.round, persist.record, persist.value)
+            store_journal(
+                connection, persist.round, persist.record, persist.value, step=persist.step
+            )
             store_memory(connection, self._rows(memory))
         self._keys = memory.keys
 

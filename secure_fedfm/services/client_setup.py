@@ -21,7 +21,6 @@ from secure_fedfm.learning.dataset import Dataset
 from secure_fedfm.learning.export import Manifest, export_adapter
 from secure_fedfm.learning.learner import LocalLearner, load_adapted
 from secure_fedfm.learning.model_card import CardFacts
-from secure_fedfm.learning.server_optimiser import AdapterUpdater
 from secure_fedfm.learning.specs import TaskSpec
 from secure_fedfm.services.adapter_keeper import AdapterKeeper
 from secure_fedfm.services.client_memory import ClientJournal
@@ -99,7 +98,7 @@ def set_up_client(site: Site, config: SiteConfig) -> ClientSetup:
     journal = ClientJournal(database, federation.charter_hash.hex())
     keeper = AdapterKeeper(
         site.adapter_folder,
-        AdapterUpdater(learner.layout, specs.optimiser),
+        specs.updater(learner.layout),
         learner.initial_adapter(),
         site.write,
     )

@@ -46,6 +46,7 @@ from secure_fedfm.services.encryption import encryption_for
 from secure_fedfm.services.evidence import Evidence
 from secure_fedfm.services.key_epochs import KeyEpochs
 from secure_fedfm.services.metering import Meter
+from secure_fedfm.services.outbox import Outbox
 from secure_fedfm.services.status import Status, write_status
 from secure_fedfm.storage.database import Database, store_journal
 from secure_fedfm.storage.site import Site
@@ -71,7 +72,7 @@ class _Peers:
 
     ready: set[str] = field(default_factory=set)
     log_size: dict[str, int] = field(default_factory=dict)
-    outbox: dict[str, list[Envelope]] = field(default_factory=dict)
+    outbox: dict[str, Outbox] = field(default_factory=dict)
     cosigned: set[str] = field(default_factory=set)
     forked: set[str] = field(default_factory=set)
 
@@ -342,7 +343,7 @@ class CoordinatorService:
             )
         sends = [effect for effect in transition.effects if isinstance(effect, Send)]
         for effect in sends:
-            self._peers.outbox.setdefault(effect.recipient, []).append(effect.envelope)
+            self._peers.outbox.setdefault(effect.recipient, Outbox()).add(effect.envelope)
         # One envelope for all is encoded and hashed once, and all sends read the same bytes.
         plans: dict[int, MessagePlan] = {}
         for effect in sends:
@@ -409,11 +410,14 @@ class CoordinatorService:
             return None
         current = self._state.round
         same_round = hello.round == current.identity.round
-        if not same_round and any(sender == name for sender, _ in current.taken):
+        if not same_round and any(sender == name for sender, *_ in current.taken):
             return Left(name)
-        sent = self._peers.outbox.get(name, [])
-        for waiting in sent[hello.received if same_round else 0 :]:
-            await self._send(name, waiting)
+        sent = self._peers.outbox.get(name)
+        waiting = () if sent is None else sent.after(hello.received if same_round else 0)
+        if waiting is None:
+            return Left(name)
+        for again in waiting:
+            await self._send(name, again)
         return None
 
     def _same_log(self, name: str, seen: CheckpointSeen) -> bool:

@@ -26,13 +26,15 @@ from fedfm_audit.statements import (
     round_statement,
     sign_statement,
 )
+from fedfm_audit.steps_summary import summarise_steps
 from fedfm_audit.transcript import count_round, make_transcript
 from fedfm_crypto.codec import decode, encode
-from fedfm_crypto.envelope import CheckpointSeen
+from fedfm_crypto.envelope import CheckpointSeen, SignedHeader
 from fedfm_crypto.identity import IdentityKey
 from fedfm_crypto.note import NoteAlgorithm, format_vkey, open_note
 from fedfm_protocols.context import KEYS
-from fedfm_protocols.coordinator_states import CollectiveKey, Finished, TranscriptEntry
+from fedfm_protocols.coordinator_round import CollectiveKey, RoundTranscript, TranscriptEntry
+from fedfm_protocols.coordinator_states import Finished
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.messages import CatchUpRound, CheckpointOffer, UploadHash, type_name
 from secure_fedfm import __version__
@@ -49,6 +51,17 @@ def catch_up_records(site: Site, after: int = 0) -> Iterator[CatchUpRound]:
     for path in sorted(site.rounds_folder.glob("*" + CATCH_UP_SUFFIX)):
         if int(path.stem) > after:
             yield decode(CatchUpRound, path.read_bytes())
+
+
+def _messages(entries: Iterable[TranscriptEntry]) -> list[tuple[SignedHeader, bytes | None]]:
+    return [(entry.signed, entry.body) for entry in entries]
+
+
+def _good_steps(finished: Finished) -> int:
+    """How many steps came to a result: sums that a quorum applied, or the one key that was made."""
+    if finished.record is not None:
+        return len(finished.record.aggregates)
+    return 0 if finished.key is None else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +169,7 @@ class Evidence:
                 opened=finished.record.opened,
                 roster_hash=finished.record.roster_hash,
                 key_hash=finished.record.key_hash,
-                aggregate=finished.record.aggregate,
+                aggregates=finished.record.aggregates,
                 acks=finished.record.acks,
             )
             self._site.write(self._record_path(number), encode(record))
@@ -167,18 +180,22 @@ class Evidence:
             reason=finished.reason,
             adapter_out=finished.adapter_hash,
             transcript=finished.round.transcript,
+            steps=finished.round.identity.steps,
+            good=_good_steps(finished),
             key=finished.key or finished.round.key,
         )
 
     def _enter_charges(self, finished: Finished) -> None:
-        """Entries of privacy ledgers that came with upload hashes, before the round's statement."""
-        for entry in finished.round.transcript:
+        """Entries of privacy ledgers that came with upload hashes, before the round's statement.
+
+        They were checked before the hashes were taken (:class:`ChargeDesk`). After a crash in
+        here the client sends again what the log lacks, with its next upload hash.
+        """
+        for entry in finished.round.transcript.entries:
             header = entry.signed.header
             if header.type == type_name(UploadHash) and entry.body is not None:
                 charges = decode(UploadHash, entry.body).charges
-                for leaf in self.charges.check(
-                    header.sender, finished.round.identity.round, charges
-                ):
+                for leaf in self.charges.lacking(header.sender, charges):
                     self.log.append(leaf)
                     self.charges.enter(header.sender, (leaf,))
 
@@ -190,12 +207,19 @@ class Evidence:
         outcome: str,
         reason: str,
         adapter_out: bytes,
-        transcript: Iterable[TranscriptEntry],
+        transcript: RoundTranscript,
+        steps: int,
+        good: int,
         key: CollectiveKey | None = None,
     ) -> None:
-        """Append one round's statement with its transcript file; ``key`` is the collective key
-        that it made or used."""
-        evidence = make_transcript(number, [(entry.signed, entry.body) for entry in transcript])
+        """Append one round's statement with its transcript file; ``good`` of its ``steps`` came to
+        a result, ``key`` is the collective key that it made or used."""
+        evidence = make_transcript(
+            number,
+            _messages(transcript.setup),
+            [_messages(step) for step in transcript.steps],
+            _messages(transcript.close),
+        )
         encoded = evidence.encode()
         self._site.write(self._transcript_path(number), encoded)
         predicate = RoundPredicate(
@@ -207,6 +231,7 @@ class Evidence:
             adapter_in=self.history.adapter_hash.hex(),
             adapter_out=adapter_out.hex(),
             counts=count_round(evidence),
+            steps=summarise_steps(evidence, planned=steps, good=good),
             previous=CheckpointReference(self.log.size, self.log.root().hex()),
             key=None if key is None else KeyReference(key.epoch, key.key_hash.hex(), key.holders),
         )

@@ -12,6 +12,7 @@ from fedfm_crypto.codec import encode
 from fedfm_crypto.envelope import Envelope, seal_envelope
 from fedfm_crypto.identity import IdentityKey
 from fedfm_protocols.coordinator_inbox import transcript_entry
+from fedfm_protocols.coordinator_round import RoundTranscript
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.messages import RoundClose, RoundOpen, read_body, type_name
 from secure_fedfm.services.evidence import Evidence
@@ -48,7 +49,11 @@ def close_interrupted_round(
             outcome="aborted",
             reason=REASON,
             adapter_out=body.adapter_hash,
-            transcript=(transcript_entry(opened), transcript_entry(close)),
+            transcript=RoundTranscript(
+                setup=(transcript_entry(opened),), close=(transcript_entry(close),)
+            ),
+            steps=body.steps,
+            good=0,
             key=used,
         )
         LOG.warning("round %d was interrupted and is logged as aborted", number)

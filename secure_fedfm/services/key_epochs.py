@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from fedfm_protocols.coordinator_states import CollectiveKey, Finished
+from fedfm_protocols.coordinator_round import CollectiveKey
+from fedfm_protocols.coordinator_states import Finished
 from fedfm_protocols.federation import Federation
 
 # A round that makes a key may fail, and a disk may be lost twice; but nobody shall keep the
@@ -68,5 +69,6 @@ class KeyEpochs:
         """What a round that ended says about keys."""
         self.doubtful = finished.outcome == "void"
         if finished.key is not None:
-            acknowledged = [name for name, what in finished.round.taken if what == "RoundAck"]
+            taken = finished.round.taken
+            acknowledged = [name for name, _, what in taken if what == "RoundAck"]
             self.held |= dict.fromkeys(acknowledged, finished.key.key_hash)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedfm_protocols.federation import Federation
-from fedfm_protocols.privacy import LocalPrivacy
+from fedfm_protocols.privacy import LocalPrivacy, SharedNoisePrivacy
 from secure_fedfm.errors import ConfigurationError
+from secure_fedfm.learning.payload import TensorLayout
 from secure_fedfm.learning.plan import TrainingPlan
-from secure_fedfm.learning.server_optimiser import ServerOptimiserSpec
+from secure_fedfm.learning.server_optimiser import AdapterUpdater, OptimiserSpec, read_optimiser
 from secure_fedfm.learning.specs import AdapterSpec, ModelSpec, TaskSpec
-from secure_fedfm.privacy.plan import PrivatePlan, PrivateTraining
+from secure_fedfm.learning.step_optimiser import StepOptimiserSpec
+from secure_fedfm.privacy.plan import PrivatePlan, PrivateTraining, SharedNoisePlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,27 +23,67 @@ class LearningSpecs:
     adapter: AdapterSpec
     task: TaskSpec
     plan: TrainingPlan
-    private: PrivatePlan | None
-    optimiser: ServerOptimiserSpec
+    private: PrivatePlan | SharedNoisePlan | None
+    optimiser: OptimiserSpec
 
     @classmethod
     def of(cls, federation: Federation) -> LearningSpecs:
         """Read them strictly from the charter.
 
         Mode ``local`` takes its noise from the privacy section, and how its noised gradients are
-        used from ``training.private``.
+        used from ``training.private``; mode ``shared-noise`` has both in the privacy section and
+        in ``server_optimiser``, which then says how an opened gradient is used.
+
+        Raises
+        ------
+        ConfigurationError
+            if a section is wrong, or does not go with the privacy mode.
         """
         charter = federation.charter
         training = dict(charter.training)
         private = training.pop("private", None)
+        optimiser = read_optimiser(charter.server_optimiser)
+        shared = isinstance(charter.privacy, SharedNoisePrivacy)
+        if shared != isinstance(optimiser, StepOptimiserSpec):
+            raise ConfigurationError(
+                f"server_optimiser.kind is {optimiser.kind} in privacy mode "
+                f"{charter.privacy.mode}: sums of gradients (mode shared-noise) take sgd or adam, "
+                "sums of updates fedavg, fedavgm or fedadam"
+            )
         return cls(
             ModelSpec(charter.model.name, charter.model.sha256),
             AdapterSpec.from_json(charter.adapter),
             TaskSpec.from_json(charter.task.model_dump(mode="json")),
             TrainingPlan.from_json(training),
-            _private_plan(charter.privacy, private),
-            ServerOptimiserSpec.from_json(charter.server_optimiser),
+            _shared_plan(federation, optimiser)
+            if isinstance(optimiser, StepOptimiserSpec)
+            else _private_plan(charter.privacy, private),
+            optimiser,
         )
+
+    def updater(self, layout: TensorLayout) -> AdapterUpdater:
+        """How every party applies an opened sum to an adapter of this layout."""
+        batch = self.private.batch if isinstance(self.private, SharedNoisePlan) else None
+        return AdapterUpdater(layout, self.optimiser, batch)
+
+
+def _shared_plan(federation: Federation, optimiser: StepOptimiserSpec) -> SharedNoisePlan:
+    privacy, quantiser = federation.charter.privacy, federation.charter.quantiser
+    assert isinstance(privacy, SharedNoisePrivacy)  # noqa: S101
+    if "private" in federation.charter.training:
+        raise ConfigurationError("training.private is for privacy mode local only")
+    return SharedNoisePlan(
+        noise_multiplier=privacy.noise_multiplier,
+        sampling_rate=privacy.sampling_rate,
+        steps_per_round=privacy.steps_per_round,
+        clip=privacy.clip,
+        batch=privacy.batch,
+        mechanism=privacy.mechanism,
+        honest_shares=privacy.honest_shares,
+        scale=quantiser.scale,
+        bound=quantiser.clip,
+        optimiser=optimiser,
+    )
 
 
 def _private_plan(privacy: object, training: object) -> PrivatePlan | None:

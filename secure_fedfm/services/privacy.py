@@ -19,6 +19,7 @@ from fedfm_audit.privacy.events import (
     AbortedRound,
     Charge,
     CompletedRound,
+    CompletedSession,
     DiscreteGaussianSteps,
     SkellamSteps,
 )
@@ -31,10 +32,10 @@ from fedfm_crypto.random_source import system_random
 from fedfm_crypto.sensitivity import vector_sensitivity
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.messages import MAX_CHARGES
-from fedfm_protocols.privacy import ClientPrivacy, LocalPrivacy
+from fedfm_protocols.privacy import ClientPrivacy, LocalPrivacy, SharedNoisePrivacy
 from secure_fedfm.errors import StorageError
 from secure_fedfm.learning.payload import TensorLayout
-from secure_fedfm.privacy.plan import PrivatePlan
+from secure_fedfm.privacy.plan import PrivatePlan, SharedNoisePlan
 from secure_fedfm.storage.database import Database
 from secure_fedfm.storage.ledger import DatabaseLedgerStore
 
@@ -42,6 +43,8 @@ GENERATOR = "operating system, AES-256-CTR"
 RELEASED = {
     "local": "noised sums of clipped per-example gradients, and all that follows from them",
     "client": "the opened sum of clipped and noised updates",
+    "shared-noise": "at every step the opened sum of all institutions' clipped per-example "
+    "gradients and shares of the noise, and all that follows from it",
 }
 
 
@@ -58,11 +61,12 @@ class RoundLedger:
         name: str,
         database: Database,
         layout: TensorLayout,
-        private: PrivatePlan | None,
+        private: PrivatePlan | SharedNoisePlan | None,
         rows: bytes,
     ) -> None:
         terms = _terms(federation)
         self._store = DatabaseLedgerStore(database)
+        self._session = terms.shared_noise is not None
         self._event = _event(federation, terms, private, layout.size)
         self._ledger = InstitutionLedger(
             LedgerTerms(
@@ -113,14 +117,25 @@ class RoundLedger:
         self._ledger.append(entry)
         self._charges[entry.round] = entry.sequence
 
-    def settle(self, number: int, *, accepted: int, aggregate: bytes) -> None:
+    def settle(self, number: int, *, accepted: int, aggregate: bytes, steps: int = 1) -> None:
         """Say what came of a charged round: a sum of ``accepted`` updates (with the salted hash of
-        its aggregate), or, for an empty ``aggregate``, nothing.  The charge stands either way."""
+        its aggregate), or, for an empty ``aggregate``, nothing.  The charge stands either way.
+
+        Of a session ``steps`` is how many sums there were, ``accepted`` the fewest updates in one
+        of them, ``aggregate`` that of the last.  Steps that were charged and gave no sum are not
+        given back: an update of theirs may be out, or a sum of it known to somebody.
+        """
         charge = self._charges.pop(number, None)
         if charge is None:
             return
         if not aggregate:
             self._ledger.settle(AbortedRound(charge=charge, reason="the round gave no result"))
+        elif self._session:
+            self._ledger.settle(
+                CompletedSession(
+                    charge=charge, steps=steps, accepted=accepted, aggregate=aggregate.hex()
+                )
+            )
         else:
             self._ledger.settle(
                 CompletedRound(charge=charge, accepted=accepted, aggregate=aggregate.hex())
@@ -159,7 +174,7 @@ def open_ledger(
     name: str,
     database: Database,
     layout: TensorLayout,
-    private: PrivatePlan | None,
+    private: PrivatePlan | SharedNoisePlan | None,
     rows: bytes,
 ) -> RoundLedger | None:
     """The ledger of this site, or None where the charter promises nothing.
@@ -178,6 +193,7 @@ def privacy_terms(federation: Federation) -> PrivacyTerms | None:
         federation.charter.privacy.model_dump(mode="json"),
         Thresholds(len(federation.clients), limits.colluding, limits.dropouts),
         federation.charter.quantiser.values,
+        federation.charter.quantiser.scale,
     )
 
 
@@ -189,10 +205,15 @@ def _terms(federation: Federation) -> PrivacyTerms:
 
 
 def _event(
-    federation: Federation, terms: PrivacyTerms, private: PrivatePlan | None, dimension: int
+    federation: Federation,
+    terms: PrivacyTerms,
+    private: PrivatePlan | SharedNoisePlan | None,
+    dimension: int,
 ) -> Charge:
     privacy = federation.charter.privacy
-    if isinstance(privacy, LocalPrivacy) and private is not None:
+    if isinstance(privacy, SharedNoisePrivacy):
+        return terms.planned_event()
+    if isinstance(privacy, LocalPrivacy) and isinstance(private, PrivatePlan):
         from secure_fedfm.privacy.release import NoiseGrid  # noqa: PLC0415 - loads torch
 
         grid = NoiseGrid.of(private, dimension)

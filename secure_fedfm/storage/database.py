@@ -35,6 +35,20 @@ MIGRATIONS: tuple[str, ...] = (
         logged INTEGER NOT NULL DEFAULT 0 CHECK (logged IN (0, 1))
     ) STRICT;
     """,
+    """
+    CREATE TABLE journal_of_steps (
+        id INTEGER PRIMARY KEY,
+        round INTEGER NOT NULL,
+        step INTEGER NOT NULL,
+        record TEXT NOT NULL,
+        value BLOB NOT NULL,
+        UNIQUE (round, step, record)
+    ) STRICT;
+    INSERT INTO journal_of_steps (id, round, step, record, value)
+        SELECT id, round, 0, record, value FROM journal;
+    DROP TABLE journal;
+    ALTER TABLE journal_of_steps RENAME TO journal;
+    """,
 )
 
 
@@ -118,24 +132,27 @@ def store_memory(connection: sqlite3.Connection, values: dict[str, bytes]) -> No
     )
 
 
-def store_journal(connection: sqlite3.Connection, number: int, record: str, value: bytes) -> None:
+def store_journal(
+    connection: sqlite3.Connection, number: int, record: str, value: bytes, *, step: int = 0
+) -> None:
     """Add a journal row within an open transaction; the same row twice is the same row.
 
     Raises
     ------
     StorageError
-        if the round already has this record with another value: something is done twice.
+        if the step already has this record with another value: something is done twice.
     """
     connection.execute(
-        "INSERT INTO journal (round, record, value) VALUES (?, ?, ?) "
-        "ON CONFLICT (round, record) DO NOTHING",
-        (number, record, value),
+        "INSERT INTO journal (round, step, record, value) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (round, step, record) DO NOTHING",
+        (number, step, record, value),
     )
     (stored,) = connection.execute(
-        "SELECT value FROM journal WHERE round = ? AND record = ?", (number, record)
+        "SELECT value FROM journal WHERE round = ? AND step = ? AND record = ?",
+        (number, step, record),
     ).fetchone()
     if bytes(stored) != value:
         raise StorageError(
-            f"the journal already has {record!r} of round {number} with another value; this site "
-            "has done that step before and will not do it twice"
+            f"the journal already has {record!r} of round {number} step {step} with another "
+            "value; this site has done that before and will not do it twice"
         )

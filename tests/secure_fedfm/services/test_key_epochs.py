@@ -9,7 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from fedfm_protocols.coordinator_states import CollectiveKey, Finished
+from fedfm_protocols.coordinator_round import CollectiveKey
+from fedfm_protocols.coordinator_states import Finished
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.thresholds import Thresholds
 from secure_fedfm.services.key_epochs import MOST_KEYS_FOR_ONE, KeyEpochs
@@ -34,8 +35,8 @@ def epochs(held: dict[str, bytes] | None = None, *, encrypted: bool = True) -> K
 
 
 def finished(outcome: str, acks: str = "", key: CollectiveKey | None = None) -> Finished:
-    taken: dict[Any, bytes] = {(name, "RoundAck"): b"" for name in acks}
-    taken |= {(name, "KeyOffer"): b"" for name in NAMES}
+    taken: dict[Any, bytes] = {(name, 0, "RoundAck"): b"" for name in acks}
+    taken |= {(name, 0, "KeyOffer"): b"" for name in NAMES}
     return cast(
         Finished, SimpleNamespace(outcome=outcome, key=key, round=SimpleNamespace(taken=taken))
     )
