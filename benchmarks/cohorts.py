@@ -11,17 +11,26 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from benchmarks.federation import make_federation
 from benchmarks.measure import CpuClock, example_update, median, set_aside_imports
-from benchmarks.results import Budget, Row, RowFile, package_versions, summarise
+from benchmarks.results import (
+    Budget,
+    Row,
+    RowFile,
+    add_row_options,
+    markdown_table,
+    package_versions,
+    parse_at_least,
+    report,
+    sizes,
+    summarise,
+)
 from benchmarks.rounds import PlayedRound, play_round
 from fedfm_crypto.mask import Sign, add_masks
 from fedfm_crypto.random_source import system_random
@@ -166,7 +175,7 @@ def theory(clients: int) -> Row:
 
 
 def measure_all(
-    sizes: Sequence[int], *, values: int, repeat: int, file: RowFile, budget: Budget
+    cohorts: Sequence[int], *, values: int, repeat: int, file: RowFile, budget: Budget
 ) -> list[Row]:
     """Measure what ``file`` does not hold yet, small cohorts first, and return a result for each
     size that has been measured."""
@@ -174,7 +183,7 @@ def measure_all(
     results = []
     measure(*WARM_UP)  # imports and caches are not what is measured
     set_aside_imports()
-    for clients in sizes:
+    for clients in cohorts:
         key: Row = {
             "benchmark": "cohorts",
             "clients": clients,
@@ -197,12 +206,12 @@ def measure_all(
 
 def as_table(results: Sequence[Row]) -> str:
     """Results as a Markdown table."""
-    lines = [
-        "| clients | dropped | k | t | masks, shares | signatures | client CPU (s) | of it shared "
-        "(s) | kB up | kB down | server CPU (s) | server masks | server, per dropped (s) | its "
-        "expansions (s) | wall (s) | exact |",
-        "|---" * 16 + "|",
-    ]
+    columns = (
+        "clients", "dropped", "k", "t", "masks, shares", "signatures", "client CPU (s)",
+        "of it shared (s)", "kB up", "kB down", "server CPU (s)", "server masks",
+        "server, per dropped (s)", "its expansions (s)", "wall (s)", "exact",
+    )  # fmt: skip
+    rows = []
     for row in results:
         counts = row["theory"]
         cells = (
@@ -223,12 +232,8 @@ def as_table(results: Sequence[Row]) -> str:
             f"{row['wall_s']:.0f}",
             "yes" if row["exact"] else "NO",
         )
-        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
-    return "\n".join(lines)
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    return tuple(sorted({int(part) for part in text.split(",")}))
+        rows.append(cells)
+    return markdown_table(columns, rows)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -236,23 +241,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m benchmarks.cohorts", description="What a round costs as the cohort grows."
     )
     parser.add_argument(
-        "--clients", type=_sizes, default=SIZES, help="sizes of the cohort, with commas between"
+        "--clients", type=sizes(1), default=SIZES, help="sizes of the cohort, with commas between"
     )
     parser.add_argument("--values", type=int, default=100_000, help="values of one update")
-    parser.add_argument("--repeat", type=int, default=1, help="repetitions; medians are reported")
     parser.add_argument("--only", type=int, action="append", help="a size; may be repeated")
-    parser.add_argument(
-        "--budget-minutes", type=float, help="start no new measurement after so many minutes"
-    )
-    parser.add_argument(
-        "--out", type=Path, help="JSONL file that rows are appended to and resumed from"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    arguments = parser.parse_args(argv)
-    for name in ("values", "repeat"):
-        if getattr(arguments, name) < 1:
-            parser.error(f"--{name} is {getattr(arguments, name)}, expected at least 1")
-    return arguments
+    add_row_options(parser, repeat=1)
+    return parse_at_least(parser, argv, {"values": 1, "repeat": 1})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -263,14 +257,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.only or arguments.clients,
             values=arguments.values,
             repeat=arguments.repeat,
-            file=RowFile(arguments.out),
+            file=RowFile(arguments.rows),
             budget=Budget(arguments.budget_minutes),
         )
     except (CharterError, RuntimeError, ValueError) as error:
         print(f"cohorts: {error}", file=sys.stderr)
         return 2
-    report: Row = {"benchmark": "cohorts", "results": results}
-    print(json.dumps(report, indent=2) if arguments.json else as_table(results))
+    report(arguments, {"benchmark": "cohorts", "results": results}, lambda: as_table(results))
     if not results:
         return 2
     return 0 if all(row["exact"] for row in results) else 1

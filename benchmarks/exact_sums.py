@@ -14,18 +14,26 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.key_epoch import KeyEpoch, make_key_epoch
-from benchmarks.results import Budget, Row, RowFile, package_versions
+from benchmarks.results import (
+    Budget,
+    Row,
+    RowFile,
+    add_row_options,
+    markdown_table,
+    package_versions,
+    parse_at_least,
+    report,
+    sizes,
+)
 from fedfm_crypto.errors import DecryptionError
 from fedfm_crypto.lanes import from_lanes, to_lanes
 from fedfm_crypto.lattice.bulk_format import DEGREE, POLYNOMIAL_BYTES
@@ -177,12 +185,12 @@ def _mask_key(seed: bytes, one: int, other: int) -> Secret:
 
 
 def measure_all(
-    sizes: Sequence[int], *, values: int, lane_bits: int, file: RowFile, budget: Budget
+    cohorts: Sequence[int], *, values: int, lane_bits: int, file: RowFile, budget: Budget
 ) -> list[Row]:
     """Measure the sizes that ``file`` does not hold yet, small ones first; return their rows."""
     versions = package_versions(("secure-fedfm", "numpy", "numba", "cryptography", "tenseal"))
     results = []
-    for clients in sizes:
+    for clients in cohorts:
         key: Row = {
             "benchmark": "exact_sums",
             "clients": clients,
@@ -200,52 +208,38 @@ def measure_all(
 
 def as_table(results: Sequence[Row]) -> str:
     """Results as a Markdown table."""
-    lines = [
-        "| clients | key threshold | active sets | lane bits | largest sum | exact | one share "
-        "short: coefficients that match | refused | CPU (s) |",
-        "|---" * 9 + "|",
-    ]
-    for row in results:
-        cells = (
-            row["clients"],
-            row["key_threshold"],
-            row["active_sets"],
-            row["lane_bits"],
-            row["largest_sum"],
-            "yes" if row["exact"] else "NO",
-            f"{100 * row['one_short_matches']:.2f} %",
-            "yes" if row["one_short_refused"] else "NO",
-            f"{row['cpu_s']:.0f}",
-        )
-        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
-    return "\n".join(lines)
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    sizes = tuple(sorted({int(part) for part in text.split(",")}))
-    if sizes[0] < 2:
-        raise ValueError(f"a sum of {sizes[0]} clients")
-    return sizes
+    columns = (
+        "clients", "key threshold", "active sets", "lane bits", "largest sum", "exact",
+        "one share short: coefficients that match", "refused", "CPU (s)",
+    )  # fmt: skip
+    return markdown_table(
+        columns,
+        [
+            (
+                row["clients"],
+                row["key_threshold"],
+                row["active_sets"],
+                row["lane_bits"],
+                row["largest_sum"],
+                "yes" if row["exact"] else "NO",
+                f"{100 * row['one_short_matches']:.2f} %",
+                "yes" if row["one_short_refused"] else "NO",
+                f"{row['cpu_s']:.0f}",
+            )
+            for row in results
+        ],
+    )
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.exact_sums", description="Exact sums for every size of cohort."
     )
-    parser.add_argument("--clients", type=_sizes, default=SIZES, help="sizes, commas between")
+    parser.add_argument("--clients", type=sizes(2), default=SIZES, help="sizes, commas between")
     parser.add_argument("--values", type=int, default=1_000_000, help="values of one update")
     parser.add_argument("--lane-bits", type=int, choices=(24, 32), default=32)
-    parser.add_argument(
-        "--budget-minutes", type=float, help="start no new measurement after so many minutes"
-    )
-    parser.add_argument(
-        "--rows", "--out", type=Path, help="JSONL file that rows are appended to and resumed from"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    arguments = parser.parse_args(argv)
-    if arguments.values < 2:
-        parser.error(f"--values is {arguments.values}, expected at least 2")
-    return arguments
+    add_row_options(parser)
+    return parse_at_least(parser, argv, {"values": 2})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -263,8 +257,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"exact_sums: {error}", file=sys.stderr)
         return 2
-    report: Row = {"benchmark": "exact_sums", "results": results}
-    print(json.dumps(report, indent=2) if arguments.json else as_table(results))
+    report(arguments, {"benchmark": "exact_sums", "results": results}, lambda: as_table(results))
     if not results:
         return 2
     good = all(

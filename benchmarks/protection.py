@@ -9,15 +9,24 @@ and memory traffic at the speed of this machine.  Our sums are checked to be exa
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from benchmarks.measure import median
 from benchmarks.protection_case import SYSTEMS, measure_fresh
-from benchmarks.results import Budget, Row, RowFile, package_versions, summarise
+from benchmarks.results import (
+    Budget,
+    Row,
+    RowFile,
+    add_row_options,
+    markdown_table,
+    package_versions,
+    parse_at_least,
+    report,
+    sizes,
+    summarise,
+)
 
 MEASURED = (
     "bytes_per_value", "bytes_per_value_down", "bytes_over_limit", "client_cpu_s", "quantise_s",
@@ -73,7 +82,7 @@ BARS = (
 
 def measure_all(
     names: Sequence[str],
-    sizes: Sequence[int],
+    lengths: Sequence[int],
     *,
     clients: int,
     repeat: int,
@@ -87,7 +96,7 @@ def measure_all(
     """
     versions = package_versions(PACKAGES)
     results = []
-    for values in sizes:
+    for values in lengths:
         keys: dict[str, Row] = {
             name: {
                 "benchmark": "protection",
@@ -170,12 +179,12 @@ def _rows_of(result: Row, rows: Sequence[Row]) -> list[Row]:
 
 def as_table(results: Sequence[Row], figures: Sequence[Row]) -> str:
     """Results and comparisons as Markdown tables."""
-    lines = [
-        "| values | system | bytes/value | x limit | client CPU (s) | quantise | masks | encrypt | "
-        "serialise | server CPU (s) | add, one upload | of bandwidth | open CPU (s) | peak MiB | "
-        "largest error | exact |",
-        "|---" * 16 + "|",
-    ]
+    columns = (
+        "values", "system", "bytes/value", "x limit", "client CPU (s)", "quantise", "masks",
+        "encrypt", "serialise", "server CPU (s)", "add, one upload", "of bandwidth",
+        "open CPU (s)", "peak MiB", "largest error", "exact",
+    )  # fmt: skip
+    rows = []
     for row in results:
         cells = [
             f"{row['values']:.0e}".replace("e+0", "e"),
@@ -195,27 +204,25 @@ def as_table(results: Sequence[Row], figures: Sequence[Row]) -> str:
             f"{row['max_error']:.0e}",
             "yes" if row["exact"] else "no",
         ]  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
-    if figures:
-        lines += [
-            "",
-            "| values | figure | median | worst repetition | bar | met |",
-            "|---" * 6 + "|",
-        ]
-    for row in figures:
-        lines.append(
-            f"| {row['values']} | {row['figure']} | {row['median']:.2f} | "
-            f"{row['worst']:.2f} | {'at least' if row['at_least'] else 'at most'} "
-            f"{row['limit']:g} | {MET[row['met']]} |"
-        )
-    return "\n".join(lines)
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    sizes = tuple(sorted({int(part) for part in text.split(",")}))
-    if sizes[0] < 1:
-        raise ValueError(f"an update of {sizes[0]} values")
-    return sizes
+        rows.append(cells)
+    table = markdown_table(columns, rows)
+    if not figures:
+        return table
+    comparison = markdown_table(
+        ("values", "figure", "median", "worst repetition", "bar", "met"),
+        [
+            (
+                row["values"],
+                row["figure"],
+                f"{row['median']:.2f}",
+                f"{row['worst']:.2f}",
+                f"{'at least' if row['at_least'] else 'at most'} {row['limit']:g}",
+                MET[row["met"]],
+            )
+            for row in figures
+        ],
+    )
+    return f"{table}\n\n{comparison}"
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -223,26 +230,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m benchmarks.protection", description="What protecting an update costs."
     )
     parser.add_argument(
-        "--values", type=_sizes, default=(1_000_000,), help="sizes of an update, commas between"
+        "--values", type=sizes(1), default=(1_000_000,), help="sizes of an update, commas between"
     )
     parser.add_argument("--clients", type=int, default=10)
-    parser.add_argument("--repeat", type=int, default=3, help="repetitions; medians are reported")
     parser.add_argument(
         "--only", action="append", choices=tuple(SYSTEMS), help="a system; may be repeated"
     )
-    parser.add_argument(
-        "--budget-minutes", type=float, help="start no new measurement after so many minutes"
-    )
-    parser.add_argument(
-        "--rows", "--out", type=Path, help="JSONL file that rows are appended to and resumed from"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    arguments = parser.parse_args(argv)
-    if arguments.repeat < 1:
-        parser.error(f"--repeat is {arguments.repeat}, expected at least 1")
-    if arguments.clients < 2:
-        parser.error(f"--clients is {arguments.clients}, expected at least 2")
-    return arguments
+    add_row_options(parser, repeat=3)
+    return parse_at_least(parser, argv, {"repeat": 1, "clients": 2})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -264,8 +259,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"protection: {error}", file=sys.stderr)
         return 2
     figures = compare(results, file.rows)
-    report: Row = {"benchmark": "protection", "results": results, "comparison": figures}
-    print(json.dumps(report, indent=2) if arguments.json else as_table(results, figures))
+    report(
+        arguments,
+        {"benchmark": "protection", "results": results, "comparison": figures},
+        lambda: as_table(results, figures),
+    )
     if not results:
         return 2
     return 0 if all(row["exact"] for row in results if row["system"] in OURS) else 1

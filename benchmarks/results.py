@@ -1,16 +1,18 @@
 """Result rows: appended as they are measured, resumed after a break, summarised by medians.
 
 One row is one repetition of one case, as a JSON object on a line of its own.  A case is named by
-its ``key`` fields; rows of other package versions are left in the file and not used.
+its ``key`` fields; rows of other package versions are left in the file and not used.  The options
+that follow from this, and how results are printed, are the same for every benchmark with rows.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import json
 import platform
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,3 +99,62 @@ def summarise(rows: Sequence[Row], key: Mapping[str, Any], medians: Sequence[str
     summary["exact"] = all(row["exact"] is True for row in rows)
     summary["repeat"] = len(rows)
     return summary
+
+
+def sizes(least: int) -> Callable[[str], tuple[int, ...]]:
+    """The type of an option that takes sizes with commas between: ascending, each once."""
+
+    def parse(text: str) -> tuple[int, ...]:
+        found = tuple(sorted({int(part) for part in text.split(",")}))
+        if found[0] < least:
+            raise argparse.ArgumentTypeError(f"{found[0]} found, expected at least {least}")
+        return found
+
+    parse.__name__ = "sizes"  # argparse names the type when int() refuses
+    return parse
+
+
+def add_row_options(parser: argparse.ArgumentParser, *, repeat: int | None = None) -> None:
+    """The options of every benchmark with rows; ``repeat`` is the default, None for no such one."""
+    if repeat is not None:
+        parser.add_argument(
+            "--repeat", type=int, default=repeat, help="repetitions; medians are reported"
+        )
+    parser.add_argument(
+        "--budget-minutes", type=float, help="start no new measurement after so many minutes"
+    )
+    parser.add_argument(
+        "--rows", "--out", type=Path, help="JSONL file that rows are appended to and resumed from"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def parse_at_least(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, least: Mapping[str, int]
+) -> argparse.Namespace:
+    """Parse ``argv``; exits with a usage error where an option is below its bound in ``least``."""
+    arguments = parser.parse_args(argv)
+    for name, bound in least.items():
+        value = getattr(arguments, name)
+        if value < bound:
+            parser.error(f"--{name} is {value}, expected at least {bound}")
+    return arguments
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; every row has one cell for each column."""
+    lines = [_line(columns), "|---" * len(columns) + "|"]
+    for row in rows:
+        if len(row) != len(columns):
+            raise ValueError(f"a row of {len(row)} cells in a table of {len(columns)} columns")
+        lines.append(_line(row))
+    return "\n".join(lines)
+
+
+def _line(cells: Iterable[object]) -> str:
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def report(arguments: argparse.Namespace, results: Row, table: Callable[[], str]) -> None:
+    """Print the results as asked: one JSON object, or the table."""
+    print(json.dumps(results, indent=2) if arguments.json else table())

@@ -170,7 +170,7 @@ def play_round(
         parties.clients,
         parties.coordinator,
         random,
-        lambda name, _: sources[name].train(),
+        lambda name, _round, _step: sources[name].train(),
         wire.carry,
         shared_sets=shared_sets,
         keep_messages=False,

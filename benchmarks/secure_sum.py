@@ -9,15 +9,22 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 from benchmarks import rounds
 from benchmarks.measure import Measurement, example_update, keystream_seconds, set_aside_imports
-from benchmarks.results import Budget, Row, RowFile, package_versions, summarise
+from benchmarks.results import (
+    Budget,
+    Row,
+    RowFile,
+    add_row_options,
+    markdown_table,
+    package_versions,
+    parse_at_least,
+    report,
+    summarise,
+)
 from fedfm_protocols.charter import Suite
 from fedfm_protocols.errors import CharterError
 from fedfm_protocols.thresholds import Thresholds
@@ -136,17 +143,23 @@ def _result(summary: Row) -> Row:
 
 def as_table(results: Sequence[Row]) -> str:
     """Results as a Markdown table."""
-    lines = [
-        "| system | bytes/value up | bytes/value down | client CPU (s) | server CPU (s) | exact |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in results:
-        lines.append(
-            f"| {row['system']} | {row['bytes_per_value']:.3f} | "
-            f"{row['bytes_per_value_down']:.3f} | {row['client_cpu_s']:.4f} | "
-            f"{row['server_cpu_s']:.4f} | {'yes' if row['exact'] else 'NO'} |"
-        )
-    return "\n".join(lines)
+    columns = (
+        "system", "bytes/value up", "bytes/value down", "client CPU (s)", "server CPU (s)", "exact",
+    )  # fmt: skip
+    return markdown_table(
+        columns,
+        [
+            (
+                row["system"],
+                f"{row['bytes_per_value']:.3f}",
+                f"{row['bytes_per_value_down']:.3f}",
+                f"{row['client_cpu_s']:.4f}",
+                f"{row['server_cpu_s']:.4f}",
+                "yes" if row["exact"] else "NO",
+            )
+            for row in results
+        ],
+    )
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -158,24 +171,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--dropped", type=int, default=0, help="clients that vanish after dealing their shares"
     )
-    parser.add_argument("--repeat", type=int, default=5, help="repetitions; medians are reported")
     parser.add_argument(
         "--only", action="append", choices=tuple(SYSTEMS), help="a system; may be repeated"
     )
-    parser.add_argument(
-        "--budget-minutes", type=float, help="start no new measurement after so many minutes"
-    )
-    parser.add_argument(
-        "--out", type=Path, help="JSONL file that rows are appended to and resumed from"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    arguments = parser.parse_args(argv)
-    for name in ("values", "repeat"):
-        if getattr(arguments, name) < 1:
-            parser.error(f"--{name} is {getattr(arguments, name)}, expected at least 1")
-    if arguments.dropped < 0:
-        parser.error(f"--dropped is {arguments.dropped}, expected 0 or more")
-    return arguments
+    add_row_options(parser, repeat=5)
+    return parse_at_least(parser, argv, {"values": 1, "repeat": 1, "dropped": 0})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -188,14 +188,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             clients=arguments.clients,
             dropped=arguments.dropped,
             repeat=arguments.repeat,
-            file=RowFile(arguments.out),
+            file=RowFile(arguments.rows),
             budget=Budget(arguments.budget_minutes),
         )
     except (CharterError, RuntimeError, ValueError) as error:
         print(f"secure_sum: {error}", file=sys.stderr)
         return 2
-    report: dict[str, Any] = {"benchmark": "secure_sum", "results": results}
-    print(json.dumps(report, indent=2) if arguments.json else as_table(results))
+    report(arguments, {"benchmark": "secure_sum", "results": results}, lambda: as_table(results))
     if not results:
         return 2
     return 0 if all(row["exact"] for row in results) else 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -145,20 +146,35 @@ def ready(model: AdaptedModel, rows: PreparedRows) -> Iterator[Callable[[RowIndi
         yield make
 
 
-def new_optimiser(model: AdaptedModel, plan: TrainingPlan) -> torch.optim.AdamW:
-    """AdamW with the head in a group of its own (see `TrainingPlan`)."""
-    adapter: list[torch.nn.Parameter] = []
-    head: list[torch.nn.Parameter] = []
+class LearningRates(Protocol):
+    """What both kinds of training plan say about learning rates."""
+
+    @property
+    def adapter_learning_rate(self) -> float: ...
+
+    @property
+    def head_learning_rate(self) -> float: ...
+
+
+def parameter_groups(model: AdaptedModel, rates: LearningRates) -> list[dict[str, Any]]:
+    """An optimiser's groups: adapter and head, those that exist, each with its `peak` rate."""
+    adapter: list[nn.Parameter] = []
+    head: list[nn.Parameter] = []
     for name, parameter in model.trained().items():
         (adapter if ".lora_" in name else head).append(parameter)
-    groups = [
+    return [
         {"params": parameters, "lr": rate, "peak": rate}
         for parameters, rate in (
-            (adapter, plan.adapter_learning_rate),
-            (head, plan.head_learning_rate),
+            (adapter, rates.adapter_learning_rate),
+            (head, rates.head_learning_rate),
         )
         if parameters
     ]
+
+
+def new_optimiser(model: AdaptedModel, plan: TrainingPlan) -> torch.optim.AdamW:
+    """AdamW with the head in a group of its own (see `TrainingPlan`)."""
+    groups = parameter_groups(model, plan)
     return torch.optim.AdamW(
         groups, betas=(0.9, plan.beta2), weight_decay=plan.weight_decay, foreach=True
     )

@@ -23,7 +23,7 @@ from secure_fedfm.learning.adapter import AdaptedModel
 from secure_fedfm.learning.batches import RowIndices
 from secure_fedfm.learning.payload import FloatArray
 from secure_fedfm.learning.plan import TrainingPlan
-from secure_fedfm.learning.training import PreparedRows, TrainingProgress, ready
+from secure_fedfm.learning.training import PreparedRows, TrainingProgress, parameter_groups, ready
 from secure_fedfm.privacy.clipping import ClippedSum, clipped_sum
 from secure_fedfm.privacy.gradients import per_row_gradients
 from secure_fedfm.privacy.plan import PrivatePlan
@@ -52,18 +52,7 @@ class StepRecord:
 
 def new_private_optimiser(model: AdaptedModel, private: PrivatePlan) -> torch.optim.Optimizer:
     """The optimiser of the noised gradients, the head in a group of its own; no weight decay."""
-    adapter: list[torch.nn.Parameter] = []
-    head: list[torch.nn.Parameter] = []
-    for name, parameter in model.trained().items():
-        (adapter if ".lora_" in name else head).append(parameter)
-    groups = [
-        {"params": parameters, "lr": rate, "peak": rate}
-        for parameters, rate in (
-            (adapter, private.adapter_learning_rate),
-            (head, private.head_learning_rate),
-        )
-        if parameters
-    ]
+    groups = parameter_groups(model, private)
     if private.optimiser == "sgd":
         return torch.optim.SGD(groups, momentum=private.momentum, foreach=True)
     return torch.optim.Adam(groups, betas=(private.momentum, private.beta2), foreach=True)

@@ -114,6 +114,13 @@ class Launcher:
         pid = self._answers.get(timeout=WAIT_SECONDS)["pid"]
         return Process(party, pid, self._exits[pid])
 
+    def load(self, module: str) -> None:
+        """Import a module once for all parties that are started from now on."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"load": module}) + "\n")
+        self._process.stdin.flush()
+        assert self._answers.get(timeout=WAIT_SECONDS) == {"load": module}
+
     def close(self) -> None:
         """End the launcher with all its children."""
         assert self._process.stdin is not None

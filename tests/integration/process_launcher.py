@@ -5,13 +5,16 @@ party is a fork of this process, so that killing and restarting a client takes a
 fork on a party is an ordinary operating-system process that runs the product's own command line.
 
 Protocol, one JSON object a line: ``{"party", "arguments", "log", "faults"}`` on stdin is answered
-by ``{"party", "pid"}``, later by ``{"party", "pid", "code"}`` (minus the signal if killed).  When
-stdin ends, the children are killed, and the last line holds the CPU seconds of all of them.
+by ``{"party", "pid"}``, later by ``{"party", "pid", "code"}`` (minus the signal if killed).
+``{"load": module}`` imports a module for all parties that are started later, and is answered by
+the same.  When stdin ends, the children are killed, and the last line holds the CPU seconds of all
+of them.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import resource
@@ -66,7 +69,14 @@ class _Launcher:
                     return
                 *lines, pending = (pending + data).split(b"\n")
                 for line in lines:
-                    self.start(json.loads(line))
+                    self.obey(json.loads(line))
+
+    def obey(self, order: dict[str, Any]) -> None:
+        if "load" in order:
+            importlib.import_module(order["load"])
+            _say(order)
+        else:
+            self.start(order)
 
     def start(self, order: dict[str, Any]) -> None:
         pid = os.fork()
@@ -100,6 +110,7 @@ def _import_everything(model: str) -> None:
     import torch
 
     torch.set_num_threads(1)  # a pool of threads would not survive the fork
+    import secure_fedfm.cli.main  # noqa: F401 - over half of a short-lived party's processor time
     import tests.integration.faults  # noqa: F401 - brings both services
     from secure_fedfm.learning.learner import load_adapted
     from secure_fedfm.learning.specs import AdapterSpec, TaskSpec

@@ -13,13 +13,11 @@ import pytest
 
 from fedfm_audit.privacy.accountant import spent
 from fedfm_audit.privacy.entries import PrivacyPredicate
-from fedfm_audit.privacy.events import AbortedRound, CompletedRound, GaussianSteps
+from fedfm_audit.privacy.events import AbortedRound, CompletedRound
 from fedfm_audit.report import Status
 from fedfm_audit.statements import open_leaf
 from fedfm_audit.verify import verify_bundle
 from secure_fedfm.learning.specs import ModelSpec
-from secure_fedfm.privacy.plan import PrivateTraining
-from secure_fedfm.privacy.recipe import PrivacySections
 from secure_fedfm.storage.ledger import read_ledger_leaves
 from tests.integration.federation_processes import (
     COORDINATOR,
@@ -28,33 +26,16 @@ from tests.integration.federation_processes import (
     TestFederation,
     build_federation,
 )
+from tests.integration.private_terms import BUDGETS, DELTA, ROUNDS, sections
 
-ROUNDS, NOISE, RATE, STEPS = 3, 1.0, 0.5, 3
 VICTIM = "clinic-1"
 KILLED_IN = 3  # round 1 makes the collective key
 
 
-def budget_for(rounds: int) -> float:
-    """A little more than so many rounds cost: room for them and for no other."""
-    event = GaussianSteps(
-        noise_multiplier=NOISE, clip=1.0, sampling_rate=RATE, steps=STEPS * rounds
-    )
-    return 1.02 * spent([event], 1e-5).epsilon
-
-
-def sections(rounds: int) -> PrivacySections:
-    return PrivacySections(
-        {
-            "mode": "local",
-            "epsilon": budget_for(rounds),
-            "delta": 1e-5,
-            "noise_multiplier": NOISE,
-            "sampling_rate": RATE,
-            "steps_per_round": STEPS,
-            "clip": 1.0,
-        },
-        PrivateTraining(expected_rows=20).to_json(),
-    )
+@pytest.fixture(scope="module")
+def private_launcher(launcher: Launcher) -> Launcher:
+    launcher.load("tests.integration.private_terms")
+    return launcher
 
 
 def entries(federation: TestFederation, party: str) -> list[PrivacyPredicate]:
@@ -70,12 +51,12 @@ def entries(federation: TestFederation, party: str) -> list[PrivacyPredicate]:
 
 @pytest.fixture(scope="module")
 def finished(
-    tmp_path_factory: pytest.TempPathFactory, launcher: Launcher, tiny_model: ModelSpec
+    tmp_path_factory: pytest.TempPathFactory, private_launcher: Launcher, tiny_model: ModelSpec
 ) -> Iterator[TestFederation]:
     root = tmp_path_factory.mktemp("private")
     with build_federation(
         root,
-        launcher,
+        private_launcher,
         tiny_model,
         clients=4,
         rounds=ROUNDS,
@@ -123,18 +104,18 @@ def test_the_evidence_holds_every_ledger_and_they_add_up(finished: TestFederatio
 def test_no_budget_is_exceeded(finished: TestFederation) -> None:
     for party in finished.clients:
         events = [entry.event for entry in entries(finished, party)]
-        assert spent(events, 1e-5).epsilon <= budget_for(ROUNDS + 1)
+        assert spent(events, DELTA).epsilon <= BUDGETS[ROUNDS + 1]
         completed = [e for e in events if isinstance(e, CompletedRound)]
         assert len(completed) >= ROUNDS - 1
 
 
 def test_a_budget_that_is_spent_stops_the_next_round_by_name(
-    tmp_path_factory: pytest.TempPathFactory, launcher: Launcher, tiny_model: ModelSpec
+    tmp_path_factory: pytest.TempPathFactory, private_launcher: Launcher, tiny_model: ModelSpec
 ) -> None:
     root = tmp_path_factory.mktemp("spent")
     with build_federation(
         root,
-        launcher,
+        private_launcher,
         tiny_model,
         clients=3,
         rounds=2,

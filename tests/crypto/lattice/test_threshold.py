@@ -142,6 +142,17 @@ def test_shares_survive_the_wire_and_do_not_print() -> None:
             DecryptionShare.from_bytes(1, data)
 
 
+def test_shares_of_one_party_add_up_from_one_dealer_on() -> None:
+    one = FEDERATION.shares[1]
+    assert (KeySharing.aggregate([one]).values == one.values).all()
+    assert KeySharing.aggregate([one]).x == 1
+    twice = KeySharing.aggregate([one, one])
+    primes = np.array(PARAMETERS.data_primes, dtype=np.uint64)[:, None]
+    assert (twice.values == 2 * one.values % primes).all()
+    with pytest.raises(ShareError, match="one party"):
+        KeySharing.aggregate([])
+
+
 def test_arguments_out_of_range_are_refused() -> None:
     share = FEDERATION.shares[1]
     for threshold, xs in [(1, [1, 2]), (3, [1, 2]), (2, [0, 1]), (2, [1, 1]), (2, [1, 1 << 32])]:
@@ -153,7 +164,7 @@ def test_arguments_out_of_range_are_refused() -> None:
     with pytest.raises(ShareError, match="not among"):
         ThresholdDecryption(2, [2, 3]).gen_share(share, CIPHERTEXT, SeededRandom(1))
     with pytest.raises(ShareError, match="one party"):
-        KeySharing(2, [1, 2]).aggregate([share, FEDERATION.shares[2]])
+        KeySharing.aggregate([share, FEDERATION.shares[2]])
     with pytest.raises(ShareError, match="expected uint64"):
         KeyShare(1, share.values[:1])
     with pytest.raises(ShareError, match="share point 0"):
