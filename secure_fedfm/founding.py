@@ -21,9 +21,9 @@ from fedfm_protocols.enrolment import Enrolment
 from fedfm_protocols.errors import CharterError, EnrolmentError
 from fedfm_protocols.thresholds import Thresholds
 from secure_fedfm.learning.plan import TrainingPlan
-from secure_fedfm.learning.server_optimiser import ServerOptimiserSpec
+from secure_fedfm.learning.server_optimiser import OptimiserSpec
 from secure_fedfm.learning.specs import AdapterSpec, ModelSpec, TaskSpec
-from secure_fedfm.privacy.recipe import PrivacySections
+from secure_fedfm.privacy.recipe import PrivacySections, SharedNoiseRequest
 
 LARGEST_SCALE = 1 << 24
 # Wide enough that a round of local training is not cut: a head moves by less than 1 in a round
@@ -92,15 +92,15 @@ def draft_charter(
     adapter: AdapterSpec,
     task: TaskSpec,
     plan: TrainingPlan,
-    server_optimiser: ServerOptimiserSpec,
+    server_optimiser: OptimiserSpec,
     rounds: int,
     suite: str = "layered",
     colluding: int = 1,
     dropouts: int | None = None,
-    clip: float = DEFAULT_CLIP,
+    clip: float | None = None,
     scale: int | None = None,
     lane_bits: int | None = None,
-    privacy: PrivacySections | None = None,
+    privacy: PrivacySections | SharedNoiseRequest | None = None,
     founders: Sequence[str] | None = None,
     quorum: int | None = None,
     location: Path | None = None,
@@ -119,10 +119,11 @@ def draft_charter(
     clip, scale, lane_bits
         The quantiser: element-wise clip in units of the update, steps per unit, 24 or 32 bits a
         lane.  ``scale`` of None takes :func:`largest_scale`, ``lane_bits`` of None
-        :func:`leanest_lane`.
+        :func:`leanest_lane`, ``clip`` of None :data:`DEFAULT_CLIP`; see :func:`_grid` for mode
+        ``shared-noise``.
     privacy
-        The sections ``privacy`` and ``training.private`` (``secure_fedfm.privacy.recipe``);
-        None is mode ``none``.
+        The sections ``privacy`` and ``training.private``, or what mode ``shared-noise`` shall keep
+        to (``secure_fedfm.privacy.recipe``); None is mode ``none``.
     founders, quorum
         Who signs and how many make the charter valid; None takes all clients, and a majority.
     location
@@ -138,19 +139,24 @@ def draft_charter(
     CharterError
         fields that contradict each other: two parties with one key, thresholds that leave no
         valid round, a sum that overflows its lanes.
+    PrivacySettingError
+        a privacy budget that no noise keeps.
     ModelError, ConfigurationError
         the base model is missing, not the pinned one, or does not fit the adapter section.
     """
     _check_roles(coordinator, clients)
     names = sorted(client.name for client in clients)
     signing = list(names if founders is None else founders)
-    if clip <= 0 or not clip < float("inf"):
+    if clip is not None and not 0 < clip < float("inf"):
         raise CharterError(f"quantiser.clip is {clip}; expected a positive finite number")
-    sections = privacy or PrivacySections()
-    if lane_bits is None:
-        lane_bits = leanest_lane(len(clients), clip, scale)
     if dropouts is None:
         dropouts = _usual_dropouts(len(clients), colluding)
+    thresholds = Thresholds(len(clients), colluding, dropouts)
+    if isinstance(privacy, SharedNoiseRequest):
+        sections = PrivacySections(privacy.draft(thresholds))
+    else:
+        sections = privacy or PrivacySections()
+    quantiser = _grid(privacy, len(clients), clip, scale, lane_bits)
     fields: dict[str, Any] = {
         "version": 1,
         "federation": federation,
@@ -174,20 +180,41 @@ def draft_charter(
         "rounds": rounds,
         "suite": suite,
         "limits": {"colluding": colluding, "dropouts": dropouts},
-        "quantiser": {
-            "values": 1,
-            "clip": float(clip),
-            "scale": largest_scale(len(clients), clip, lane_bits) if scale is None else scale,
-            "lane_bits": lane_bits,
-        },
+        "quantiser": quantiser,
         "privacy": sections.privacy,
         "initial_adapter": _UNKNOWN_HASH,
     }
     make_charter(fields)  # everything but the two values below; refuse before the slow part
     values, initial = _learning_facts(model, adapter, task, location)
-    fields["quantiser"]["values"] = values
+    quantiser["values"] = values
     fields["initial_adapter"] = initial
+    if isinstance(privacy, SharedNoiseRequest):
+        calibrated = privacy.sections(thresholds, values=values, scale=quantiser["scale"])
+        fields["privacy"] = calibrated.privacy
     return make_charter(fields)
+
+
+def _grid(
+    privacy: PrivacySections | SharedNoiseRequest | None,
+    clients: int,
+    clip: float | None,
+    scale: int | None,
+    lane_bits: int | None,
+) -> dict[str, Any]:
+    """The quantiser, for an update of one value.
+
+    In mode ``shared-noise`` 32 bits, since every step of the grid is noise too (sqrt(d) on top of
+    s C); the clip is of one value of an institution's sum, and half of each lane stays free for
+    the noise.
+    """
+    if isinstance(privacy, SharedNoiseRequest):
+        clip = privacy.bound(clients) if clip is None else clip
+        lane_bits = 32 if lane_bits is None else lane_bits
+        scale = largest_scale(2 * clients, clip, lane_bits) if scale is None else scale
+    clip = DEFAULT_CLIP if clip is None else clip
+    lane_bits = leanest_lane(clients, clip, scale) if lane_bits is None else lane_bits
+    scale = largest_scale(clients, clip, lane_bits) if scale is None else scale
+    return {"values": 1, "clip": float(clip), "scale": scale, "lane_bits": lane_bits}
 
 
 def _check_roles(coordinator: Enrolment, clients: Iterable[Enrolment]) -> None:

@@ -89,6 +89,13 @@ class SimulatedClient:
     spared_s: float = 0.0
 
 
+def adapter_of(state: ClientState) -> bytes:
+    """Hash of the adapter that a client trains on now: after the last step that it finished."""
+    if not isinstance(state, Idle) and state.session.before is not None:
+        return state.session.before.adapter_hash
+    return state.memory.adapter_hash
+
+
 def next_adapter(before: bytes, total: NDArray[np.float64]) -> bytes:
     """The hash of a stand-in for an adapter: of the one before and what is added to it."""
     return hash_tensors({"before": np.frombuffer(before, np.uint8), "total": total})
@@ -275,11 +282,7 @@ class Simulation:
                 self.tell_client(name, AdapterComputed(number, step, adapter_hash))
 
     def _apply(self, client: SimulatedClient, total: NDArray[np.float64]) -> bytes:
-        state = client.state
-        before = state.memory.adapter_hash
-        if not isinstance(state, Idle) and state.session.before is not None:
-            before = state.session.before.adapter_hash
-        return next_adapter(before, total)
+        return next_adapter(adapter_of(client.state), total)
 
     def _same_array(self, total: NDArray[np.float64]) -> NDArray[np.float64]:
         """Equal sums are one array in memory, however many clients open them."""

@@ -44,6 +44,14 @@ class PrivacyMode(StrEnum):
     none = "none"
     local = "local"
     client = "client"
+    shared_noise = "shared-noise"
+
+
+class MechanismName(StrEnum):
+    """Discrete noise that can be shared."""
+
+    discrete_gaussian = "discrete-gaussian"
+    skellam = "skellam"
 
 
 @app.callback()
@@ -141,8 +149,13 @@ def new(
         ),
     ] = None,
     clip: Annotated[
-        float, typer.Option("--clip", help="Largest magnitude of an update's value.")
-    ] = 4.0,
+        float | None,
+        typer.Option(
+            "--clip",
+            help="Largest magnitude of an update's value [default: 4; with --privacy shared-noise, "
+            "where it is of an institution's sum of gradients, what a whole step could reach].",
+        ),
+    ] = None,
     scale: Annotated[
         int | None,
         typer.Option(
@@ -164,11 +177,12 @@ def new(
         PrivacyMode,
         typer.Option(
             "--privacy",
-            help="Differential privacy: none, of rows (local), or of whole updates (client).",
+            help="Differential privacy: none, of rows (local: own noise; shared-noise: noise that "
+            "the institutions share), or of whole updates (client).",
         ),
     ] = PrivacyMode.none,
     epsilon: Annotated[
-        float, typer.Option("--epsilon", help="Privacy budget of each institution.")
+        float, typer.Option("--epsilon", help="Privacy budget of each institution or record.")
     ] = 8.0,
     delta: Annotated[float, typer.Option("--delta", help="Delta of that budget.")] = 1e-5,
     rows: Annotated[
@@ -177,7 +191,51 @@ def new(
             "--rows-per-institution",
             metavar="N",
             min=1,
-            help="For --privacy local: a public guess, which nobody's rows are counted for.",
+            help="For --privacy local and shared-noise: a public guess, which nobody's rows are "
+            "counted for.",
+        ),
+    ] = None,
+    steps_per_round: Annotated[
+        int | None,
+        typer.Option(
+            "--steps-per-round", metavar="S", help="shared-noise: steps of a session [default: 50]."
+        ),
+    ] = None,
+    sampling_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--sampling-rate",
+            metavar="Q",
+            help="shared-noise: a row's chance in a step [default: 0.1].",
+        ),
+    ] = None,
+    example_clip: Annotated[
+        float | None,
+        typer.Option(
+            "--example-clip",
+            metavar="C",
+            help="shared-noise: norm of a row's gradient [default: 1].",
+        ),
+    ] = None,
+    mechanism: Annotated[
+        MechanismName | None,
+        typer.Option("--mechanism", help="shared-noise: law of it [default: discrete-gaussian]."),
+    ] = None,
+    honest_shares: Annotated[
+        int | None,
+        typer.Option(
+            "--honest-shares",
+            metavar="H",
+            help="shared-noise: institutions whose noise is all of it [default: fewest updates "
+            "less those who may conspire; up to the fewest updates, if nobody does].",
+        ),
+    ] = None,
+    spare_rounds: Annotated[
+        int | None,
+        typer.Option(
+            "--spare-rounds",
+            metavar="N",
+            help="shared-noise: budget for so many rounds that fail; charges stand [default: 0].",
         ),
     ] = None,
     training: Annotated[
@@ -211,9 +269,31 @@ def new(
     )
     from secure_fedfm.founding import draft_charter  # noqa: PLC0415
     from secure_fedfm.learning.weights import DEFAULT_MODEL  # noqa: PLC0415
+    from secure_fedfm.privacy.recipe import SharedNoiseRequest  # noqa: PLC0415
 
+    chosen_privacy = choose_privacy(
+        privacy.value,
+        epsilon,
+        delta,
+        rows,
+        rounds,
+        clip,
+        {
+            "steps_per_round": steps_per_round,
+            "sampling_rate": sampling_rate,
+            "example_clip": example_clip,
+            "mechanism": None if mechanism is None else mechanism.value,
+            "honest_shares": honest_shares,
+            "spare_rounds": spare_rounds,
+        },
+    )
     plan, adapter, optimiser = read_training_file(
-        training, rounds, causal=task is TaskKind.causal_lm
+        training,
+        rounds,
+        causal=task is TaskKind.causal_lm,
+        steps=chosen_privacy.optimiser(len(clients))
+        if isinstance(chosen_privacy, SharedNoiseRequest)
+        else None,
     )
     chosen_task = choose_task(task.value, labels, labels_from, text_column, label_column)
     spec, location = choose_model(model or DEFAULT_MODEL.name, model_folder)
@@ -234,7 +314,7 @@ def new(
         clip=clip,
         scale=scale,
         lane_bits=lane_bits,
-        privacy=choose_privacy(privacy.value, epsilon, delta, rows, rounds, clip),
+        privacy=chosen_privacy,
         founders=None if founders is None else split_names(founders),
         quorum=quorum,
         location=location,

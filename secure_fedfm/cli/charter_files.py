@@ -16,9 +16,8 @@ from fedfm_protocols.charter import (
     sign_charter,
 )
 from fedfm_protocols.errors import CharterError
-from secure_fedfm.learning.plan import TrainingPlan
-from secure_fedfm.learning.server_optimiser import ServerOptimiserSpec
-from secure_fedfm.learning.specs import AdapterSpec, ModelSpec, TaskSpec
+from fedfm_protocols.federation import Federation
+from secure_fedfm.services.learning_specs import LearningSpecs
 from secure_fedfm.storage.site import Site
 
 MAX_CHARTER_BYTES = 1 << 24
@@ -111,11 +110,7 @@ def sign_file(path: Path, site: Site, name: str) -> CharterFile:
 
 def check_learning_sections(charter: Charter) -> None:
     """Refuse learning sections that this version cannot run; raises ConfigurationError."""
-    ModelSpec.from_json(charter.model.model_dump(mode="json"))
-    TaskSpec.from_json(charter.task.model_dump(mode="json"))
-    AdapterSpec.from_json(charter.adapter)
-    TrainingPlan.from_json(charter.training)
-    ServerOptimiserSpec.from_json(charter.server_optimiser)
+    LearningSpecs.of(Federation.of(charter))
 
 
 def _check_transport(charter: Charter, site: Site, name: str) -> None:

@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from secure_fedfm.errors import ConfigurationError
+from secure_fedfm.founding import DEFAULT_CLIP
 from secure_fedfm.learning.data import load_training_rows
 from secure_fedfm.learning.plan import TrainingPlan
 from secure_fedfm.learning.recipes import SMALL_ROWS, recipe_for
-from secure_fedfm.learning.server_optimiser import ServerOptimiserSpec
-from secure_fedfm.learning.specs import AdapterSpec, ModelSpec, TaskSpec
+from secure_fedfm.learning.server_optimiser import (
+    OptimiserSpec,
+    ServerOptimiserSpec,
+    read_optimiser,
+)
+from secure_fedfm.learning.specs import HEAD_ONLY, AdapterSpec, ModelSpec, TaskSpec
+from secure_fedfm.learning.step_optimiser import StepOptimiserSpec
 from secure_fedfm.learning.weights import pin_model
-from secure_fedfm.privacy.recipe import PrivacySections, client_privacy, local_privacy
+from secure_fedfm.privacy.recipe import (
+    PrivacySections,
+    SharedNoiseRequest,
+    client_privacy,
+    local_privacy,
+)
 
 TABLES = ("training", "adapter", "server_optimiser")
 
 
 def read_training_file(
-    path: Path | None, rounds: int, *, causal: bool = False
-) -> tuple[TrainingPlan, AdapterSpec, ServerOptimiserSpec]:
+    path: Path | None,
+    rounds: int,
+    *,
+    causal: bool = False,
+    steps: StepOptimiserSpec | None = None,
+) -> tuple[TrainingPlan, AdapterSpec, OptimiserSpec]:
     """The measured recipe, overridden by the tables of a file (TABLES).
 
     The learning-rate schedule spans the federation's ``rounds`` unless the file says otherwise.
+    With ``steps``, the optimiser of mode shared-noise, a head that there is is trained alone.
 
     Raises
     ------
@@ -37,14 +54,16 @@ def read_training_file(
             f"{path} has unknown tables {', '.join(unknown)}; known are {', '.join(TABLES)}"
         )
     adapter = AdapterSpec(pooling="native" if causal else "mean")
+    optimiser: OptimiserSpec = ServerOptimiserSpec()
+    if steps is not None:
+        adapter = adapter if causal else AdapterSpec(targets=HEAD_ONLY)
+        optimiser = steps
     plan = recipe_for(SMALL_ROWS, rounds).plan  # how many rows there are, only the clients know
     try:
         return (
             TrainingPlan.from_json(plan.to_json() | _table(tables, "training")),
             AdapterSpec.from_json(adapter.to_json() | _table(tables, "adapter")),
-            ServerOptimiserSpec.from_json(
-                ServerOptimiserSpec().to_json() | _table(tables, "server_optimiser")
-            ),
+            read_optimiser(optimiser.to_json() | _table(tables, "server_optimiser")),
         )
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}" if path else str(error)) from error
@@ -112,26 +131,49 @@ def choose_task(
 
 
 def choose_privacy(
-    mode: str, epsilon: float, delta: float, rows: int | None, rounds: int, clip: float
-) -> PrivacySections:
+    mode: str,
+    epsilon: float,
+    delta: float,
+    rows: int | None,
+    rounds: int,
+    clip: float | None,
+    shared: Mapping[str, Any] | None = None,
+) -> PrivacySections | SharedNoiseRequest:
     """The privacy section, with just the noise that the rounds need within the budget.
+
+    Parameters
+    ----------
+    shared
+        Settings of mode ``shared-noise`` by option name without dashes; None is the default.
 
     Raises
     ------
     ConfigurationError
-        mode local without a number of rows, or a number of rows in another mode.
+        a mode of single rows without a number of rows, a number of rows in another mode, or
+        settings of mode shared-noise in another.
     PrivacySettingError
         a budget that no noise meets.
     """
-    if (mode == "local") != (rows is not None):
+    given = {name: value for name, value in (shared or {}).items() if value is not None}
+    if given and mode != "shared-noise":
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ConfigurationError(f"{named}: only with --privacy shared-noise")
+    if (mode in ("local", "shared-noise")) != (rows is not None):
         raise ConfigurationError(
-            "--rows-per-institution goes with --privacy local: a public number near what an "
-            "institution has, by which the noised sums of every one are divided"
+            "--rows-per-institution goes with --privacy local and shared-noise: a public number "
+            "near what an institution has, by which the noised sums are divided"
+        )
+    if rows is not None and mode == "shared-noise":
+        if "example_clip" in given:
+            given["clip"] = given.pop("example_clip")
+        return SharedNoiseRequest(
+            epsilon=epsilon, delta=delta, rounds=rounds, expected_rows=rows, **given
         )
     if rows is not None:
         return local_privacy(epsilon=epsilon, delta=delta, rounds=rounds, expected_rows=rows)
     if mode == "client":
-        return client_privacy(epsilon=epsilon, delta=delta, rounds=rounds, clip=clip)
+        whole = DEFAULT_CLIP if clip is None else clip
+        return client_privacy(epsilon=epsilon, delta=delta, rounds=rounds, clip=whole)
     return PrivacySections()
 
 

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fedfm_protocols.charter import Charter, Client, Coordinator
+from fedfm_protocols.federation import Federation
 from secure_fedfm.cli.charter_files import CharterFile
 from secure_fedfm.cli.output import table
+from secure_fedfm.cli.privacy_view import privacy_table
 from secure_fedfm.enrolling import fingerprint
+from secure_fedfm.services.privacy import privacy_terms
 
 
 def charter_text(found: CharterFile) -> str:
@@ -49,6 +52,7 @@ def charter_text(found: CharterFile) -> str:
                 f"clip {quantiser.clip:g}, scale {quantiser.scale}",
             }
         ),
+        "privacy\n" + table(privacy_table(privacy_terms(Federation.of(charter)), charter.rounds)),
         "learning\n"
         + table(
             {

@@ -17,18 +17,20 @@ from fedfm_audit.privacy.events import (
     AbortedRound,
     ClearRelease,
     CompletedRound,
+    CompletedSession,
     Event,
     GaussianSteps,
     HyperparameterTrials,
     LatticeSteps,
 )
-from fedfm_audit.privacy.terms import PrivacyTerms, read_terms
+from fedfm_audit.privacy.terms import PrivacyTerms
 from fedfm_audit.report import Status
 from fedfm_audit.verify import verify_bundle
 from secure_fedfm.cli.ledger_files import LedgerFiles, ReadLedger, read_ledgers
 from secure_fedfm.cli.options import JsonOption
 from secure_fedfm.cli.outcome import EPILOG, Exit
 from secure_fedfm.cli.output import emit, say
+from secure_fedfm.cli.privacy_view import epsilon_text, if_more_collude_lines
 from secure_fedfm.errors import ConfigurationError
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -73,8 +75,12 @@ def show(path: PathArgument, full: FullOption = False, as_json: JsonOption = Fal
     found = read_ledgers(path, full=full)
     if not found.ledgers:
         say(f"no ledger entries; the charter's privacy mode is {found.charter.privacy['mode']}")
+    terms = found.terms
     for ledger in found.ledgers:
-        say("\n".join(_ledger_lines(ledger)))
+        lines = _ledger_lines(ledger)
+        if terms is not None:
+            lines += if_more_collude_lines(terms, (entry.event for entry in ledger.entries))
+        say("\n".join(lines))
     if as_json:
         emit(
             {
@@ -139,7 +145,7 @@ def forecast_rounds(
 ) -> None:
     """Forecast how many more rounds fit into each budget at the charter's settings."""
     found = read_ledgers(path)
-    terms = read_terms(found.charter.privacy, found.charter.thresholds, found.charter.values)
+    terms = found.terms
     if terms is None:
         raise ConfigurationError(
             "the charter's privacy mode is none: there is no budget and nothing to forecast"
@@ -149,6 +155,8 @@ def forecast_rounds(
     budget = Budget(terms.epsilon, terms.delta, accountant)
     rows = [_forecast_row(name, events, terms, budget) for name, events in _histories(found)]
     say(f"the charter plans {found.charter.rounds} rounds in all")
+    planned = [terms.planned_event()] * found.charter.rounds
+    say("\n".join(if_more_collude_lines(terms, planned)))
     if as_json:
         emit(
             {
@@ -170,6 +178,15 @@ def epsilon(
     table: Annotated[
         bool, typer.Option("--table", help="Also the cost of half to four times the noise.")
     ] = False,
+    honest_shares: Annotated[
+        int | None,
+        typer.Option(
+            "--honest-shares",
+            metavar="H",
+            min=1,
+            help="The noise is shared by so many: also the cost when some of them collude.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compute epsilon of Poisson-sampled Gaussian steps, by RDP and by PLD.
@@ -194,8 +211,26 @@ def epsilon(
                 }
             )
         document["table"] = rows
+    if honest_shares is not None:
+        document["colluding"] = _colluding(
+            honest_shares, noise_multiplier, sampling_rate, steps, delta
+        )
     if as_json:
         emit(document)
+
+
+def _colluding(
+    shares: int, noise: float, rate: float, steps: int, delta: float
+) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for known in range(min(shares, 4) + 1):
+        left = shares - known
+        cost = (
+            min(_cost(noise * math.sqrt(left / shares), rate, steps, delta)) if left else math.inf
+        )
+        say(f"{known} of {shares} shares of the noise known: {epsilon_text(cost)}")
+        rows.append({"colluding": known, "epsilon": figure(cost)})
+    return rows
 
 
 def _cost(noise: float, rate: float, steps: int, delta: float) -> tuple[float, float]:
@@ -230,7 +265,8 @@ def _forecast_row(
 def _ledger_lines(ledger: ReadLedger) -> list[str]:
     last = ledger.entries[-1]
     lines = [
-        f"{ledger.institution}: unit {last.unit}, {last.adjacency}, against {last.adversary.view}; "
+        f"{ledger.institution}: unit {last.unit}, {last.adjacency}, against {last.adversary.view}"
+        f" with {last.adversary.colluding} colluding; "
         f"epsilon {ledger.epsilon:.4g} of {last.budget.epsilon:g} at delta {last.budget.delta:g}"
     ]
     for entry in ledger.entries:
@@ -265,6 +301,11 @@ def _described(event: Event) -> str:
             return f"in clear: {event.what}"[:58]
         case CompletedRound():
             return f"charge {event.charge} gave a result of {event.accepted} updates"
+        case CompletedSession():
+            return (
+                f"charge {event.charge} gave {event.steps} sums of at least {event.accepted} "
+                "institutions"
+            )
         case AbortedRound():
             return f"charge {event.charge} gave no result"
 

@@ -13,6 +13,7 @@ from fedfm_audit.errors import BundleError
 from fedfm_audit.log import CHECKPOINT
 from fedfm_audit.privacy.entries import PrivacyPredicate
 from fedfm_audit.privacy.reader import LedgerReader
+from fedfm_audit.privacy.terms import PrivacyTerms, read_terms
 from fedfm_audit.statements import open_leaf
 from fedfm_audit.tiles import read_entries
 from fedfm_crypto.note import parse_checkpoint, split_note
@@ -40,6 +41,12 @@ class LedgerFiles:
 
     charter: CharterView
     ledgers: tuple[ReadLedger, ...]
+
+    @property
+    def terms(self) -> PrivacyTerms | None:
+        """What the charter promises; None in mode none."""
+        charter = self.charter
+        return read_terms(charter.privacy, charter.thresholds, charter.values, charter.scale)
 
 
 def read_ledgers(path: Path, *, full: bool = False) -> LedgerFiles:

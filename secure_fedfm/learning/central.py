@@ -16,6 +16,7 @@ from secure_fedfm.learning.dataset import Dataset
 from secure_fedfm.learning.lower_blocks import Progress
 from secure_fedfm.learning.model import load_base
 from secure_fedfm.learning.plan import TrainingPlan
+from secure_fedfm.learning.server_optimiser import AdapterUpdater
 from secure_fedfm.learning.specs import AdapterSpec, ModelSpec, TaskSpec
 from secure_fedfm.learning.training import (
     PreparedRows,
@@ -24,7 +25,7 @@ from secure_fedfm.learning.training import (
     prepare_rows,
     train_round,
 )
-from secure_fedfm.privacy.plan import PrivatePlan
+from secure_fedfm.privacy.plan import PrivatePlan, SharedNoisePlan
 
 
 def train_centrally(
@@ -38,7 +39,7 @@ def train_centrally(
     location: Path | None = None,
     caching: Progress | None = None,
     progress: Callable[[int, TrainingProgress], None] | None = None,
-    private: PrivatePlan | None = None,
+    private: PrivatePlan | SharedNoisePlan | None = None,
     random: RandomSource = system_random,
 ) -> Adapter:
     """Train on the pooled rows for `rounds * plan.epochs` passes from the same initial adapter.
@@ -46,7 +47,8 @@ def train_centrally(
     Args:
         caching: called with (rows cached, rows). progress: called with (round, where it stands).
         private: train by DP-SGD: `private.pooled(institutions)` has the clients' noise multiplier,
-            sampling rate and steps, so the same epsilon. random: its CSPRNG.
+            sampling rate and steps, so the same epsilon. random: its CSPRNG. With a
+            `SharedNoisePlan` a round is a session, and its optimiser goes on from one to the next.
 
     Raises:
         DataError, ModelError: as for `LocalLearner`.
@@ -54,8 +56,10 @@ def train_centrally(
     adapted = AdaptedModel(load_base(model, task, adapter, location), adapter, task)
     if private is None:
         one_round = _plain_round(adapted, plan)
-    else:
+    elif isinstance(private, PrivatePlan):
         one_round = _private_round(adapted, plan, private, random, task)
+    else:
+        one_round = _session(adapted, plan, private, random, task)
     rows = prepare_rows(adapted, data, task.labels, plan.max_tokens, progress=caching)
     for number in range(1, rounds + 1):
 
@@ -108,5 +112,38 @@ def _private_round(
             optimiser=optimiser,
             progress=report,
         )
+
+    return train
+
+
+def _session(
+    model: AdaptedModel,
+    plan: TrainingPlan,
+    private: SharedNoisePlan,
+    random: RandomSource,
+    task: TaskSpec,
+) -> _Round:
+    from secure_fedfm.privacy.gate import check_model  # noqa: PLC0415
+    from secure_fedfm.privacy.shared_noise import (  # noqa: PLC0415
+        SharedNoiseTraining,
+        noised_sum,
+    )
+
+    check_model(model, task, plan.max_tokens)
+    updater = AdapterUpdater(model.layout, private.optimiser, private.batch)
+    state = updater.initial_state()
+
+    def train(rows: PreparedRows, number: int, report: _Report) -> None:
+        nonlocal state
+        del number
+        training = SharedNoiseTraining(model, rows, private, random)
+        adapter = model.state()
+        for step in range(1, private.steps_per_round + 1):
+            found = training.step(adapter)
+            opened = noised_sum(found.total, private, random)
+            adapter, state = updater.advance(adapter, state, opened, 1)
+            loss = found.loss / max(1, found.rows)
+            report(TrainingProgress(step, private.steps_per_round, loss))
+        model.load(adapter)
 
     return train

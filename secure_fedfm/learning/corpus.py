@@ -152,7 +152,7 @@ _CLOSINGS = (".", "?", ". Thanks", ". Please help", "!!", ", can you check?", ".
 _JOINS = ("{request}, by the way {aside}", "{aside}, but {request}", "{aside}. Now {request}")
 
 
-def demo_corpus(seed: int = 1, train_rows: int = 1200, test_rows: int = 300) -> TrainTest:
+def demo_corpus(seed: int = 1, train_rows: int = 4200, test_rows: int = 600) -> TrainTest:
     """The corpus as a function of its arguments; intents in equal numbers, no text twice.
 
     Raises:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from fedfm_crypto.random_source import RandomSource, system_random
@@ -13,7 +16,7 @@ from secure_fedfm.learning.adapter_state import Adapter
 from secure_fedfm.learning.dataset import Dataset
 from secure_fedfm.learning.lower_blocks import Progress
 from secure_fedfm.learning.model import load_base
-from secure_fedfm.learning.payload import FloatArray, TensorLayout, delta
+from secure_fedfm.learning.payload import TensorLayout, delta
 from secure_fedfm.learning.plan import TrainingPlan
 from secure_fedfm.learning.specs import AdapterSpec, ModelSpec, TaskSpec
 from secure_fedfm.learning.training import (
@@ -22,7 +25,10 @@ from secure_fedfm.learning.training import (
     prepare_rows,
     train_round,
 )
-from secure_fedfm.privacy.plan import PrivatePlan
+from secure_fedfm.privacy.plan import PrivatePlan, SharedNoisePlan
+
+if TYPE_CHECKING:
+    from secure_fedfm.privacy.shared_noise import SharedNoiseTraining
 
 
 def load_adapted(
@@ -41,8 +47,8 @@ class LocalLearner:
 
     `train` is a function of (adapter, round number) for a given client: the model's own state
     between calls does not matter, so a restarted client repeats a round exactly. Not so with a
-    private plan: there every call draws fresh randomness and is a release of its own, which the
-    caller has charged to the ledger before.
+    private plan: there every call draws fresh randomness and is a release of its own (with shared
+    noise: a part of one), which the caller has charged to the ledger before.
     """
 
     def __init__(
@@ -56,7 +62,7 @@ class LocalLearner:
         client: str,
         location: Path | None = None,
         threads: int | None = None,
-        private: PrivatePlan | None = None,
+        private: PrivatePlan | SharedNoisePlan | None = None,
         random: RandomSource = system_random,
     ) -> None:
         """
@@ -65,7 +71,8 @@ class LocalLearner:
             location: folder of the base model, where it is not found by name.
             threads: torch's threads in this process (a process-wide setting); None leaves it. Use
                 1 where clients share cores: waiting threads spin, and many of them cost tenfold.
-            private: train by DP-SGD with these settings; None trains without privacy.
+            private: train by DP-SGD with these settings, whole rounds of it (`PrivatePlan`) or
+                steps that the institutions add up (`SharedNoisePlan`); None trains without privacy.
             random: CSPRNG of private training (sampling, dither, noise).
 
         Raises:
@@ -80,6 +87,7 @@ class LocalLearner:
         self._model: AdaptedModel | None = None
         self._initial: Adapter | None = None
         self._rows: PreparedRows | None = None
+        self._steps: SharedNoiseTraining | None = None
 
     def _loaded(self) -> AdaptedModel:
         if self._model is None:
@@ -110,6 +118,10 @@ class LocalLearner:
                 self._plan.max_tokens,
                 progress=progress,
             )
+        if self._steps is None and isinstance(self._private, SharedNoisePlan):
+            from secure_fedfm.privacy.shared_noise import SharedNoiseTraining  # noqa: PLC0415
+
+            self._steps = SharedNoiseTraining(model, self._rows, self._private, self._random)
 
     @property
     def layout(self) -> TensorLayout:
@@ -127,8 +139,14 @@ class LocalLearner:
         adapter: Adapter,
         round_number: int,
         progress: Callable[[TrainingProgress], None] | None = None,
-    ) -> FloatArray:
-        """Train from `adapter` for one round; float32 delta of shape (layout.size,).
+        *,
+        step: int = 0,
+    ) -> npt.NDArray[np.floating]:
+        """Train from `adapter`; the update, of shape (layout.size,).
+
+        Of a whole round it is the float32 delta.  With a `SharedNoisePlan` it is step `step` (from
+        0): the float64 sum of clipped gradients at `adapter`, PRIVATE until the protocol has
+        noised and masked it.
 
         Raises:
             ModelError: the adapter does not fit, or training diverged.
@@ -136,6 +154,13 @@ class LocalLearner:
         self.prepare()
         model = self._loaded()
         assert self._rows is not None  # noqa: S101
+        if isinstance(self._private, SharedNoisePlan):
+            assert self._steps is not None  # noqa: S101
+            found = self._steps.step(adapter)
+            if progress is not None:
+                loss = found.loss / max(1, found.rows)
+                progress(TrainingProgress(step + 1, self._private.steps_per_round, loss))
+            return found.total
         model.load(adapter)
         if self._private is None:
             train_round(

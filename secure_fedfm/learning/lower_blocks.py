@@ -58,6 +58,11 @@ class PooledStates:
     def __init__(self, values: torch.Tensor) -> None:
         self._values = values
 
+    @property
+    def values(self) -> torch.Tensor:
+        """All of them, by row."""
+        return self._values
+
     def attach(self, batch: Batch) -> Batch:
         """The batch with its rows' pooled states."""
         return replace(batch, pooled=self._values[torch.from_numpy(batch.rows)])

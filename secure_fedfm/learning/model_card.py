@@ -13,6 +13,10 @@ _PRIVACY = {
     "privacy; epsilon, delta and each institution's ledger are in the charter and the evidence).",
     "client": "Whole updates were clipped and noised before they were added (client-level "
     "differential privacy towards whoever sees the sums; epsilon and delta are in the charter).",
+    "shared-noise": "DP-SGD over the rows of all institutions together, with noise that they "
+    "shared (example-level differential privacy towards whoever sees the sums or this adapter, "
+    "with no more institutions colluding than the charter says; epsilon, delta and each "
+    "institution's ledger are in the charter and the evidence).",
     "none": "No differential privacy was applied: the adapter may reveal something about single "
     "training rows to whoever holds it.",
 }

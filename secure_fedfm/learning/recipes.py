@@ -5,11 +5,14 @@ so the head's rate decides how soon averaging catches up with central training: 
 embeddings of BANKING77, five clients, a rate of .01 is a point behind .02 after three rounds, and
 from .02 up plain averaging ends where central training ends. Momentum on the server or a
 server rate above 1 gained nothing over FedAvg there.
+
+Private training has a recipe of its own (`private_recipe`; its steps: `privacy.recipe`): what
+noise costs grows with the values trained, so LoRA is on two projections of the last block only.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from secure_fedfm.learning.plan import TrainingPlan
 from secure_fedfm.learning.server_optimiser import ServerOptimiserSpec
@@ -56,6 +59,21 @@ def recipe_for(rows: int, rounds: int | None = None) -> Recipe:
         server=ServerOptimiserSpec(kind="fedavg"),
         rounds=chosen,
     )
+
+
+def private_recipe(rounds: int | None = None) -> Recipe:
+    """The recipe of the demo's model in privacy mode ``local``: FFA-LoRA on the query and value
+    projections of the last block, and the head.
+
+    How steps, rates and noise are chosen stands in `privacy.recipe`; of the plan only the
+    schedule, the tokens and the seed are used.
+
+    Args:
+        rounds: None for 3.
+    """
+    plain = recipe_for(0, rounds)
+    adapter = AdapterSpec(targets=("query", "value"), last_layers=1)
+    return replace(plain, adapter=adapter, plan=replace(plain.plan, epochs=1))
 
 
 SMALL_ROWS = 4000

@@ -10,20 +10,25 @@ clients' deltas is a pseudo-gradient d, and with x the trained tensors
 (no bias correction, as in the paper). All clients must arrive at the same bits, so each formula is
 a sequence of single float32 additions, multiplications, divisions and square roots, which IEEE 754
 rounds correctly on every machine; nothing is fused, reduced or raised to a power.
+
+In privacy mode `shared-noise` a sum is no delta but a gradient: ``step_optimiser`` has its rules.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 from safetensors.numpy import save
 
 from fedfm_crypto.hashing import hash_tensors
 from secure_fedfm.errors import ConfigurationError, ModelError
 from secure_fedfm.learning.adapter_state import Adapter, read_tensors
 from secure_fedfm.learning.payload import FloatArray, TensorLayout
+from secure_fedfm.learning.step_optimiser import KINDS, StepOptimiserSpec, gradient_step
 from secure_fedfm.learning.strict_json import from_json, to_json
 
 
@@ -58,22 +63,44 @@ class ServerOptimiserSpec:
         return from_json(cls, "server_optimiser", data)
 
 
+OptimiserSpec = ServerOptimiserSpec | StepOptimiserSpec
+
+
+def read_optimiser(section: object) -> OptimiserSpec:
+    """A charter's ``server_optimiser``, of either kind.
+
+    Raises:
+        ConfigurationError: unknown, missing or wrong values.
+    """
+    if isinstance(section, Mapping) and section.get("kind") in KINDS:
+        return StepOptimiserSpec.from_json(section)
+    return ServerOptimiserSpec.from_json(section)
+
+
+_COUNT_BASE = 1 << 20  # two digits to this base are exact in float32
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class OptimiserState:
-    """First and second moment, float32 vectors of the layout's size (zeros before round 1).
+    """First and second moment, float32 vectors of the layout's size (zeros before round 1), and
+    how many gradient steps there were (0 where sums are deltas).
 
     Part of what must be equal in every client: `hash` goes wherever the adapter's hash goes.
     """
 
     momentum: FloatArray
     variance: FloatArray
+    count: int = 0
 
     @classmethod
     def zeros(cls, layout: TensorLayout) -> OptimiserState:
         return cls(np.zeros(layout.size, np.float32), np.zeros(layout.size, np.float32))
 
     def _tensors(self) -> dict[str, FloatArray]:
-        return {"momentum": self.momentum, "variance": self.variance}
+        found = {"momentum": self.momentum, "variance": self.variance}
+        if self.count:
+            found["count"] = np.array(divmod(self.count, _COUNT_BASE), np.float32)
+        return found
 
     def hash(self) -> bytes:
         """Canonical 32-byte tensor hash."""
@@ -91,25 +118,47 @@ class OptimiserState:
             ModelError: not the two vectors of equal length.
         """
         tensors = read_tensors(data, "optimiser state")
+        count = tensors.pop("count", np.zeros(2, np.float32))
         shapes = {array.shape for array in tensors.values()}
-        if set(tensors) != {"momentum", "variance"} or len(shapes) != 1:
+        if set(tensors) != {"momentum", "variance"} or len(shapes) != 1 or count.shape != (2,):
             raise ModelError(
                 f"optimiser state holds {sorted(tensors)} of shapes {sorted(shapes)}; "
                 "expected momentum and variance of one length: restore it from a backup"
             )
-        return cls(tensors["momentum"], tensors["variance"])
+        steps = int(count[0]) * _COUNT_BASE + int(count[1])
+        return cls(tensors["momentum"], tensors["variance"], steps)
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterUpdater:
-    """Applies an opened round to the adapter: (adapter, state, mean delta) -> (adapter, state)."""
+    """Applies an opened sum to the adapter: (adapter, state, sum) -> (adapter, state).
+
+    `batch` is the public constant by which a sum of gradients is divided; sums of deltas (None)
+    are divided by the number of accepted clients.
+    """
 
     layout: TensorLayout
-    spec: ServerOptimiserSpec
+    spec: OptimiserSpec
+    batch: float | None = None
 
     def initial_state(self) -> OptimiserState:
         """The state before round 1."""
         return OptimiserState.zeros(self.layout)
+
+    def advance(
+        self,
+        adapter: Adapter,
+        state: OptimiserState,
+        total: npt.NDArray[np.float64],
+        accepted: int,
+    ) -> tuple[Adapter, OptimiserState]:
+        """One server step on an opened sum, float64 (layout.size,), of `accepted` clients.
+
+        Raises:
+            ModelError: as for `apply`.
+        """
+        divisor = accepted if self.batch is None else self.batch
+        return self.apply(adapter, state, (total / divisor).astype(np.float32))
 
     def apply(
         self, adapter: Adapter, state: OptimiserState, mean_delta: FloatArray
@@ -117,10 +166,10 @@ class AdapterUpdater:
         """One server step.
 
         Args:
-            adapter: the adapter in force during the round.
-            state: the optimiser's state in force during the round.
+            adapter: the adapter in force during the round (or after the step before).
+            state: the optimiser's state that belongs to it.
             mean_delta: float32 (or float64, rounded once here) of shape (layout.size,), the opened
-                sum divided by the number of accepted clients.
+                sum divided by the number of accepted clients, or the mean gradient.
 
         Raises:
             ModelError: wrong shape, or a value that is not finite.
@@ -133,7 +182,13 @@ class AdapterUpdater:
             )
         if not np.isfinite(delta).all():
             raise ModelError("the mean delta holds values that are not finite; void the round")
-        step, following = _step(self.spec, state, delta)
+        if isinstance(self.spec, ServerOptimiserSpec):
+            step, following = _step(self.spec, state, delta)
+            return adapter.moved(self.layout, step), following
+        step, momentum, variance = gradient_step(
+            self.spec, self.layout, state.momentum, state.variance, state.count, delta
+        )
+        following = OptimiserState(momentum, variance, state.count + 1)
         return adapter.moved(self.layout, step), following
 
 

@@ -1,12 +1,18 @@
-"""The public settings of private training in mode `local` (no torch: `charter show` reads it)."""
+"""The public settings of private training (no torch: `charter show` reads it).
+
+`PrivatePlan` is a round in mode `local`, `SharedNoisePlan` the steps of mode `shared-noise`.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from fedfm_crypto.discrete_noise import Mechanism
+from fedfm_crypto.distributed_noise import NoiseShares
 from secure_fedfm.errors import ConfigurationError
+from secure_fedfm.learning.step_optimiser import StepOptimiserSpec
 from secure_fedfm.learning.strict_json import from_json, to_json
 
 GRID = 1 << 20
@@ -144,3 +150,82 @@ class PrivateTraining:
     @classmethod
     def from_json(cls, data: object) -> PrivateTraining:
         return from_json(cls, "training.private", data)
+
+
+# What summing in doubles may add to the difference of two neighbours' sums, in parts of the clip:
+# each of n rows' sums is off by n^2 2^-53 at most, so this covers batches of up to 2^16 rows.
+_CLIP_MARGIN = 2.0**-20
+
+
+@dataclass(frozen=True, slots=True)
+class SharedNoisePlan:
+    """DP-SGD of a whole federation, example level: what one institution does in a step.
+
+    Every field is public and none may be computed from private rows.
+
+    Fields:
+        noise_multiplier: z; `honest_shares` shares of the noise together have deviation z times
+            the clip. 0 means no privacy and is for baselines only.
+        sampling_rate: q; every row is in a step with this probability, independently of all others.
+        steps_per_round: S, steps of one session.
+        clip: C, the largest L2 norm that one row's gradient keeps.
+        batch: what the opened sum is divided by to give the gradient: a public constant, near q
+            times the rows of all institutions.
+        mechanism, honest_shares: how a share of the noise is drawn, and how many carry all of it.
+        scale, bound: grid steps per unit, and the largest magnitude of one value of an
+            institution's sum; the charter's quantiser.
+        optimiser: what every institution does with the gradient.
+        physical_batch: rows whose gradients are in memory at once; no effect on the result beyond
+            floating-point rounding.
+    """
+
+    noise_multiplier: float
+    sampling_rate: float
+    steps_per_round: int
+    clip: float
+    batch: float
+    mechanism: Mechanism
+    honest_shares: int
+    scale: int
+    bound: float
+    optimiser: StepOptimiserSpec = field(default_factory=StepOptimiserSpec)
+    physical_batch: int = 64
+
+    def __post_init__(self) -> None:
+        checks: tuple[tuple[str, float, bool, str], ...] = (
+            ("noise_multiplier", self.noise_multiplier, self.noise_multiplier >= 0, "at least 0"),
+            ("sampling_rate", self.sampling_rate, 0 < self.sampling_rate <= 1, "in (0, 1]"),
+            ("steps_per_round", self.steps_per_round, self.steps_per_round >= 1, "at least 1"),
+            ("clip", self.clip, self.clip > 0, "above 0"),
+            ("batch", self.batch, self.batch > 0, "above 0"),
+            ("honest_shares", self.honest_shares, self.honest_shares >= 1, "at least 1"),
+            ("scale", self.scale, self.scale >= 1, "at least 1"),
+            ("bound", self.bound, self.bound > 0, "above 0"),
+            ("physical_batch", self.physical_batch, self.physical_batch >= 1, "at least 1"),
+        )
+        for name, value, good, expected in checks:
+            if not (good and math.isfinite(value)):
+                raise ConfigurationError(f"privacy.{name} is {value}; expected {expected}")
+
+    @property
+    def working_clip(self) -> float:
+        """What gradients are clipped to: C less what the arithmetic of sums may add."""
+        return self.clip * (1 - _CLIP_MARGIN)
+
+    @property
+    def shares(self) -> NoiseShares | None:
+        """How a share of the noise is drawn; None without noise."""
+        if self.noise_multiplier == 0:
+            return None
+        return NoiseShares(
+            mechanism=self.mechanism,
+            noise_multiplier=self.noise_multiplier,
+            clip=self.clip,
+            scale=self.scale,
+            min_honest=self.honest_shares,
+        )
+
+    def pooled(self, institutions: int) -> SharedNoisePlan:
+        """The same training where the rows of so many institutions lie in one place: the noise
+        once, as one share, on sums of up to so many times the bound."""
+        return replace(self, honest_shares=1, bound=self.bound * institutions)

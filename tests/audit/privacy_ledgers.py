@@ -101,9 +101,8 @@ class PrivateFederation:
         self.federation = Federation(
             change_charter=lambda fields: fields.update(privacy=dict(section)), **options
         )
-        self.event: Charge = {"local": EVENT, "client": SHARED, "shared-noise": SESSION}[
-            section["mode"]
-        ]
+        events: dict[str, Charge] = {"local": EVENT, "client": SHARED, "shared-noise": SESSION}
+        self.event = events[section["mode"]]
         self.ledgers = {
             name: InstitutionLedger(
                 self._terms(name, section, pld=pld), self.federation.keys[name], MemoryStore()

@@ -104,4 +104,6 @@ def test_a_session_may_not_be_settled_as_a_round() -> None:
     played.federation.leaves.append(
         ledger.settle(CompletedRound(charge=0, accepted=5, aggregate=HASH))
     )
-    assert "settles a session" in reasons(verified(played.files()))
+    assert "settles by completed-round, which is not for mode shared-noise" in reasons(
+        verified(played.files())
+    )

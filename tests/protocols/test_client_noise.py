@@ -33,8 +33,8 @@ PRIVACY = {
 QUANTISER = {"values": VALUES, "clip": CLIP, "scale": SCALE, "lane_bits": 32}
 
 
-def zeros(name: str, number: int) -> NDArray[np.float64]:
-    del name, number
+def zeros(name: str, number: int, step: int) -> NDArray[np.float64]:
+    del name, number, step
     return np.zeros(VALUES)
 
 

@@ -26,6 +26,8 @@ from fedfm_audit.errors import CharterViewError
 from fedfm_audit.privacy.entries import Adversary, PrivacyPredicate
 from fedfm_audit.privacy.events import (
     ClearRelease,
+    CompletedRound,
+    CompletedSession,
     GaussianSteps,
     HyperparameterTrials,
     Mechanism,
@@ -92,6 +94,10 @@ class PrivacyTerms:
             steps=self.steps,
         )
 
+    @property
+    def _unexpected(self) -> type[Settlement]:
+        return CompletedRound if self.mode == "shared-noise" else CompletedSession
+
     def problems(self, entry: PrivacyPredicate) -> list[str]:
         """What an entry says otherwise than the charter."""
         found = []
@@ -107,6 +113,8 @@ class PrivacyTerms:
             )
         event = entry.event
         if isinstance(event, Settlement):
+            if isinstance(event, self._unexpected):
+                found.append(f"settles by {event.type}, which is not for mode {self.mode}")
             return found
         if isinstance(event, ClearRelease | HyperparameterTrials):
             if entry.round != 0:

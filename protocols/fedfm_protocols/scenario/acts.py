@@ -45,6 +45,20 @@ COORDINATOR_MESSAGES = (
     "Aggregate",
     "RoundClose",
 )
+SETUP = frozenset(
+    {
+        "RoundOpen",
+        "KeyOffer",
+        "KeyRoster",
+        "GraphNonce",
+        "GraphNonces",
+        "ShareBundle",
+        "ShareDelivery",
+        "KeyDealing",
+        "KeyDelivery",
+    }
+)
+"""What comes once in a round, before its first step."""
 
 
 class CoordinatorDied(Exception):
@@ -59,13 +73,38 @@ def known_message(value: str) -> str:
 
 
 class ActForm(BaseModel):
-    """What all acts share: a name."""
+    """What all acts share: a name, and the ``step`` of a session that they are told in."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
 
     role: ClassVar[str] = "network"
     summary: ClassVar[str] = ""
+    sees_all: ClassVar[bool] = False
+    """Whether the act looks at messages of other steps as well, and minds its step itself."""
+    deferred: ClassVar[bool] = False
+    """Whether what is done in the key setup shows in one step of a session."""
+
     act: str
+    step: int = Field(default=0, ge=0, le=1023)
+
+    @property
+    def about(self) -> str:
+        """The type of message that the act waits for; empty for any."""
+        return ""
+
+    @property
+    def of_a_step(self) -> bool:
+        """Whether the act can be told in one step of a session or in another: not where it is
+        about the key setup, the end of the round or the log."""
+        return self.deferred or self.about not in SETUP | {"RoundClose", "CheckpointOffer"}
+
+    def due(self, envelope: Envelope) -> bool:
+        """Whether a message is of the step that the act is told in; the key setup counts to the
+        first one, unless the act is about it."""
+        kind = envelope.header.type
+        if kind in SETUP:
+            return self.about in SETUP or (self.step == 0 and not self.about)
+        return kind == "RoundClose" or envelope.header.step == self.step
 
     def signers(self) -> frozenset[str]:
         """Whose keys the act needs."""
@@ -106,6 +145,11 @@ class Selector(ActForm):
     @classmethod
     def _known_message(cls, value: str | None) -> str | None:
         return None if value is None else known_message(value)
+
+    @property
+    def about(self) -> str:
+        """The type of the messages that fit."""
+        return self.message or ""
 
     def mentions(self) -> frozenset[str]:
         """Sender and recipients."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedfm_protocols.federation import Federation
+from fedfm_protocols.privacy import SharedNoisePrivacy
 from fedfm_protocols.scenario.federations import Keys, make_federation
 from fedfm_protocols.scenario.form import Scenario
 
@@ -27,7 +29,31 @@ def charter_of(scenario: Scenario, keys: Keys, **changes: Any) -> Federation:
             "lane_bits": form.lane_bits,
         },
     }
-    return make_federation(keys, **{**fields, **changes})
+    federation = make_federation(keys, **{**fields, **changes})
+    return federation if form.session == 1 else session_of(federation, form.session)
+
+
+def session_of(federation: Federation, steps: int) -> Federation:
+    """The federation with rounds of ``steps`` steps, in any suite and without noise: every opened
+    sum is known to the last integer.  (A charter that is read has such rounds in mode
+    ``shared-noise`` only, and with noise.)"""
+    charter = federation.charter.model_copy(
+        update={
+            "privacy": SharedNoisePrivacy(
+                mode="shared-noise",
+                epsilon=1.0,
+                delta=1e-5,
+                noise_multiplier=1.0,
+                sampling_rate=0.1,
+                steps_per_round=steps,
+                clip=1.0,
+                mechanism="discrete-gaussian",
+                honest_shares=1,
+                batch=1.0,
+            )
+        }
+    )
+    return replace(Federation.of(charter), encoding=federation.encoding)
 
 
 def update_of(

@@ -35,6 +35,11 @@ class _OneClient(ActForm):
 class _Dying(_OneClient):
     before: str
 
+    @property
+    def about(self) -> str:
+        """The message that is lost."""
+        return self.before
+
     @field_validator("before")
     @classmethod
     def _known_message(cls, value: str) -> str:
@@ -50,6 +55,7 @@ class Crash(_Dying):
     else.
     """
 
+    sees_all: ClassVar[bool] = True
     resume: Literal["never", "next-round", "at-once"] = "next-round"
 
     def start(self, stage: Stage) -> Interceptor:
@@ -61,7 +67,8 @@ class Crash(_Dying):
             nonlocal done
             if recipient == self.client:
                 told.append(envelope)
-            if done or sender != self.client or envelope.header.type != self.before:
+            fits = sender == self.client and envelope.header.type == self.before
+            if done or not fits or not self.due(envelope):
                 return ((recipient, envelope),)
             done = True
             stage.dead[self.client] = self.resume
@@ -99,6 +106,11 @@ class CrashCoordinator(ActForm):
     role: ClassVar[str] = "process"
     before: str
 
+    @property
+    def about(self) -> str:
+        """The message that is never sent."""
+        return self.before
+
     @field_validator("before")
     @classmethod
     def _known_message(cls, value: str) -> str:
@@ -124,7 +136,7 @@ class TrainLate(_OneClient):
 
     def start(self, stage: Stage) -> Interceptor:
         """Hold the result back."""
-        stage.late.training[self.client] = self.until
+        stage.late.training[self.client] = (self.step, self.until)
         return deliver
 
 
@@ -137,7 +149,7 @@ class ApplyLate(_OneClient):
 
     def start(self, stage: Stage) -> Interceptor:
         """Hold the result back."""
-        stage.late.applying[self.client] = self.until
+        stage.late.applying[self.client] = (self.step, self.until)
         return deliver
 
 
@@ -154,5 +166,5 @@ class Diverge(ActForm):
 
     def start(self, stage: Stage) -> Interceptor:
         """Make their results differ."""
-        stage.diverging.update(self.clients)
+        stage.diverging.update(dict.fromkeys(self.clients, self.step))
         return deliver

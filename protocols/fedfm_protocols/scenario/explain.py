@@ -49,6 +49,8 @@ def explain(transcript: Mapping[str, Any]) -> Iterator[str]:
         f"{federation['colluding']} may collude, {federation['dropouts']} may vanish; "
         f"seed {scenario['seed']}"
     )
+    if federation.get("session", 1) > 1:
+        yield f"Every round is a session of {federation['session']} steps, without noise"
     yield f"Malicious: {_names(scenario['malicious']) or 'nobody'}"
     for event in transcript["events"]:
         if event["event"] == "round":
@@ -93,8 +95,9 @@ def _sent(event: Event) -> str:
             f" (seeds of {_names(event['seed_shares_of']) or 'nobody'}; mask keys of "
             f"{_names(event['key_shares_of']) or 'nobody'})"
         )
+    of_session = f" ({event['session_step']})" if event.get("session_step") else ""
     return (
-        f"step {event['step']:<3} {event['from']} -> {_names(event['to'])}: {kind}, "
+        f"step {event['step']:<3}{of_session} {event['from']} -> {_names(event['to'])}: {kind}, "
         f"{WHAT.get(kind, 'says something else')}{extra}"
     )
 

@@ -19,11 +19,12 @@ from fedfm_protocols.scenario.actors import OUTSIDER
 from fedfm_protocols.scenario.acts import ActForm, parse_act
 from fedfm_protocols.scenario.federations import COORDINATOR, client_names
 
-__all__ = ["Expectation", "RoundForm", "Scenario", "parse_scenario", "with_seed", "with_suite"]
+__all__ = ["Expectation", "InSessionForm", "RoundForm", "Scenario", "parse_scenario", "with_seed", "with_suite"]
 
 LOG = "log"
 HONEST = "honest"
 OTHERS = "others"
+EVERYBODY = "everybody"
 _attacks.load()
 
 
@@ -44,6 +45,8 @@ class FederationForm(_Form):
     clip: float = 1.0
     scale: int = 65536
     lane_bits: Literal[24, 32] = 32
+    session: int = Field(default=1, ge=1, le=1024)
+    """Steps of a round; with more than one, sessions as in mode ``shared-noise``, without noise."""
 
 
 class UpdatesForm(_Form):
@@ -87,11 +90,13 @@ class Expectation(_Form):
     """What a round must lead to.  Errors and notes of honest parties that are not listed fail
     the verdict, and so does a listed one that does not occur.  ``accepted`` is everyone invited
     but the ``removed`` (dealt shares, not in the sum) and the ``absent`` (dealt none), unless
-    stated; in a round that makes a key they are its holders.  ``keyless`` are the honest clients
+    stated, all of the last good step; ``good_steps`` says how many there are where that is not all
+    of the session's; in a round that makes a key they are its holders.  ``keyless`` are the honest clients
     that do not hold the key afterwards."""
 
     outcome: Literal["completed", "void", "aborted", "lost"] = "completed"
     reason: str = ""
+    good_steps: int | None = Field(default=None, ge=1)
     accepted: list[str] | None = None
     removed: list[str] = Field(default_factory=list)
     absent: list[str] = Field(default_factory=list)
@@ -106,9 +111,20 @@ class Expectation(_Form):
     sent: dict[str, list[str]] = Field(default_factory=dict)
 
 
+class InSessionForm(_Form):
+    """What is different where the round is played inside a session (module ``in_session``): where
+    all of ``when`` hold, these fields of ``expect`` replace what follows from the round's own;
+    ``lost`` are left out of the steps after, though the round itself completes with them."""
+
+    when: list[Literal["first", "later", "followed", "last"]] = Field(default_factory=list)
+    lost: list[str] = Field(default_factory=list)
+    expect: Expectation = Field(default_factory=Expectation)
+
+
 class RoundForm(_Form):
     """One round: its ``kind`` (``keys`` makes the next epoch's collective key), who is restarted
-    or catches up before it, its acts, what must follow."""
+    or catches up before it, its acts, what must follow, and what of that is ``in_session``
+    different."""
 
     number: int | None = Field(default=None, ge=0)
     kind: Literal["train", "keys"] = "train"
@@ -117,6 +133,7 @@ class RoundForm(_Form):
     catch_up: list[str] = Field(default_factory=list)
     acts: list[Any] = Field(default_factory=list)
     expect: Expectation = Field(default_factory=Expectation)
+    in_session: list[InSessionForm] = Field(default_factory=list)
 
     @field_validator("acts", mode="before")
     @classmethod
@@ -183,8 +200,27 @@ class Scenario(_Form):
         return self
 
     def _check_round(self, number: int, one: RoundForm, clients: set[str], known: set[str]) -> None:
-        expect = one.expect
-        named = {*one.restart, *one.catch_up, *(one.invited or ()), *expect.removed}
+        for expect in (one.expect, *(variant.expect for variant in one.in_session)):
+            self._check_names(number, one, expect, clients, known)
+        for act in one.acts:
+            if isinstance(act, ActForm):
+                act.check(number, self.parties, self.keys_held)
+                if act.step >= self.federation.session:
+                    raise ValueError(
+                        f"round {number}, act {act.act}: step {act.step} of a session with "
+                        f"{self.federation.session} steps (federation.session)"
+                    )
+
+    def _check_names(
+        self,
+        number: int,
+        one: RoundForm,
+        expect: Expectation,
+        clients: set[str],
+        known: set[str],
+    ) -> None:
+        caught_up = set(one.catch_up) - {EVERYBODY}
+        named = {*one.restart, *caught_up, *(one.invited or ()), *expect.removed}
         named |= {
             *(expect.accepted or ()),
             *expect.dissenters,
@@ -199,9 +235,6 @@ class Scenario(_Form):
         strangers += sorted(speakers - known - {HONEST, OTHERS, OUTSIDER})
         if strangers:
             raise ValueError(f"round {number}: {', '.join(strangers)} is no party of this scenario")
-        for act in one.acts:
-            if isinstance(act, ActForm):
-                act.check(number, self.parties, self.keys_held)
 
     @property
     def makes_key_first(self) -> bool:

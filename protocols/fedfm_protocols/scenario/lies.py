@@ -61,6 +61,11 @@ class LieForm(ActForm):
         return self
 
     @property
+    def about(self) -> str:
+        """The message that is changed."""
+        return type(self).message
+
+    @property
     def speaker(self) -> str:
         """Who lies."""
         return self.by or COORDINATOR
@@ -97,6 +102,11 @@ class Moment:
         return tuple(self.form.clients or ())
 
     @property
+    def step(self) -> int:
+        """The step of the session that the lie is told in, or takes effect in."""
+        return self.form.step
+
+    @property
     def count(self) -> int:
         """How many the lie leaves."""
         return self.form.count or 0
@@ -128,11 +138,13 @@ def lie(
     needs: tuple[str, ...] = (),
     may: tuple[str, ...] = (),
     signs_for: bool = False,
+    deferred: bool = False,
 ) -> Callable[[LieFunction], LieFunction]:
     """Decorator: the act ``name`` changes ``message`` (empty: any message of the liar).
 
     ``needs`` and ``may`` are the fields that its form takes; ``signs_for`` if it also signs with
-    the key of ``client``.  The function's docstring describes the act.
+    the key of ``client``; ``deferred`` if it shows in a step of a session only.  The function's
+    docstring describes the act.
     """
 
     def add(function: LieFunction) -> LieFunction:
@@ -144,6 +156,7 @@ def lie(
             "may": may,
             "message": message,
             "signs_for": signs_for,
+            "deferred": deferred,
             "role": role,
             "start": _starter(function),
             "__annotations__": {
@@ -151,6 +164,7 @@ def lie(
                 "may": ClassVar[tuple[str, ...]],
                 "message": ClassVar[str],
                 "signs_for": ClassVar[bool],
+                "deferred": ClassVar[bool],
                 "role": ClassVar[str],
             },
         }

@@ -30,7 +30,7 @@ P = 2**255 - 19
 @lie("offer-low-order", "KeyOffer", needs=BY)
 def _offer_low_order(moment: Moment, offer: KeyOffer) -> KeyOffer:
     """The mask key offered is a point of low order."""
-    return replace(offer, steps=(replace(offer.steps[0], mask_key=bytes(32)),))
+    return replace(offer, steps=(replace(offer.steps[0], mask_key=bytes(32)), *offer.steps[1:]))
 
 
 @lie("offer-non-canonical", "KeyOffer", needs=BY)
@@ -48,7 +48,8 @@ def _offer_no_steps(moment: Moment, offer: KeyOffer) -> KeyOffer:
 @lie("offer-one-key-twice", "KeyOffer", needs=BY)
 def _offer_one_key_twice(moment: Moment, offer: KeyOffer) -> KeyOffer:
     """One key is offered for sealing and for masking."""
-    return replace(offer, steps=(StepOffer(offer.share_key, offer.steps[0].seed_commitment),))
+    first = StepOffer(offer.share_key, offer.steps[0].seed_commitment)
+    return replace(offer, steps=(first, *offer.steps[1:]))
 
 
 @lie("offer-copied-keys", "KeyOffer", needs=("by", "client"))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from fedfm_crypto.codec import encode
 from fedfm_crypto.envelope import Envelope
-from fedfm_protocols.coordinator_states import Acking
+from fedfm_protocols.coordinator_round import StepSum
+from fedfm_protocols.coordinator_states import Acking, Committing
 from fedfm_protocols.messages import Aggregate, RoundAck, RoundClose, body_hash
 from fedfm_protocols.scenario.actors import resigned, swapped
 from fedfm_protocols.scenario.lies import Moment, Signed, lie
+
+if TYPE_CHECKING:
+    from fedfm_protocols.scenario.stage import Stage
 
 OTHER_ADAPTER = b"\x77" * 32
 
@@ -41,12 +46,18 @@ def _other_sum(moment: Moment, aggregate: Aggregate) -> Aggregate:
     also stands by it."""
     false = replace(aggregate, words=bytes(len(aggregate.words)))
     stage = moment.stage
-    if moment.form.to is None and isinstance(stage.state, Acking):
-        result = replace(
-            stage.state.result, aggregate=encode(false), aggregate_hash=body_hash(false)
-        )
-        stage.state = replace(stage.state, result=result)
+    if moment.form.to is None:
+        _stand_by(stage, false)
     return false
+
+
+def _stand_by(stage: Stage, false: Aggregate) -> None:
+    told = {"aggregate": encode(false), "aggregate_hash": body_hash(false)}
+    match stage.state:
+        case Acking(_, result) as acking:
+            stage.state = replace(acking, result=replace(result, **told))
+        case Committing(before=StepSum() as before) as committing:
+            stage.state = replace(committing, before=replace(before, **told))
 
 
 @lie("sum-of-other-cohort", "Aggregate")

@@ -136,4 +136,4 @@ def _forge_hash(moment: Moment, upload_set: UploadSet) -> UploadSet:
 @lie("misplace-step", "UploadSet")
 def _misplace_step(moment: Moment, upload_set: UploadSet) -> Signed:
     """The upload set is signed for another step of the session."""
-    return Signed(upload_set, {"step": 1})
+    return Signed(upload_set, {"step": moment.envelope.header.step + 1})

@@ -119,6 +119,11 @@ class AskSets(ActForm):
     role: ClassVar[str] = "malicious coordinator"
     sets: list[list[str]] = Field(min_length=1)
 
+    @property
+    def about(self) -> str:
+        """The request that is due."""
+        return "KeyRequest"
+
     def signers(self) -> frozenset[str]:
         """The coordinator."""
         return frozenset({COORDINATOR})

@@ -64,6 +64,11 @@ class OfferCheckpoint(ActForm):
     damage: Literal["forked", "rolled-back", "other-origin", "another-leaf", "another-index"]
     to: list[str] | None = None
 
+    @property
+    def about(self) -> str:
+        """What is offered after the round."""
+        return "CheckpointOffer"
+
     def signers(self) -> frozenset[str]:
         """The log, where another checkpoint is signed."""
         return frozenset() if self.damage.startswith("another") else frozenset({"log"})

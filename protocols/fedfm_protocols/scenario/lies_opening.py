@@ -43,6 +43,11 @@ class LowerThresholds(ActForm):
     colluding: int = 1
     dropouts: int = 1
 
+    @property
+    def about(self) -> str:
+        """What opens the round under the other charter."""
+        return "RoundOpen"
+
     def signers(self) -> frozenset[str]:
         """The coordinator opens the round itself."""
         return frozenset({COORDINATOR})
@@ -81,8 +86,8 @@ def _other_kind(moment: Moment, opened: RoundOpen) -> RoundOpen:
 
 @lie("more-steps", "RoundOpen", needs=("count",))
 def _more_steps(moment: Moment, opened: RoundOpen) -> RoundOpen:
-    """The round is a session of `count` steps."""
-    return replace(opened, steps=moment.count)
+    """The round is said to have `count` steps more than the charter says."""
+    return replace(opened, steps=opened.steps + moment.count)
 
 
 @lie("other-key-epoch", "RoundOpen")
@@ -149,7 +154,7 @@ def _two_purposes(moment: Moment, roster: KeyRoster) -> KeyRoster:
     """An accomplice offers one key to mask and to seal shares with."""
     own = body_of(Envelope.decode(roster.offers[member(roster.offers, moment.client)]), KeyOffer)
     step = StepOffer(own.share_key, own.steps[0].seed_commitment)
-    return _with_offer(moment, roster, steps=(step,))
+    return _with_offer(moment, roster, steps=(step, *own.steps[1:]))
 
 
 @lie("low-order-key", "KeyRoster", needs=("client",), signs_for=True)
@@ -160,9 +165,9 @@ def _low_order_key(moment: Moment, roster: KeyRoster) -> KeyRoster:
 
 @lie("extra-steps", "KeyRoster", needs=("client",), signs_for=True)
 def _extra_steps(moment: Moment, roster: KeyRoster) -> KeyRoster:
-    """An accomplice offers keys for two steps in a round of one."""
+    """An accomplice offers keys for one step more than the round has."""
     own = body_of(Envelope.decode(roster.offers[member(roster.offers, moment.client)]), KeyOffer)
-    return _with_offer(moment, roster, steps=own.steps * 2)
+    return _with_offer(moment, roster, steps=(*own.steps, own.steps[0]))
 
 
 @lie("alter-offer", "KeyRoster", needs=("client",), signs_for=True)

@@ -20,19 +20,23 @@ from fedfm_protocols.scenario.actors import OUTSIDER
 from fedfm_protocols.scenario.lies import Moment, Signed, lie
 
 BY = ("by",)
+FALSE = ShareCommitments(bytes(32), bytes(32))
 
 # ---------------------------------------------------------------- step 3
 
 
-def _deal(moment: Moment, change: Callable[[RoundSecrets], RoundSecrets]) -> object:
-    """Properly sealed shares, of other secrets than were offered."""
+def _deal(moment: Moment, change: Callable[[RoundSecrets, StepSecrets], StepSecrets]) -> object:
+    """Properly sealed shares; of one step, other secrets than were offered."""
     state = moment.stage.clients[moment.speaker.name].state
     if not isinstance(state, Shared):
         return None
+    own = state.secrets
+    false = change(own, own.steps[moment.step])
+    steps = (*own.steps[: moment.step], false, *own.steps[moment.step + 1 :])
     return shares.deal(
         context=state.session.context,
         dealer=moment.speaker.name,
-        secrets=change(state.secrets),
+        secrets=replace(own, steps=steps),
         share_keys={name: offer.share_key for name, offer in state.offers.items()},
         share_index=moment.stage.federation.share_index,
         threshold=state.hood.threshold,
@@ -40,19 +44,16 @@ def _deal(moment: Moment, change: Callable[[RoundSecrets], RoundSecrets]) -> obj
     )
 
 
-@lie("deal-other-seed", "ShareBundle", needs=BY)
+@lie("deal-other-seed", "ShareBundle", needs=BY, deferred=True)
 def _deal_other_seed(moment: Moment, bundle: ShareBundle) -> object:
     """Shares of another self-mask seed than was committed to are dealt."""
-    return _deal(
-        moment,
-        lambda s: replace(s, steps=(StepSecrets(s.steps[0].mask_key, Secret(b"s" * 32)),)),
-    )
+    return _deal(moment, lambda _, step: replace(step, seed=Secret(b"s" * 32)))
 
 
-@lie("deal-other-key", "ShareBundle", needs=BY)
+@lie("deal-other-key", "ShareBundle", needs=BY, deferred=True)
 def _deal_other_key(moment: Moment, bundle: ShareBundle) -> object:
     """Shares of another mask key than was offered are dealt."""
-    return _deal(moment, lambda s: replace(s, steps=(StepSecrets(s.share_key, s.steps[0].seed),)))
+    return _deal(moment, lambda own, step: replace(step, mask_key=own.share_key))
 
 
 def _spoil(
@@ -78,7 +79,7 @@ def _spoil_commitments(moment: Moment, bundle: ShareBundle) -> ShareBundle:
     return _spoil(
         moment,
         bundle,
-        lambda e: replace(e, commitments=(ShareCommitments(bytes(32), bytes(32)),)),
+        lambda e: replace(e, commitments=(FALSE,) * len(e.commitments)),
     )
 
 

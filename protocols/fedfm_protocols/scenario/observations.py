@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedfm_crypto.codec import decode
 from fedfm_crypto.envelope import Envelope
 from fedfm_protocols import effects
 from fedfm_protocols.coordinator_states import Finished
 from fedfm_protocols.errors import ProtocolError
-from fedfm_protocols.messages import KeyOffer, Unmask
+from fedfm_protocols.messages import Cohort, KeyOffer, Unmask
 from fedfm_protocols.scenario.actors import body_of
 from fedfm_protocols.simulation import Delivery
 
@@ -60,8 +61,9 @@ class ErrorSeen:
 
 @dataclass(frozen=True, slots=True)
 class Reveal:
-    """Whose shares one client gave out for which cohort: names only."""
+    """Whose shares one client gave out in which step, for which cohort: names only."""
 
+    step: int
     cohort_hash: bytes
     seeds: tuple[str, ...]
     keys: tuple[str, ...]
@@ -80,7 +82,7 @@ class RoundFacts:
     notes: list[tuple[str, str]] = field(default_factory=list)
     sent: dict[str, list[str]] = field(default_factory=dict)
     reveals: dict[str, list[Reveal]] = field(default_factory=dict)
-    cohorts: dict[bytes, tuple[str, ...]] = field(default_factory=dict)
+    cohorts: dict[bytes, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
     openings: dict[str, list[bytes]] = field(default_factory=dict)
     opened_before: dict[str, int] = field(default_factory=dict)
     holders: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -88,6 +90,20 @@ class RoundFacts:
     finished: Finished | None = None
     behind: tuple[str, ...] = ()
     keyless: tuple[str, ...] = ()
+
+    def good_steps(self) -> int:
+        """How many steps the round has achieved."""
+        record = None if self.finished is None else self.finished.record
+        return 0 if record is None else len(record.aggregates)
+
+    def accepted_in(self, step: int) -> tuple[str, ...]:
+        """Whose updates are in the sum of a step, as the coordinator has it on record."""
+        if self.finished is None:
+            return ()
+        for entry in self.finished.round.transcript.steps[step]:
+            if entry.signed.header.type == "Cohort" and entry.body is not None:
+                return decode(Cohort, entry.body).accepted
+        return ()
 
     def released_by(self, names: Sequence[str]) -> int:
         """How many shares these clients gave out."""
@@ -117,6 +133,7 @@ def header_view(envelope: Envelope) -> Event:
         "step": STEP_OF.get(header.type, "-"),
         "type": header.type,
         "sender": header.sender,
+        "session_step": header.step,
         "sequence": header.sequence,
         "context": header.context.hex(),
         "refers_to": header.refers_to.hex(),
@@ -229,6 +246,7 @@ def offered_keys(envelope: Envelope) -> tuple[bytes, ...]:
 def _reveal(envelope: Envelope) -> Reveal:
     body = body_of(envelope, Unmask)
     return Reveal(
+        envelope.header.step,
         envelope.header.refers_to,
         tuple(share.dealer for share in body.seed_shares),
         tuple(share.dealer for share in body.key_shares),

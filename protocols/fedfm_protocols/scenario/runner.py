@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,14 +19,14 @@ from fedfm_protocols.errors import (
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.messages import CatchUp, CatchUpRound, RoundOpen, read_body
 from fedfm_protocols.policy import SitePolicy
-from fedfm_protocols.scenario.acts import ActForm
+from fedfm_protocols.scenario.acts import ActForm, Interceptor
 from fedfm_protocols.scenario.charters import charter_of
 from fedfm_protocols.scenario.federations import make_keys
-from fedfm_protocols.scenario.form import RoundForm, Scenario
+from fedfm_protocols.scenario.form import EVERYBODY, RoundForm, Scenario
 from fedfm_protocols.scenario.stage import Stage
 from fedfm_protocols.scenario.transcript import transcript_of
 from fedfm_protocols.scenario.verdict import Verdict, judge_round
-from fedfm_protocols.simulation import next_adapter
+from fedfm_protocols.simulation import Delivery, next_adapter
 from fedfm_protocols.witness import review_offer
 
 
@@ -89,7 +89,7 @@ def _play_round(
     stage.begin(number, index, invited, form.kind)
     for name in form.restart:
         stage.revive(name)
-    for name in form.catch_up:
+    for name in _behind(stage, form.catch_up):
         _catch_up(stage, name, records)
         if stage.scenario.log and stage.log.leaves:
             _offer_checkpoint(stage, name)
@@ -125,14 +125,40 @@ def _judge_facts(stage: Stage, form: RoundForm, verdict: Verdict) -> None:
 def start_act(act: Any, stage: Stage) -> tuple[str, Any]:
     """An act of a round as (label, function on deliveries)."""
     if isinstance(act, ActForm):
-        return act.act, act.start(stage)
+        return act.act, _in_its_step(act, act.start(stage))
     if not callable(act):
         raise ScenarioError(f"{act!r} is no act")
     return _label(act), lambda sender, to, envelope: act(stage, sender, to, envelope)
 
 
+def _in_its_step(act: ActForm, tell: Interceptor) -> Interceptor:
+    """The act, shown what is said in its step of a session."""
+    if act.sees_all:
+        return tell
+
+    def due(sender: str, recipient: str, envelope: Envelope) -> Sequence[Delivery]:
+        return tell(sender, recipient, envelope) if act.due(envelope) else ((recipient, envelope),)
+
+    return due
+
+
 def _label(act: Callable[..., Any]) -> str:
     return getattr(act, "__name__", type(act).__name__)
+
+
+def _behind(stage: Stage, names: Sequence[str]) -> list[str]:
+    """Who catches up: those named; `everybody` is whoever is there, behind, and has the keys."""
+    listed = [name for name in names if name != EVERYBODY]
+    if EVERYBODY not in names:
+        return listed
+    return listed + [
+        name
+        for name, client in stage.clients.items()
+        if name not in stage.dead
+        and name not in listed
+        and client.state.memory.adapter_hash != stage.adapter_hash
+        and stage.holds_key(name)
+    ]
 
 
 def _catch_up(stage: Stage, name: str, records: list[CompletedRound]) -> None:

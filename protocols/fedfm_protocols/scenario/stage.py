@@ -96,7 +96,7 @@ class Stage(Simulation):
         self.earlier: list[tuple[int, str, str, Envelope]] = []
         self.dead: dict[str, str] = {}
         self.hoard: dict[str, Mapping[str, StepShares]] = {}
-        self.diverging: set[str] = set()
+        self.diverging: dict[str, int] = {}
         self.late = LateResults(
             self.tell_client,
             self._result,
@@ -261,7 +261,8 @@ class Stage(Simulation):
             return
         try:
             cohort = body_of(envelope, Cohort)
-            self.observer.now.cohorts[body_hash(cohort)] = cohort.accepted
+            step = envelope.header.step
+            self.observer.now.cohorts[body_hash(cohort)] = (step, cohort.accepted)
         except CodecError:
             return
 
@@ -343,7 +344,9 @@ class Stage(Simulation):
 
     def _apply(self, client: SimulatedClient, total: NDArray[np.float64]) -> bytes:
         honest = super()._apply(client, total)
-        return OTHER_ADAPTER if client.context.site.name in self.diverging else honest
+        session = getattr(client.state, "session", None)
+        step = self.diverging.get(client.context.site.name, -1)
+        return OTHER_ADAPTER if session is not None and session.step == step else honest
 
     def run_scripted(self, number: int, invited: tuple[str, ...], **opening: Any) -> None:
         """Run one round to its end; the facts are in ``observer.now``."""

@@ -65,7 +65,7 @@ def scenario_view(scenario: Scenario) -> dict[str, Any]:
     }
     fields["rounds"] = [
         {
-            **one.model_dump(mode="json", exclude={"acts"}, exclude_none=True),
+            **one.model_dump(mode="json", exclude={"acts", "in_session"}, exclude_none=True),
             "acts": [_act_view(act) for act in one.acts],
         }
         for one in scenario.rounds

@@ -29,6 +29,11 @@ class TwoCohorts(ActForm):
     to: list[str]
     colluders: list[str] = Field(default_factory=list)
 
+    @property
+    def about(self) -> str:
+        """The message that there are two of."""
+        return "Cohort"
+
     def signers(self) -> frozenset[str]:
         """The coordinator and whoever votes twice."""
         return frozenset({COORDINATOR, *self.colluders})
@@ -101,6 +106,11 @@ class CloseEarly(ActForm):
     before: str
     outcome: str = "completed"
 
+    @property
+    def about(self) -> str:
+        """The message that the closing comes before."""
+        return self.before
+
     @field_validator("before")
     @classmethod
     def _known_message(cls, value: str) -> str:
@@ -149,6 +159,11 @@ class Inject(ActForm):
     at: str
     times: int = Field(default=1, ge=1, le=1000)
     elsewhere: bool = False
+
+    @property
+    def about(self) -> str:
+        """The message that it comes before."""
+        return self.at
 
     @field_validator("at")
     @classmethod

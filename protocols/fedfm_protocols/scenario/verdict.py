@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedfm_protocols.context import KEYS
 from fedfm_protocols.key_epoch import holders_of
@@ -16,6 +17,7 @@ from fedfm_protocols.scenario.observations import ErrorSeen, RoundFacts
 from fedfm_protocols.scenario.stage import Stage
 
 # What follows from a quorum that was faster, or from having left the round; needs no listing.
+LATE = re.compile(r"^(CohortVote|Unmask|RoundAck) from \S+ is of step \d+, expected \d+$")
 AFTERMATH = re.compile(
     r"while in no round$|^the round is over$"
     r"|^CohortVote from \S+ while waiting for (unmasking|(second )?decryption|acknowledgements)$"
@@ -78,6 +80,13 @@ def judge_round(stage: Stage, form: RoundForm, facts: RoundFacts, verdict: Verdi
                 verdict.add(number, "holders", list(holders), list(finished.key.holders))
             else:
                 verdict.add(number, "accepted", list(accepted), list(finished.accepted))
+            if facts.kind != KEYS:
+                steps = stage.federation.steps_of(facts.kind)
+                wanted = steps if expect.good_steps is None else expect.good_steps
+                verdict.add(number, "good steps", wanted, facts.good_steps())
+                ended = f"ended after {wanted} of {steps} steps: "
+                early = finished.reason.startswith(ended)
+                verdict.add(number, "ended early", wanted < steps, early)
             verdict.add(number, "removed", expect.removed, list(finished.removed))
             verdict.add(number, "dissenters", expect.dissenters, list(finished.dissenters))
     _judge_errors(stage, expect, facts, verdict)
@@ -94,7 +103,8 @@ def judge_round(stage: Stage, form: RoundForm, facts: RoundFacts, verdict: Verdi
     if facts.kind == KEYS:
         verdict.add(number, "honest clients without the key", expect.keyless, list(facts.keyless))
     exact = expect.sum_exact
-    if exact is None and expect.outcome == "completed" and facts.kind != KEYS:
+    adopted = any(name not in facts.behind for name in stage.scenario.honest)
+    if exact is None and expect.outcome == "completed" and facts.kind != KEYS and adopted:
         exact = True
     verdict.add(number, "sum exact", exact, sum_exact(stage, facts))
 
@@ -139,6 +149,8 @@ def _judge_errors(stage: Stage, expect: Expectation, facts: RoundFacts, verdict:
     for seen in left:
         if seen.error == "OutOfOrder" and AFTERMATH.search(seen.text):
             continue
+        if seen.error == "WrongContext" and LATE.search(seen.text):
+            continue
         found = f"{seen.error}: {seen.text}"
         verdict.add(facts.index, f"no other error at {seen.by}", "none", found)
 
@@ -159,28 +171,45 @@ def _judge_notes(
 
 
 def sum_exact(stage: Stage, facts: RoundFacts) -> bool | None:
-    """Whether every sum that an honest client adopted is the plaintext sum of the accepted
-    updates, in integers; ``None`` where nobody adopted one or updates are no whole steps."""
+    """Whether the sums of all good steps that an honest client adopted are the plaintext sums of
+    the accepted updates, in integers; ``None`` where nobody adopted any or updates are no whole
+    steps."""
     finished = facts.finished
     if finished is None or finished.outcome != "completed":
         return None
-    section = stage.federation.charter.quantiser
-    expected = np.zeros(section.values, np.int64)
-    last = 0 if finished.record is None else len(finished.record.aggregates) - 1
-    for name in finished.accepted:
-        update = np.clip(stage.update_of(name, facts.number, last), -section.clip, section.clip)
-        scaled = update * section.scale
-        integers = np.rint(scaled).astype(np.int64)
-        if not np.array_equal(integers, scaled):
+    scale, expected = stage.federation.charter.quantiser.scale, []
+    for step in range(facts.good_steps()):
+        total = _plain_sum(stage, facts, step)
+        if total is None:
             return None
-        expected += integers
+        expected.append(total)
     adopted = [
-        client.totals[-1]
+        client.totals[facts.opened_before[name] :]
         for name, client in stage.clients.items()
         if name in stage.scenario.honest
         and len(client.totals) > facts.opened_before[name]
         and client.state.memory.adapter_hash == finished.adapter_hash
     ]
-    if not adopted:
+    if not adopted or not expected:
         return None
-    return all(np.array_equal(total * section.scale, expected) for total in adopted)
+    return all(
+        len(totals) >= len(expected)
+        and all(
+            np.array_equal(total * scale, plain)
+            for total, plain in zip(totals, expected, strict=False)
+        )
+        for totals in adopted
+    )
+
+
+def _plain_sum(stage: Stage, facts: RoundFacts, step: int) -> NDArray[np.int64] | None:
+    section = stage.federation.charter.quantiser
+    total = np.zeros(section.values, np.int64)
+    for name in facts.accepted_in(step):
+        update = np.clip(stage.update_of(name, facts.number, step), -section.clip, section.clip)
+        scaled = update * section.scale
+        integers = np.rint(scaled).astype(np.int64)
+        if not np.array_equal(integers, scaled):
+            return None
+        total += integers
+    return total

@@ -23,12 +23,12 @@ def test_corpus_is_a_function_of_its_seed() -> None:
 
 def test_corpus_has_the_promised_shape() -> None:
     corpus = demo_corpus()
-    assert (len(corpus.train), len(corpus.test)) == (1200, 300)
+    assert (len(corpus.train), len(corpus.test)) == (4200, 600)
     names = corpus.train.label_names()
     assert len(names) == 12
-    assert label_counts([corpus.train, corpus.test], names) == [[100] * 12, [25] * 12]
+    assert label_counts([corpus.train, corpus.test], names) == [[350] * 12, [50] * 12]
     texts = corpus.train.texts + corpus.test.texts
-    assert len(set(texts)) == 1500
+    assert len(set(texts)) == 4800
     assert not any("{" in text or "}" in text for text in texts)
     assert "synthetic" in corpus.description
     with pytest.raises(DataError, match="up to 20000"):
