@@ -11,17 +11,23 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from fedfm_protocols.policy import SitePolicy
+from fedfm_protocols.privacy import PrivacyMode
 from secure_fedfm.errors import ConfigurationError
 
 PREFIX = "SECURE_FEDFM_"
 # Variables with the prefix that are not configuration keys of a site.
 OTHER_VARIABLES = frozenset({"SECURE_FEDFM_KEY_PASSPHRASE", "SECURE_FEDFM_SHARED"})
 
+
+# Every mode there is: a policy that knows nothing of privacy must not refuse more of it.
+PRIVACY_MODES = tuple(
+    str(get_args(mode.model_fields["mode"].annotation)[0]) for mode in get_args(PrivacyMode)
+)
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -46,7 +52,7 @@ class PolicySection(_Section):
     min_colluding: int = 1
     min_accepted: int = 3
     max_rounds: int = 1000
-    privacy_modes: Names = ("none",)
+    privacy_modes: Names = PRIVACY_MODES
     model_sha256: str = ""
     charter_hash: str = ""
 

@@ -49,7 +49,7 @@ _POLICY = """
 # min_colluding = 1           # sums stay hidden from so many clients together with the coordinator
 # min_accepted = 3            # fewest updates in a sum
 # max_rounds = 1000
-# privacy_modes = ["none"]
+# privacy_modes = ["local"]   # insist on privacy; default: every mode, "none" included
 # model_sha256 = ""           # pin the base model
 # charter_hash = ""           # pin the one charter that was agreed on (`secure-fedfm charter show`)
 """

@@ -14,6 +14,7 @@ from fedfm_protocols.errors import ScenarioError
 from fedfm_protocols.scenario.acts import REGISTRY
 from fedfm_protocols.scenario.explain import explain as explain_lines
 from fedfm_protocols.scenario.form import Scenario, parse_scenario, with_seed
+from fedfm_protocols.scenario.in_session import in_session
 from fedfm_protocols.scenario.library import shipped, shipped_names
 from fedfm_protocols.scenario.runner import Result, run_scenario
 from fedfm_protocols.scenario.suites import missing_for
@@ -41,6 +42,20 @@ def run(
         int | None,
         typer.Option("--seed", min=0, max=2**32 - 1, help="Another seed than the scenario's."),
     ] = None,
+    session: Annotated[
+        int,
+        typer.Option(
+            "--session",
+            metavar="STEPS",
+            min=1,
+            max=1024,
+            help="Play every round as a session of so many steps.",
+        ),
+    ] = 1,
+    step: Annotated[
+        int,
+        typer.Option("--step", min=0, help="Which step of it goes wrong, from 0."),
+    ] = 0,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", file_okay=False, help="Write transcripts there."),
@@ -57,13 +72,16 @@ def run(
     results: dict[str, Any] = {}
     skipped: dict[str, str] = {}
     for one in _chosen(scenario):
+        if everything and session > 1 and one.federation.session > 1:
+            continue  # about sessions itself
         missing = missing_for(one.federation.suite)
         if everything and missing:
             say(f"skip    {one.name:<28}         {missing}")
             skipped[one.name] = missing
             continue
         started = time.monotonic()
-        result = run_scenario(one if seed is None else with_seed(one, seed))
+        seeded = one if seed is None else with_seed(one, seed)
+        result = run_scenario(in_session(seeded, session, step))
         _report(result, time.monotonic() - started)
         results[one.name] = verdict_view(result.verdict)
         if out is not None:

@@ -21,7 +21,6 @@ from secure_fedfm.learning.adapter_state import Adapter
 from secure_fedfm.learning.central import train_centrally
 from secure_fedfm.learning.evaluate import AdapterEvaluator, evaluate_folder
 from secure_fedfm.learning.learner import load_adapted
-from secure_fedfm.learning.server_optimiser import AdapterUpdater
 from secure_fedfm.learning.training import TrainingProgress
 from secure_fedfm.services.client_memory import ClientJournal
 from secure_fedfm.services.encryption import encryption_for
@@ -89,7 +88,7 @@ def _adapters(workspace: Workspace, federation: Federation, specs: LearningSpecs
     as a client that catches up repeats them: with encryption the coordinator's records alone would
     not do, a client's key ring is needed to open them."""
     model = load_adapted(specs.model, specs.adapter, specs.task)
-    updater = AdapterUpdater(model.layout, specs.optimiser)
+    updater = specs.updater(model.layout)
     adapters = [model.state()]
     optimiser = updater.initial_state()
     for missed in verify_catch_up(
@@ -100,7 +99,8 @@ def _adapters(workspace: Workspace, federation: Federation, specs: LearningSpecs
         keys=_keys_of_a_client(workspace, federation),
         encryption=encryption_for(federation),
     ):
-        mean = (missed.total / missed.accepted).astype("float32")
-        adapter, optimiser = updater.apply(adapters[-1], optimiser, mean)
+        adapter = adapters[-1]
+        for one in missed.sums:
+            adapter, optimiser = updater.advance(adapter, optimiser, one.total, one.accepted)
         adapters.append(adapter)
     return adapters

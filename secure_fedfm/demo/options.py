@@ -35,7 +35,7 @@ class DemoOptions:
     clients: int = 5
     rounds: int | None = None
     suite: Suite = "layered"
-    privacy: Literal["none", "local", "client"] = "none"
+    privacy: Literal["none", "local", "client"] = "local"
     epsilon: float = 8.0
     data: str | None = None
     text_column: str | None = None

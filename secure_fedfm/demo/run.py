@@ -22,6 +22,7 @@ from fedfm_audit.verify import verify_bundle
 from fedfm_protocols.charter import ENCRYPTED_SUITES
 from secure_fedfm.demo.measure import Measured, measure
 from secure_fedfm.demo.options import DemoOptions
+from secure_fedfm.demo.privacy import Spent, example_passes, introduction, spent_in
 from secure_fedfm.demo.processes import Exited, Fleet
 from secure_fedfm.demo.progress import DemoProgress
 from secure_fedfm.demo.workspace import COORDINATOR, Workspace, prepare
@@ -59,10 +60,11 @@ def run_demo(options: DemoOptions) -> int:
         "federation": round(federated - started, 1),
         "measuring": round(time.monotonic() - federated, 1),
     }
-    metrics = _metrics(workspace, options, measured, seconds, report)
+    spent = spent_in(workspace.root / "bundle")
+    metrics = _metrics(workspace, options, measured, seconds, report, spent)
     text = json.dumps(metrics, indent=1) + "\n"
     (workspace.root / "metrics.json").write_text(text, encoding="utf-8")
-    _conclude(console, workspace, metrics)
+    _conclude(console, workspace, metrics, spent)
     if options.json:
         sys.stdout.write(text)
     return 0 if report.ok else 1
@@ -75,7 +77,8 @@ def _introduce(console: Console, workspace: Workspace) -> None:
         f"{len(workspace.data.test)} test rows, {len(charter.task.labels)} labels\n"
         f"charter {charter.hash.hex()[:16]}, suite {charter.suite}, {charter.rounds} rounds, "
         f"{charter.quantiser.values} values an update; quorum {thresholds.vote_quorum} of "
-        f"{thresholds.clients}, at least {thresholds.min_accepted} updates in a sum",
+        f"{thresholds.clients}, at least {thresholds.min_accepted} updates in a sum\n"
+        f"{introduction(charter)}",
         highlight=False,
         soft_wrap=True,
     )
@@ -133,6 +136,7 @@ def _metrics(
     measured: Measured,
     seconds: dict[str, float],
     report: Report,
+    spent: Spent | None,
 ) -> dict[str, Any]:
     charter = workspace.charter
     meter = json.loads(workspace.coordinator.metrics_file.read_text(encoding="utf-8"))
@@ -146,11 +150,12 @@ def _metrics(
         "data": workspace.data.description,
         "clients": options.clients,
         "rounds": charter.rounds,
-        "example_passes": workspace.recipe.passes,
+        "example_passes": example_passes(charter, workspace.recipe),
         "server_optimiser": charter.server_optimiser,
         "training": charter.training,
         "suite": charter.suite,
         "privacy": charter.privacy.model_dump(mode="json"),
+        "privacy_spent": None if spent is None else spent.to_json(),
         "split": options.split,
         "seed": options.seed,
         "values": charter.quantiser.values,
@@ -160,7 +165,9 @@ def _metrics(
     }
 
 
-def _conclude(console: Console, workspace: Workspace, metrics: dict[str, Any]) -> None:
+def _conclude(
+    console: Console, workspace: Workspace, metrics: dict[str, Any], spent: Spent | None
+) -> None:
     def percent(value: float | None) -> str:
         return "not measured" if value is None else f"{100 * value:.2f} %"
 
@@ -170,6 +177,7 @@ def _conclude(console: Console, workspace: Workspace, metrics: dict[str, Any]) -
         f"central {percent(metrics['central_accuracy'])}, "
         f"untrained {percent(metrics['untrained_accuracy'])} "
         f"({metrics['test_rows']} test rows)\n"
+        f"{'privacy: none was promised' if spent is None else spent.to_text()}\n"
         f"evidence {'VERIFIED' if metrics['evidence_verified'] else 'NOT VERIFIED'}: "
         f"{root / 'bundle'}\n"
         f"adapter: {root / 'adapter'} (load it with PeftModel.from_pretrained)\n"

