@@ -300,7 +300,10 @@ class Acked:
 @dataclass(frozen=True, slots=True)
 class LeftOut:
     """This site's update did not make it into a sum that is not the last: it takes part again in
-    the next round, and waits for this one to be closed."""
+    the next round, and waits for this one to be closed.
+
+    Source: protocols/README.md, section "Sessions".
+    """
 
     memory: ClientMemory
     session: Session

@@ -23,7 +23,7 @@ from fedfm_crypto.random_source import SeededRandom
 from fedfm_crypto.secret import Secret
 from fedfm_protocols import masking
 from fedfm_protocols.client_decrypt import opening_key
-from fedfm_protocols.client_states import Training
+from fedfm_protocols.client_states import Shared
 from fedfm_protocols.context import bulk_seed
 from fedfm_protocols.key_messages import KeyOpening, WrappedKey
 from fedfm_protocols.key_ring import EpochKeys
@@ -57,10 +57,10 @@ class Collusion:
         assert keys is not None
         return keys
 
-    def training_of(self, name: str) -> Training:
+    def shared_of(self, name: str) -> Shared:
         """A client's last state with all its mask secrets."""
         found = [s for n, s, _ in self.simulation.client_tape if n == name]
-        return next(state for state in reversed(found) if isinstance(state, Training))
+        return next(state for state in reversed(found) if isinstance(state, Shared))
 
     # ---- opening with key shares
 
@@ -101,7 +101,7 @@ class Collusion:
 
     def masks_of(self, victim: str, peers: Sequence[str]) -> Masks:
         """The victim's self-mask (its seed is opened for the sum) and its masks with ``peers``."""
-        state = self.training_of(victim)
+        state = self.shared_of(victim)
         offers = {name: state.offers[name].steps[0].mask_key for name in peers}
         return masking.mask_keys(
             context=state.session.context,

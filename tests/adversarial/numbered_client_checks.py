@@ -76,9 +76,9 @@ _OPENING = (
     swap(
         "C3",
         "client_opening.py",
-        "lambda: opened.steps == 1",
+        "lambda: opened.steps == federation.steps_of(opened.kind)",
         "lambda: True",
-        "one step",
+        "as many steps as the charter says",
         "rounds-not-to-be-joined",
     ),
     swap(
@@ -156,7 +156,7 @@ _OPENING = (
     swap(
         "C13",
         "client_opening.py",
-        'effects += [Persist(opened.round, "opened", context0), send]',
+        'effects += [Persist(opened.round, 0, "opened", context0), send]',
         "effects += [send]",
         "the round number is durable before keys are offered",
         "honest",

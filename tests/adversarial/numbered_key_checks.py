@@ -76,8 +76,8 @@ _DEALING = (
     swap(
         "N4",
         "client_epoch.py",
-        "return Transition(acked, (persist, send))",
-        "return Transition(acked, (send,))",
+        "return Transition(Acked(memory, session), (persist, send))",
+        "return Transition(Acked(memory, session), (send,))",
         "a key is on disk before it is acknowledged",
         "layered-honest",
     ),

@@ -123,14 +123,14 @@ _RESULT = (
     off(
         "J4",
         "client_result.py",
-        "event.round != state.session.identity.round",
+        "(event.round, event.step) != (session.identity.round, session.step)",
         "results of this round",
         "slow-apply",
     ),
     swap(
         "J5",
         "client_result.py",
-        "    check_place(envelope, context=session.context, step=session.step)\n",
+        "    check_place(envelope, context=session.context, step=last)\n",
         "",
         "the closing is of this round",
         "false-closings",
@@ -145,14 +145,15 @@ _RESULT = (
     off(
         "J7",
         "client_result.py",
-        "isinstance(state, Applying)",
+        "isinstance(state, Applying) and last == session.step",
         "a late result is no reason to leave",
         "slow-apply",
     ),
     swap(
         "J8",
         "client_result.py",
-        "    if not isinstance(state, Acked):\n",
+        "    if done is None:\n",
+        "    if done is None:\n        done = StepResult(last, bytes(32), closed.adapter_hash)\n"
         "    if False:\n",
         "no adapter without its sum",
         "closed-early",
@@ -160,7 +161,7 @@ _RESULT = (
     off(
         "J9",
         "client_result.py",
-        "closed.adapter_hash != acked.adapter_hash",
+        "closed.adapter_hash != done.adapter_hash",
         "divergence is noticed",
         "diverging-clients",
     ),

@@ -26,8 +26,8 @@ from fedfm_protocols.messages import (
     RoundAck,
     ShareBundle,
     ShareCommitments,
-    ShareContents,
     StepOffer,
+    StepShares,
     Unmask,
     Upload,
     UploadHash,
@@ -440,10 +440,10 @@ def test_a_corrupt_share_is_refused_and_its_revealer_named(
 def test_the_own_mask_key_in_clear_is_not_asked_for_and_not_taken() -> None:
     """A colluder that gives out the mask-key share of an accepted client is refused."""
     simulation = exact_simulation(5)
-    held: dict[str, ShareContents] = {}
+    held: dict[str, StepShares] = {}
 
     def both(reveal: Unmask) -> Unmask:
-        own = held["client-01"].steps[0]
+        own = held["client-01"]
         return replace(reveal, key_shares=(RevealedShare("client-01", own.key, own.key_salt),))
 
     def network(sender: str, recipient: str, envelope: Envelope) -> Sequence[Delivery]:

@@ -263,7 +263,7 @@ def test_clients_that_were_shown_different_rings_are_in_no_common_sum() -> None:
 
     error = _refusal(state, envelope, change(body_of(envelope, UploadSet)))
     assert type(error) is EquivocationError
-    assert "client-60 masked for another set of dealers than this site, or on another graph" in str(
+    assert "client-60 masked for another set of dealers than this site, on another graph" in str(
         error
     )
 
@@ -387,7 +387,7 @@ def _cut_out(simulation: RecordingSimulation, spare: int) -> Callable[[Cohort], 
     def change(cohort: Cohort) -> Cohort:
         state = simulation.state
         assert isinstance(state, Voting)
-        near = [name for name in state.hood.of(VICTIM) if name != VICTIM]
+        near = [name for name in state.group.hood.of(VICTIM) if name != VICTIM]
         gone = sorted(near[spare:])
         accepted = tuple(n for n in cohort.accepted if n not in gone)
         return replace(cohort, accepted=accepted, removed=tuple(gone))

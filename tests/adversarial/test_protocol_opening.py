@@ -118,8 +118,8 @@ def _forged_opening(simulation: RecordingSimulation, **fields: Any) -> Envelope:
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"steps": 2}, "2 steps; this version runs 1"),
-        ({"steps": 0}, "0 steps; this version runs 1"),
+        ({"steps": 2}, "2 steps, the charter says 1"),
+        ({"steps": 0}, "0 steps, the charter says 1"),
         ({"kind": "unlearn"}, "unknown kind 'unlearn'"),
         ({"kind": ""}, "unknown kind ''"),
         ({"key_epoch": 1}, "key epoch 1"),

@@ -27,7 +27,7 @@ from fedfm_protocols.client_states import (
 from fedfm_protocols.coordinator_states import Finished, Unmasking, Uploading, Voting
 from fedfm_protocols.effects import Received, Send
 from fedfm_protocols.masking import RoundSecrets
-from fedfm_protocols.messages import ShareContents, Unmask, Upload
+from fedfm_protocols.messages import StepShares, Unmask, Upload
 from tests.protocols.scripted import (
     Crash,
     RecordingSimulation,
@@ -143,8 +143,8 @@ def _bytes_in(value: object) -> list[bytes]:
             for step in value.steps:
                 found += [step.mask_key.secret.reveal(), step.seed.reveal()]
             return found
-        case ShareContents():
-            return [x for s in value.steps for x in (s.seed, s.seed_salt, s.key, s.key_salt)]
+        case StepShares():
+            return [value.seed, value.seed_salt, value.key, value.key_salt]
         case Unmask():
             return [x for s in (*value.seed_shares, *value.key_shares) for x in (s.value, s.salt)]
     raise TypeError(type(value).__name__)
@@ -153,7 +153,7 @@ def _bytes_in(value: object) -> list[bytes]:
 def _secrets(simulation: RecordingSimulation) -> list[bytes]:
     found: list[bytes] = []
     for _, state, _ in simulation.client_tape:
-        if isinstance(state, Offered | Shared | Training):
+        if isinstance(state, Offered | Shared):
             found += _bytes_in(state.secrets)
         if isinstance(state, Training | Committed | Uploaded | Voted):
             for contents in state.held.values():
@@ -232,7 +232,7 @@ def test_no_secret_in_any_state_event_effect_error_or_note(troubled: bool) -> No
 def test_the_search_for_secrets_finds_one() -> None:
     simulation = exact_simulation(3)
     simulation.run_round(1)
-    training = next(s for _, s, _ in simulation.client_tape if isinstance(s, Training))
-    secret = training.secrets.steps[0].seed.reveal()
+    shared = next(s for _, s, _ in simulation.client_tape if isinstance(s, Shared))
+    secret = shared.secrets.steps[0].seed.reveal()
     assert secret in _secrets(simulation)
     assert any(spelling in repr({"seed": secret}) for spelling in _spellings(secret))

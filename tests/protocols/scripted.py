@@ -29,6 +29,7 @@ from fedfm_protocols.coordinator_states import CoordinatorState, Finished
 from fedfm_protocols.effects import Event, Send
 from fedfm_protocols.errors import ProtocolError, RoundViolation
 from fedfm_protocols.messages import CatchUp, CatchUpRound
+from fedfm_protocols.scenario.charters import session_of
 from fedfm_protocols.scenario.suites import encryption_for
 from fedfm_protocols.shared_sets import SharedSets
 from fedfm_protocols.simulation import (
@@ -162,13 +163,16 @@ def exact_simulation(
     intercept: Intercept = deliver,
     seed: int = 1,
     quantiser: dict[str, Any] | None = None,
+    session: int = 1,
     **changes: Any,
 ) -> RecordingSimulation:
     """A simulation whose updates are multiples of the quantisation step, so that the plaintext
-    integer sum is known (:func:`plain_sum`)."""
+    integer sum is known (:func:`plain_sum`); its rounds are sessions of ``session`` steps."""
     keys = make_keys(clients, seed)
     section = {"values": 50, "clip": 1.0, "scale": 65536, "lane_bits": 32, **(quantiser or {})}
     federation = make_federation(keys, quantiser=section, **changes)
+    if session > 1:
+        federation = session_of(federation, session)
 
     def update(name: str, number: int, step: int) -> NDArray[np.floating]:
         scale = np.float64(federation.charter.quantiser.scale)

@@ -102,7 +102,9 @@ def layered(scenario: Scenario) -> Scenario:
         expect = one.expect if change is None else change(one.expect, place)
         sent = {name: _with_wraps(kinds) for name, kinds in expect.sent.items()}
         expect = expect.model_copy(update={"sent": sent})
-        rounds.append(one.model_copy(update={"expect": expect}))
+        # What a session changes of an expectation that is another one here is derived.
+        variants = one.in_session if change is None else []
+        rounds.append(one.model_copy(update={"expect": expect, "in_session": variants}))
     changed: dict[str, Any] = {"rounds": rounds}
     return with_suite(scenario, "layered").model_copy(update=changed)
 

@@ -61,6 +61,7 @@ CLIENT_STATES = {
     "Unmasked": "Aggregate",
     "Applying": "RoundClose",
     "Acked": "RoundClose",
+    "LeftOut": "RoundClose",
 }
 PHASE_MESSAGES = {
     "Offering": "KeyOffer",
@@ -73,6 +74,7 @@ PHASE_MESSAGES = {
     "Acking": "RoundAck",
 }
 SPARSE_ONLY = ("Opened", "Drawing")
+SESSIONS_ONLY = ("LeftOut",)
 
 
 def client_targets() -> list[Target]:
@@ -101,6 +103,8 @@ def _maker(state: str, kind: str, attempt: _Attempter) -> Callable[[random.Rando
     def make(rng: random.Random) -> Attempt:
         if state in SPARSE_ONLY:
             recording = recordings.sparse()
+        elif state in SESSIONS_ONLY or rng.random() < 0.4:
+            recording = recordings.sessions()
         else:
             recording = recordings.masked() if rng.random() < 0.8 else recordings.clear()
         moment = rng.choice(recording.moments[state])

@@ -64,7 +64,12 @@ def _samples() -> dict[str, list[bytes]]:
         for envelope in recording.all_envelopes:
             found.setdefault(envelope.header.type, []).append(envelope.body)
     hello = messages.Hello(3, START, 4, 2, 7, 1, bytes(32))
-    for value in (_catch_up_body(), _offers()[1], hello, messages.Cosignature(b"line" * 30)):
+    for value in (
+        _catch_up_body(recordings.sessions()),
+        _offers()[1],
+        hello,
+        messages.Cosignature(b"line" * 30),
+    ):
         found[type(value).__name__] = [encode(value)]
     group = key_messages.GroupKey(3, bytes(32))
     contents = key_messages.KeyShareContents(bytes(200), bytes(32), (group, group))
@@ -163,8 +168,8 @@ def _checkpoint_offer(rng: random.Random) -> Attempt:
     return Attempt(repr(offer).encode(), run, (RoundViolation,))
 
 
-def _catch_up_body() -> CatchUp:
-    rounds = recordings.masked().simulation.records
+def _catch_up_body(recording: recordings.Recording) -> CatchUp:
+    rounds = recording.simulation.records
     return CatchUp(tuple(catch_up_round(r) for r in rounds))
 
 
@@ -173,8 +178,8 @@ def _forged_ack(
 ) -> CatchUpRound:
     """Another aggregate or opening, or an acknowledgement that its sender changed and signed."""
     if rng.random() < 0.3:
-        other = rng.choice(_catch_up_body().rounds)
-        name = rng.choice(("opened", "roster_hash", "aggregate", "acks"))
+        other = rng.choice(_catch_up_body(recording).rounds)
+        name = rng.choice(("opened", "roster_hash", "aggregates", "acks"))
         return dataclasses.replace(missed, **{name: getattr(other, name)})
     place = rng.randrange(len(missed.acks))
     ack = Envelope.decode(missed.acks[place])
@@ -185,8 +190,8 @@ def _forged_ack(
 
 
 def _catch_up(rng: random.Random) -> Attempt:
-    recording = recordings.masked()
-    honest = _catch_up_body()
+    recording = rng.choice((recordings.masked, recordings.sessions))()
+    honest = _catch_up_body(recording)
     try:
         catch_up = decode(CatchUp, encoded_or_raw(rng, honest, [honest]))
     except CodecError:  # the codec's own target tries these
@@ -206,7 +211,8 @@ def _catch_up(rng: random.Random) -> Attempt:
             encryption=None,
         ):
             verified += 1
-            if missed.total.size != recording.federation.charter.quantiser.values:
+            values = recording.federation.charter.quantiser.values
+            if any(step.total.size != values for step in missed.sums):
                 raise OracleError("a sum of another size")
         if any(record.opened not in reached for record in catch_up.rounds[:verified]):
             raise OracleError("caught up with an opening that was never signed")

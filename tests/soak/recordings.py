@@ -1,8 +1,9 @@
 """Honest rounds with every state and message kept: what hostile messages are made from.
 
 The recordings: five masked clients over three rounds, one with a dropout; the same in suite
-``clear``; another federation with other keys (messages that must not be taken here); one round of
-twelve clients on a sparse graph.
+``clear``, and in sessions of three steps, in one of which a client is left out; another federation
+with other keys (messages that must not be taken here); one round of twelve clients on a sparse
+graph.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from fedfm_crypto.random_source import RandomSource
 from fedfm_crypto.secret import Secret
 from fedfm_protocols import messages, thresholds
 from fedfm_protocols.client_states import ClientState, Idle
-from fedfm_protocols.context import KEYS, RoundIdentity, context1
+from fedfm_protocols.context import KEYS, TRAIN, RoundIdentity, context1
 from fedfm_protocols.coordinator_states import CoordinatorState, Finished
 from fedfm_protocols.effects import Event, Received
 from fedfm_protocols.federation import Federation
+from fedfm_protocols.simulation import Delivery, Intercept
 from tests.protocols.scripted import Crash, RecordingSimulation, exact_simulation, forge
 
 SPARSE_CLIENTS = 12
@@ -87,8 +89,9 @@ def body_of(envelope: Envelope) -> Any:
     return decode(getattr(messages, envelope.header.type), envelope.body)
 
 
-def record(simulation: RecordingSimulation, *, moments_of_a_kind: int = 40) -> Recording:
+def record(simulation: RecordingSimulation) -> Recording:
     """Sort the tapes of a simulation that has run."""
+    moments_of_a_kind = 40 * simulation.federation.steps_of(TRAIN)
     recording = Recording(simulation)
     tape: list[tuple[str, ClientState | CoordinatorState, Event]] = [
         *simulation.client_tape,
@@ -117,6 +120,12 @@ def masked() -> Recording:
 def clear() -> Recording:
     """The same in suite ``clear``."""
     return _three_rounds(exact_simulation(5, quantiser={"values": 12}, rounds=50, suite="clear"))
+
+
+@cache
+def sessions() -> Recording:
+    """Five clients, three sessions of three steps; in the second an upload of step 1 is lost."""
+    return _three_rounds(exact_simulation(5, quantiser={"values": 12}, rounds=50, session=3))
 
 
 @cache
@@ -158,16 +167,30 @@ def _three_rounds(simulation: RecordingSimulation, first: int = 1) -> Recording:
     rounds = []
     second = first + 1
     for number in (first, second, first + 2):
-        simulation.intercept = Crash({"client-03": "Upload"} if number == second else {})
+        simulation.intercept = _network(simulation, lossy=number == second)
         finished = simulation.run_round(number)
         assert finished.outcome == "completed"
         rounds.append(finished)
         if number == second:
-            assert finished.removed == ("client-03",)
+            assert "client-03" not in finished.accepted
             simulation.catch_up("client-03")
     recording = record(simulation)
     recording.finished = rounds
     return recording
+
+
+def _network(simulation: RecordingSimulation, *, lossy: bool) -> Intercept:
+    """Where it is lossy client-03 dies before its upload; in a session its upload of step 1 is
+    lost, and it waits for the end."""
+    if simulation.federation.steps_of(TRAIN) == 1:
+        return Crash({"client-03": "Upload"} if lossy else {})
+
+    def lose(sender: str, recipient: str, envelope: Envelope) -> Sequence[Delivery]:
+        header = envelope.header
+        gone = (sender, header.type, header.step) == ("client-03", "Upload", 1)
+        return () if lossy and gone else ((recipient, envelope),)
+
+    return lose
 
 
 # ---------------------------------------------------------------- states

@@ -47,6 +47,7 @@ from fedfm_protocols.effects import (
 )
 from fedfm_protocols.errors import DivergenceError, MessageRefused, RoundViolation
 from fedfm_protocols.messages import CatchUp, RoundOpen, read_body
+from fedfm_protocols.scenario.charters import session_of
 from fedfm_protocols.scenario.suites import encryption_for
 from fedfm_protocols.witness import NOTHING_SEEN
 from tests.protocols.federations import make_federation, make_keys
@@ -81,11 +82,19 @@ class ScheduledFederation:
     """Clients, coordinator, pool of messages; every method is one step of a schedule."""
 
     def __init__(
-        self, clients: int = 4, *, values: int = 6, seed: int = 1, suite: str = "masked"
+        self,
+        clients: int = 4,
+        *,
+        values: int = 6,
+        seed: int = 1,
+        suite: str = "masked",
+        session: int = 1,
     ) -> None:
         keys = make_keys(clients, seed)
         section = {"values": values, "clip": 1.0, "scale": 65536, "lane_bits": 32}
-        self.federation = make_federation(keys, quantiser=section, rounds=500, suite=suite)
+        federation = make_federation(keys, quantiser=section, rounds=500, suite=suite)
+        self.federation = federation if session == 1 else session_of(federation, session)
+        self._deadlines = PHASES * session
         encryption = encryption_for(suite)
         random = SeededRandom(b"schedule" + seed.to_bytes(4, "big"))
         memory = ClientMemory(0, 0, 0, START, NOTHING_SEEN)
@@ -216,7 +225,7 @@ class ScheduledFederation:
         if self.state is not None:
             current = self._round.identity.round
             same = session is not None and session.identity.round == current
-            if not same and any(sender == name for sender, _ in self._round.taken):
+            if not same and any(place[0] == name for place in self._round.taken):
                 self._tell_coordinator(Left(name))
             else:
                 sent = self.coordinator_outbox.get(name, [])
@@ -250,7 +259,10 @@ class ScheduledFederation:
                 left = leave_round(client.state, "it ended without this site")
                 self._client_did(client, left.state, left.effects)
             assert client.state is not None
-            assert apply_sum(memory.adapter_hash, missed.total) == missed.adapter_after
+            computed = missed.adapter_before
+            for step in missed.sums:
+                computed = apply_sum(computed, step.total)
+            assert computed == missed.adapter_after
             memory = dataclasses.replace(
                 client.state.memory,
                 last_applied=missed.round,
@@ -300,8 +312,8 @@ class ScheduledFederation:
                     update = integers_of(section, name, number, step) / np.float64(section.scale)
                     self._tell_client(name, UpdateReady(number, step, update))
                 case ApplySum(number, step, _, total):
-                    self.ledger.opened(name, number, total)
-                    computed = apply_sum(state.memory.adapter_hash, total)
+                    self.ledger.opened(name, number, step, total)
+                    computed = apply_sum(_adapter_of(state), total)
                     self._tell_client(name, AdapterComputed(number, step, computed))
 
     # ---- the network
@@ -346,7 +358,7 @@ class ScheduledFederation:
         for name in self.clients:
             self.restart_client(name)
             self.clients[name].dies_after = None
-        for _ in range(2 * PHASES):
+        for _ in range(2 * self._deadlines):
             self.drain()
             if self.state is None:
                 break
@@ -366,7 +378,7 @@ class ScheduledFederation:
     def _whole_round(self) -> None:
         self.open_round()
         self.drain()
-        for _ in range(PHASES):
+        for _ in range(self._deadlines):
             self.deadline()
             self.drain()
 
@@ -374,6 +386,14 @@ class ScheduledFederation:
 def apply_sum(adapter_hash: bytes, total: np.ndarray[Any, np.dtype[np.float64]]) -> bytes:
     """The adapter that follows: the hash of the old one's hash and the sum."""
     return hash_tensors({"before": np.frombuffer(adapter_hash, np.uint8), "total": total})
+
+
+def _adapter_of(state: ClientState) -> bytes:
+    """The adapter that a step builds on."""
+    session = getattr(state, "session", None)
+    before = None if session is None else session.before
+    found: bytes = state.memory.adapter_hash if before is None else before.adapter_hash
+    return found
 
 
 def _round_of(state: ClientState | None) -> int:

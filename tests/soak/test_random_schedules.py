@@ -21,6 +21,7 @@ from tests.soak.schedules import ScheduledFederation
 SAMPLE = 25
 SOAK = 2_000
 LAYERED_SAMPLE, LAYERED_SOAK = 5, 200
+SESSION_SAMPLE, LAYERED_SESSION_SOAK = 10, 60
 NAMES = [f"client-{number:02d}" for number in range(1, 5)]
 places = st.integers(0, 11)
 
@@ -29,10 +30,11 @@ class Schedules(RuleBasedStateMachine):
     """Every rule is one thing that a network, an operating system or a clock may do."""
 
     suite = "masked"
+    session = 1
 
     def __init__(self) -> None:
         super().__init__()
-        self.federation = ScheduledFederation(len(NAMES), suite=self.suite)
+        self.federation = ScheduledFederation(len(NAMES), suite=self.suite, session=self.session)
         self.federation.open_round()
 
     def _waiting(self) -> bool:
@@ -132,6 +134,18 @@ class LayeredSchedules(Schedules):
         assert len(set(mine)) == len(mine), "two updates were encrypted with one key"
 
 
+class SessionSchedules(Schedules):
+    """The same with sessions of three steps."""
+
+    session = 3
+
+
+class LayeredSessionSchedules(LayeredSchedules):
+    """Sessions of three steps under encryption: a fresh key for every step."""
+
+    session = 3
+
+
 def check(schedules: int, machine: type[Schedules] = Schedules, **more: Any) -> None:
     """Run a machine."""
     run_state_machine_as_test(
@@ -176,10 +190,21 @@ def test_a_sample_of_schedules() -> None:
     check(min(wanted_cases(SAMPLE), SAMPLE), derandomize=True)
 
 
+@pytest.mark.timeout(900)
+def test_a_sample_of_schedules_of_sessions() -> None:
+    check(min(wanted_cases(SESSION_SAMPLE), SESSION_SAMPLE), SessionSchedules, derandomize=True)
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 def test_many_schedules() -> None:
     check(wanted_cases(SOAK))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_many_schedules_of_sessions() -> None:
+    check(wanted_cases(SOAK // 2), SessionSchedules)
 
 
 @pytest.fixture
@@ -199,10 +224,15 @@ def bulk_keys(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return drawn
 
 
-def _check_layered(schedules: int, bulk_keys: list[bytes], **more: Any) -> None:
+def _check_layered(
+    schedules: int,
+    bulk_keys: list[bytes],
+    machine: type[LayeredSchedules] = LayeredSchedules,
+    **more: Any,
+) -> None:
     LayeredSchedules.seen = bulk_keys
-    check(schedules, LayeredSchedules, **more)
-    assert len(bulk_keys) > 4 * schedules
+    check(schedules, machine, **more)
+    assert len(bulk_keys) > 4 * machine.session * schedules
 
 
 @pytest.mark.timeout(900)
@@ -215,3 +245,9 @@ def test_a_sample_of_layered_schedules(bulk_keys: list[bytes]) -> None:
 @pytest.mark.timeout(7200)
 def test_many_layered_schedules(bulk_keys: list[bytes]) -> None:
     _check_layered(wanted_cases(LAYERED_SOAK), bulk_keys)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_many_layered_schedules_of_sessions(bulk_keys: list[bytes]) -> None:
+    _check_layered(wanted_cases(LAYERED_SESSION_SOAK), bulk_keys, LayeredSessionSchedules)

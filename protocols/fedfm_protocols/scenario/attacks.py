@@ -17,6 +17,7 @@ MODULES = (
     "lies_keys",
     "lies_wraps",
     "lies_decrypting",
+    "lies_session",
     "two_stories",
 )
 

@@ -19,7 +19,15 @@ from fedfm_protocols.scenario.actors import OUTSIDER
 from fedfm_protocols.scenario.acts import ActForm, parse_act
 from fedfm_protocols.scenario.federations import COORDINATOR, client_names
 
-__all__ = ["Expectation", "InSessionForm", "RoundForm", "Scenario", "parse_scenario", "with_seed", "with_suite"]
+__all__ = [
+    "Expectation",
+    "InSessionForm",
+    "RoundForm",
+    "Scenario",
+    "parse_scenario",
+    "with_seed",
+    "with_suite",
+]
 
 LOG = "log"
 HONEST = "honest"
@@ -90,9 +98,9 @@ class Expectation(_Form):
     """What a round must lead to.  Errors and notes of honest parties that are not listed fail
     the verdict, and so does a listed one that does not occur.  ``accepted`` is everyone invited
     but the ``removed`` (dealt shares, not in the sum) and the ``absent`` (dealt none), unless
-    stated, all of the last good step; ``good_steps`` says how many there are where that is not all
-    of the session's; in a round that makes a key they are its holders.  ``keyless`` are the honest clients
-    that do not hold the key afterwards."""
+    stated; in a round that makes a key they are its holders.  ``keyless`` are the honest clients
+    that do not hold the key afterwards.  In a session the lists are those of the last good step,
+    and ``good_steps`` says how many there are, where it is not all of them."""
 
     outcome: Literal["completed", "void", "aborted", "lost"] = "completed"
     reason: str = ""

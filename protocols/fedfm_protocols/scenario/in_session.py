@@ -47,10 +47,10 @@ def in_session(scenario: Scenario, steps: int, step: int) -> Scenario:
     """
     if not 0 <= step < steps <= 1024:
         raise ScenarioError(f"step {step} of a session of {steps} steps; expected 0 to {steps - 1}")
-    if scenario.federation.session > 1:
-        raise ScenarioError(f"{scenario.name} says itself what happens in which step of a session")
     if steps == 1:
         return scenario
+    if scenario.federation.session > 1:
+        raise ScenarioError(f"{scenario.name} says itself what happens in which step of a session")
     federation = scenario.federation.model_copy(update={"session": steps})
     rounds = [
         _round_in_session(scenario, one, bool(place), steps, step)
@@ -86,9 +86,7 @@ def _at_step(act: Any, step: int) -> Any:
     if isinstance(act, ActForm):
         return act.model_copy(update={"step": step}) if act.of_a_step else act
 
-    def told(
-        stage: Stage, sender: str, recipient: str, envelope: Envelope
-    ) -> Sequence[Delivery]:
+    def told(stage: Stage, sender: str, recipient: str, envelope: Envelope) -> Sequence[Delivery]:
         header = envelope.header
         if header.type not in SETUP | {"RoundClose"} and header.step != step:
             return ((recipient, envelope),)
@@ -159,11 +157,11 @@ class _Derived:
             "sent": {name: kinds for name, kinds in expect.sent.items() if "Upload" not in kinds},
             "removed": removed,
         }
-        closing = all(isinstance(act, ActForm) and act.about == "RoundClose" for act in self.one.acts)
+        closing = all(
+            isinstance(act, ActForm) and act.about == "RoundClose" for act in self.one.acts
+        )
         if self.effect < last and not (closing and self.one.acts):
-            lost = sorted(
-                {*self.lost, *expect.dissenters, *(n for n in behind if n in accepted)}
-            )
+            lost = sorted({*self.lost, *expect.dissenters, *(n for n in behind if n in accepted)})
             out = [n for n in removed if n in self.scenario.honest and n not in behind]
             if out:
                 found.append(ErrorForm(by=out, error="RoundRefused", text=LEFT_OUT))

@@ -52,12 +52,14 @@ def _other_sum(moment: Moment, aggregate: Aggregate) -> Aggregate:
 
 
 def _stand_by(stage: Stage, false: Aggregate) -> None:
-    told = {"aggregate": encode(false), "aggregate_hash": body_hash(false)}
+    def told(true: StepSum) -> StepSum:
+        return replace(true, aggregate=encode(false), aggregate_hash=body_hash(false))
+
     match stage.state:
         case Acking(_, result) as acking:
-            stage.state = replace(acking, result=replace(result, **told))
+            stage.state = replace(acking, result=told(result))
         case Committing(before=StepSum() as before) as committing:
-            stage.state = replace(committing, before=replace(before, **told))
+            stage.state = replace(committing, before=told(before))
 
 
 @lie("sum-of-other-cohort", "Aggregate")

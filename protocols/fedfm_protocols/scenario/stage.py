@@ -38,6 +38,7 @@ from fedfm_protocols.effects import (
 )
 from fedfm_protocols.errors import ProtocolError, ScenarioError
 from fedfm_protocols.federation import Federation
+from fedfm_protocols.masking import RoundSecrets
 from fedfm_protocols.messages import CheckpointOffer, Cohort, StepShares, body_hash
 from fedfm_protocols.neighbourhood import Neighbourhoods
 from fedfm_protocols.scenario.actors import OUTSIDER, Actor, body_of, outsider
@@ -96,6 +97,7 @@ class Stage(Simulation):
         self.earlier: list[tuple[int, str, str, Envelope]] = []
         self.dead: dict[str, str] = {}
         self.hoard: dict[str, Mapping[str, StepShares]] = {}
+        self.old_secrets: dict[str, RoundSecrets] = {}
         self.diverging: dict[str, int] = {}
         self.late = LateResults(
             self.tell_client,
@@ -262,7 +264,7 @@ class Stage(Simulation):
         try:
             cohort = body_of(envelope, Cohort)
             step = envelope.header.step
-            self.observer.now.cohorts[body_hash(cohort)] = (step, cohort.accepted)
+            self.observer.now.cohorts.setdefault(body_hash(cohort), (step, cohort.accepted))
         except CodecError:
             return
 

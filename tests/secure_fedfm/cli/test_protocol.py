@@ -46,6 +46,16 @@ def test_the_seed_changes_the_transcript_and_not_the_verdict(run: Run, tmp_path:
     assert second == third
 
 
+def test_inside_a_session(run: Run, tmp_path: Path) -> None:
+    arguments = ("--session", "3", "--step", "2", "--out", str(tmp_path))
+    assert run("protocol", "run", "double-listed-victim", *arguments).code == 0
+    told = run("protocol", "explain", str(tmp_path / "double-listed-victim.json"))
+    assert "ended after 2 of 3 steps: 0 clients voted" in told.out
+    wrong = run("protocol", "run", "honest", "--session", "3", "--step", "3")
+    assert wrong.code == 3
+    assert "step 3 of a session of 3 steps; expected 0 to 2" in wrong.err
+
+
 def test_a_verdict_that_is_not_the_expected_one_ends_with_1(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "wrong.toml"
     path.write_text(WRONG)
@@ -101,12 +111,13 @@ def test_protocol_needs_no_extra() -> None:
 
 
 def test_the_page_is_true(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its three scenarios give their verdicts, and its commands end with 0 (`--all` elsewhere)."""
+    """Its scenarios give their verdicts, and its commands end with 0 (`--all` elsewhere)."""
     text = PAGE.read_text("utf-8")
     monkeypatch.chdir(tmp_path)
     for name, language in (
         ("lost-upload.toml", "toml"),
         ("rogue-part.toml", "toml"),
+        ("late-lie.toml", "toml"),
         ("isolate.py", "python runnable"),
     ):
         after = text[text.index(f"`{name}`") :]
