@@ -11,7 +11,12 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Test files that run federations of real processes, and those that share one.
 PROCESSES = ("tests/integration/", "tests/soak/test_kill_processes")
-CAPTURED = ("test_recorded_run.py", "test_tampered_bundle.py", "test_wire.py")
+CAPTURED = (
+    "test_mutated_bundle.py",
+    "test_recorded_run.py",
+    "test_tampered_bundle.py",
+    "test_wire.py",
+)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -10,6 +10,7 @@
         ├── PolicyError             a tlog-policy that cannot be read, or that trusts nobody
         ├── TranscriptError         a round transcript that cannot be read or built
         ├── BundleError             a bundle that cannot be read or written at all
+        ├── ProofError              a document about one leaf that cannot be read or does not hold
         ├── PrivacyError            privacy accounting
         │   ├── PrivacyEventError   a mechanism outside the allow-list, or numbers it cannot have
         │   ├── PrivacySettingError a delta, an order or a budget that no accountant can use
@@ -55,6 +56,10 @@ class TranscriptError(AuditError):
 
 class BundleError(AuditError):
     """A bundle cannot be read safely, or cannot be written."""
+
+
+class ProofError(AuditError):
+    """A document about one leaf of a log cannot be read, or proves nothing."""
 
 
 class PrivacyError(AuditError):

@@ -159,7 +159,7 @@ class Report:
             lines.append(f"{step.number}  {step.status.value:<13}  {step.title}: {step.detail}")
             lines += [f"     {failure.place}: {failure.reason}" for failure in step.failures]
         lines += [f"note: {warning}" for warning in self.warnings]
-        return "\n".join(_printable(line) for line in lines) + "\n"
+        return "\n".join(printable(line) for line in lines) + "\n"
 
 
 def _summary_lines(summary: Summary) -> list[str]:
@@ -172,6 +172,6 @@ def _summary_lines(summary: Summary) -> list[str]:
     ]
 
 
-def _printable(line: str) -> str:
+def printable(line: str) -> str:
     """Escape control and invisible characters, so that no name in a bundle can drive a terminal."""
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)

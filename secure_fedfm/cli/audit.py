@@ -1,5 +1,5 @@
 """`audit verify`: the offline verifier, on the base install (no torch, no transport); and the
-place where `audit privacy`, which trains, is hung in."""
+place where the other verbs are hung in: `audit privacy` trains, the rest need no more than this."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fedfm_audit.verify import verify_bundle
+from secure_fedfm.cli.audit_documents import diff, inclusion, report
 from secure_fedfm.cli.audit_privacy import audit_privacy
 from secure_fedfm.cli.options import JsonOption
 from secure_fedfm.cli.outcome import EPILOG, Exit
@@ -22,6 +23,9 @@ def group() -> None:
     """Verify the evidence of a federation, offline; try to break private training, here."""
 
 
+app.command("report", epilog=EPILOG)(report)
+app.command("diff", epilog=EPILOG)(diff)
+app.command("inclusion", epilog=EPILOG)(inclusion)
 app.command("privacy", epilog=EPILOG)(audit_privacy)
 
 
@@ -70,14 +74,14 @@ def verify(
     Nothing is fetched and nothing in the bundle is executed. Without --policy or --charter-hash
     the keys come from the bundle itself, and the report says so. Ends with 1 if a step failed.
     """
-    report = verify_bundle(
+    found = verify_bundle(
         bundle,
         policy=None if policy is None else policy.read_bytes(),
         charter_sha256=None if charter_hash is None else charter_hash.lower(),
         adapter=adapter,
         full=full,
     )
-    say(report.to_text().rstrip("\n"))
+    say(found.to_text().rstrip("\n"))
     if as_json:
-        emit(report.to_json())
-    raise typer.Exit(Exit.OK if report.ok else Exit.CHECK_FAILED)
+        emit(found.to_json())
+    raise typer.Exit(Exit.OK if found.ok else Exit.CHECK_FAILED)

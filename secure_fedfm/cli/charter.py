@@ -195,6 +195,15 @@ def new(
             "counted for.",
         ),
     ] = None,
+    head_rounds: Annotated[
+        int | None,
+        typer.Option(
+            "--head-rounds",
+            metavar="N",
+            min=0,
+            help="local: the first N rounds train the head alone [default: 0].",
+        ),
+    ] = None,
     steps_per_round: Annotated[
         int | None,
         typer.Option(
@@ -286,6 +295,7 @@ def new(
             "honest_shares": honest_shares,
             "spare_rounds": spare_rounds,
         },
+        head_rounds=head_rounds,
     )
     plan, adapter, optimiser = read_training_file(
         training,

@@ -138,6 +138,8 @@ def choose_privacy(
     rounds: int,
     clip: float | None,
     shared: Mapping[str, Any] | None = None,
+    *,
+    head_rounds: int | None = None,
 ) -> PrivacySections | SharedNoiseRequest:
     """The privacy section, with just the noise that the rounds need within the budget.
 
@@ -145,12 +147,14 @@ def choose_privacy(
     ----------
     shared
         Settings of mode ``shared-noise`` by option name without dashes; None is the default.
+    head_rounds
+        In mode ``local``: the first so many rounds train the head alone; None is 0.
 
     Raises
     ------
     ConfigurationError
         a mode of single rows without a number of rows, a number of rows in another mode, or
-        settings of mode shared-noise in another.
+        settings of mode shared-noise or local in another.
     PrivacySettingError
         a budget that no noise meets.
     """
@@ -158,6 +162,8 @@ def choose_privacy(
     if given and mode != "shared-noise":
         named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise ConfigurationError(f"{named}: only with --privacy shared-noise")
+    if head_rounds is not None and mode != "local":
+        raise ConfigurationError("--head-rounds: only with --privacy local")
     if (mode in ("local", "shared-noise")) != (rows is not None):
         raise ConfigurationError(
             "--rows-per-institution goes with --privacy local and shared-noise: a public number "
@@ -170,7 +176,13 @@ def choose_privacy(
             epsilon=epsilon, delta=delta, rounds=rounds, expected_rows=rows, **given
         )
     if rows is not None:
-        return local_privacy(epsilon=epsilon, delta=delta, rounds=rounds, expected_rows=rows)
+        return local_privacy(
+            epsilon=epsilon,
+            delta=delta,
+            rounds=rounds,
+            expected_rows=rows,
+            head_rounds=head_rounds or 0,
+        )
     if mode == "client":
         whole = DEFAULT_CLIP if clip is None else clip
         return client_privacy(epsilon=epsilon, delta=delta, rounds=rounds, clip=whole)

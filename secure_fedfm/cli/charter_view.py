@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from fedfm_audit.privacy.in_words import privacy_table
 from fedfm_protocols.charter import Charter, Client, Coordinator
 from fedfm_protocols.federation import Federation
 from secure_fedfm.cli.charter_files import CharterFile
 from secure_fedfm.cli.output import table
-from secure_fedfm.cli.privacy_view import privacy_table
 from secure_fedfm.enrolling import fingerprint
 from secure_fedfm.services.privacy import privacy_terms
 

@@ -23,6 +23,7 @@ from fedfm_audit.privacy.events import (
     HyperparameterTrials,
     LatticeSteps,
 )
+from fedfm_audit.privacy.in_words import epsilon_text, if_more_collude_lines
 from fedfm_audit.privacy.terms import PrivacyTerms
 from fedfm_audit.report import Status
 from fedfm_audit.verify import verify_bundle
@@ -30,7 +31,6 @@ from secure_fedfm.cli.ledger_files import LedgerFiles, ReadLedger, read_ledgers
 from secure_fedfm.cli.options import JsonOption
 from secure_fedfm.cli.outcome import EPILOG, Exit
 from secure_fedfm.cli.output import emit, say
-from secure_fedfm.cli.privacy_view import epsilon_text, if_more_collude_lines
 from secure_fedfm.errors import ConfigurationError
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)

@@ -20,9 +20,10 @@ class DemoOptions:
 
     Fields:
         clients: size of the federation.
-        rounds: rounds of training; None takes what the recipe was measured with for so many rows.
-        suite: protection of updates. privacy: its mode; epsilon: each institution's budget (at
-            delta 1e-5) in a mode that has one.
+        rounds: rounds of training, or sessions where noise is shared; None takes what the recipe
+            was measured with for so many rows.
+        suite: protection of updates. privacy: its mode; epsilon: the budget (at delta 1e-5) in a
+            mode that has one: each institution's, or with shared noise that of every row.
         data: file, folder or hub data set; None takes the generated support tickets.
         text_column, label_column: columns of `data`; None takes the first usual name.
         out: folder that gets adapter/, bundle/ and metrics.json.
@@ -35,7 +36,7 @@ class DemoOptions:
     clients: int = 5
     rounds: int | None = None
     suite: Suite = "layered"
-    privacy: Literal["none", "local", "client"] = "local"
+    privacy: Literal["none", "local", "client", "shared-noise"] = "local"
     epsilon: float = 8.0
     data: str | None = None
     text_column: str | None = None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 
 from fedfm_audit.privacy.entries import Cumulative, figure_value
 from fedfm_audit.privacy.events import Settlement
+from fedfm_audit.privacy.in_words import collusion_text
+from fedfm_audit.privacy.shared_noise import Collusion, if_more_collude
 from fedfm_protocols.charter import Charter
-from fedfm_protocols.privacy import LocalPrivacy
+from fedfm_protocols.privacy import LocalPrivacy, SharedNoisePrivacy
 from secure_fedfm.cli.ledger_files import read_ledgers
 from secure_fedfm.learning.recipes import Recipe
 
@@ -27,6 +30,8 @@ class Spent:
     Fields:
         epsilon: the smaller of `epsilon_pld` and `epsilon_rdp`; epsilon_pld may be None.
         per_round: epsilon after each charge, in order.
+        collusion: where the noise is shared, epsilon against the coalition that the charges stand
+            against, and against one institution more, two more and so on; else empty.
     """
 
     mode: str
@@ -37,17 +42,31 @@ class Spent:
     delta: float
     budget: float
     per_round: tuple[float, ...]
+    collusion: tuple[Collusion, ...] = ()
 
     def to_json(self) -> dict[str, object]:
-        """As metrics.json has it."""
-        return asdict(self)
+        """As metrics.json has it; null is no protection at all."""
+        rows = [
+            {"colluding": one.colluding, "epsilon": one.epsilon if isfinite(one.epsilon) else None}
+            for one in self.collusion
+        ]
+        return {**asdict(self), "collusion": rows}
 
     def to_text(self) -> str:
-        """One line for a person."""
+        """A line for a person, and where noise is shared one on who must not collude."""
         course = ", ".join(f"{one:.2f}" for one in self.per_round)
-        return (
+        unit = "session" if self.mode == "shared-noise" else "round"
+        text = (
             f"privacy ({UNITS.get(self.mode, self.mode)}): epsilon {self.epsilon:.2f} of "
-            f"{self.budget:g} spent at delta {self.delta:g} (after each round {course})"
+            f"{self.budget:g} spent at delta {self.delta:g} (after each {unit} {course})"
+        )
+        if not self.collusion:
+            return text
+        stands, *more = self.collusion
+        return (
+            f"{text}\nthat stands against the coordinator and {stands.colluding} colluding "
+            f"institution{'s' * (stands.colluding != 1)}; with more of them "
+            f"{collusion_text(more) or 'no protection'}"
         )
 
 
@@ -57,16 +76,22 @@ def introduction(charter: Charter) -> str:
     text = f"privacy {privacy.mode}: {UNITS.get(privacy.mode, 'see the charter')}"
     if privacy.mode == "none":
         return text
-    return (
+    text = (
         f"{text}; epsilon {privacy.epsilon:g} at delta {privacy.delta:g}, "
         f"noise multiplier {privacy.noise_multiplier:g}"
     )
+    if isinstance(privacy, SharedNoisePrivacy):
+        text += (
+            f", {privacy.honest_shares} of {len(charter.clients)} institutions' shares are all "
+            "of the noise"
+        )
+    return text
 
 
 def example_passes(charter: Charter, recipe: Recipe) -> float:
     """How often training sees a row, on average."""
     privacy = charter.privacy
-    if isinstance(privacy, LocalPrivacy):
+    if isinstance(privacy, LocalPrivacy | SharedNoisePrivacy):
         return privacy.sampling_rate * privacy.steps_per_round * charter.rounds
     return recipe.passes
 
@@ -87,16 +112,20 @@ def spent_in(bundle: Path) -> Spent | None:
         for ledger in found.ledgers
         if (
             charges := [
-                entry.cumulative
-                for entry in ledger.entries
-                if not isinstance(entry.event, Settlement)
+                entry for entry in ledger.entries if not isinstance(entry.event, Settlement)
             ]
         )
     ]
-    if not courses:
+    terms = found.terms
+    if not courses or terms is None:
         return None
-    institution, course = max(courses, key=lambda one: _epsilon(one[1][-1]))
+    institution, charges = max(courses, key=lambda one: _epsilon(one[1][-1].cumulative))
+    course = [entry.cumulative for entry in charges]
     last = course[-1]
+    collusion: tuple[Collusion, ...] = ()
+    if terms.shared_noise is not None:
+        events = [entry.event for entry in charges]
+        collusion = if_more_collude(events, terms.adversary.colluding, terms.delta)
     return Spent(
         mode=str(found.charter.privacy["mode"]),
         institution=institution,
@@ -106,6 +135,7 @@ def spent_in(bundle: Path) -> Spent | None:
         delta=last.delta,
         budget=float(str(found.charter.privacy["epsilon"])),
         per_round=tuple(_epsilon(one) for one in course),
+        collusion=collusion,
     )
 
 

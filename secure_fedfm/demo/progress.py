@@ -10,15 +10,24 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.progress import TimeElapsedColumn as Elapsed
 
+_TOLD = 5  # lines of a session's steps, where there are no bars
+
 
 class DemoProgress:
     """Progress bars on a terminal, plain lines elsewhere (a log file, CI)."""
 
     def __init__(
-        self, console: Console, clients: tuple[str, ...], rounds: int, *, encrypted: bool
+        self,
+        console: Console,
+        clients: tuple[str, ...],
+        rounds: int,
+        *,
+        encrypted: bool,
+        steps: int = 1,
     ) -> None:
+        """`steps` of a round: more than one make it a session, which is followed step by step."""
         self._console = console
-        self._rounds = rounds
+        self._rounds, self._steps = rounds, steps
         self._phases = 8 if encrypted else 7
         self._titles: dict[int, str] = {}
         self._live = console.is_terminal
@@ -61,10 +70,13 @@ class DemoProgress:
                 self._say("coordinator", f"{fields.get('peer')} connected")
             case "round-opened":
                 self._titles[number] = title = self._title(number, fields)
-                self._bar("coordinator", title, 0, 3 if fields.get("makes_key") else self._phases)
+                phases = self._phases if self._steps == 1 else self._steps
+                self._bar("coordinator", title, 0, 3 if fields.get("makes_key") else phases)
                 self._say("coordinator", f"{title} begins")
-            case "phase":
+            case "phase" if self._steps == 1:  # a session's bar counts steps
                 self._advance("coordinator")
+            case "step":
+                self._step(number, fields["done"], fields["of"])
             case "round-ended":
                 title = f"{self._titles.get(number, f'round {number}')} {fields['outcome']}"
                 self._bar(party, title, 1, 1)
@@ -79,7 +91,15 @@ class DemoProgress:
         """What a person calls a round: those that sum updates are counted, as the charter does."""
         if fields.get("makes_key"):
             return "collective key"
-        return f"round {fields.get('completed', number - 1) + 1} of {self._rounds}"
+        name = "round" if self._steps == 1 else "session"
+        return f"{name} {fields.get('completed', number - 1) + 1} of {self._rounds}"
+
+    def _step(self, number: int, done: int, of: int) -> None:
+        """A session has many steps: the bar takes each, a log some."""
+        title = self._titles.get(number, f"session {number}")
+        self._bar("coordinator", f"{title}: step {done}", done, of)
+        if done == of or done % max(1, of // _TOLD) == 0:
+            self._say("coordinator", f"{title}: step {done} of {of}")
 
     def _bar(self, party: str, text: str, done: int, of: int) -> None:
         self._progress.update(self._tasks[party], description=text, completed=done, total=of)

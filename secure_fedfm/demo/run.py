@@ -19,7 +19,8 @@ from rich.console import Console
 
 from fedfm_audit.report import Report
 from fedfm_audit.verify import verify_bundle
-from fedfm_protocols.charter import ENCRYPTED_SUITES
+from fedfm_protocols.charter import ENCRYPTED_SUITES, Charter
+from fedfm_protocols.privacy import SharedNoisePrivacy
 from secure_fedfm.demo.measure import Measured, measure
 from secure_fedfm.demo.options import DemoOptions
 from secure_fedfm.demo.privacy import Spent, example_passes, introduction, spent_in
@@ -47,7 +48,9 @@ def run_demo(options: DemoOptions) -> int:
     _introduce(console, workspace)
     charter, clients = workspace.charter, workspace.clients
     encrypted = charter.suite in ENCRYPTED_SUITES
-    with DemoProgress(console, clients, charter.rounds, encrypted=encrypted) as progress:
+    with DemoProgress(
+        console, clients, charter.rounds, encrypted=encrypted, steps=_steps(charter)
+    ) as progress:
         _run_federation(workspace, progress)
     federated = time.monotonic()
     _collect(workspace)
@@ -70,12 +73,30 @@ def run_demo(options: DemoOptions) -> int:
     return 0 if report.ok else 1
 
 
+def _steps(charter: Charter) -> int:
+    """Secure sums of a round; more than one in sessions."""
+    privacy = charter.privacy
+    return privacy.steps_per_round if isinstance(privacy, SharedNoisePrivacy) else 1
+
+
+def _rounds(charter: Charter) -> str:
+    if _steps(charter) == 1:
+        return f"{charter.rounds} rounds"
+    return f"{charter.rounds} sessions of {_steps(charter)} steps"
+
+
+def _how_to_load(workspace: Workspace) -> str:
+    if workspace.recipe.adapter.head_only:
+        return "a linear head alone; `secure-fedfm evaluate` loads it"
+    return "load it with PeftModel.from_pretrained"
+
+
 def _introduce(console: Console, workspace: Workspace) -> None:
     charter, thresholds = workspace.charter, workspace.charter.thresholds
     console.print(
         f"{workspace.data.description}: {len(workspace.data.train)} training rows, "
         f"{len(workspace.data.test)} test rows, {len(charter.task.labels)} labels\n"
-        f"charter {charter.hash.hex()[:16]}, suite {charter.suite}, {charter.rounds} rounds, "
+        f"charter {charter.hash.hex()[:16]}, suite {charter.suite}, {_rounds(charter)}, "
         f"{charter.quantiser.values} values an update; quorum {thresholds.vote_quorum} of "
         f"{thresholds.clients}, at least {thresholds.min_accepted} updates in a sum\n"
         f"{introduction(charter)}",
@@ -180,7 +201,7 @@ def _conclude(
         f"{'privacy: none was promised' if spent is None else spent.to_text()}\n"
         f"evidence {'VERIFIED' if metrics['evidence_verified'] else 'NOT VERIFIED'}: "
         f"{root / 'bundle'}\n"
-        f"adapter: {root / 'adapter'} (load it with PeftModel.from_pretrained)\n"
+        f"adapter: {root / 'adapter'} ({_how_to_load(workspace)})\n"
         f"metrics: {root / 'metrics.json'}\n"
         f"{metrics['seconds']['total']:.0f} s in all",
         highlight=False,

@@ -19,15 +19,25 @@ from fedfm_protocols.charter import Charter, add_charter_signature, sign_charter
 from fedfm_protocols.enrolment import Enrolment, Role, open_enrolment, request_enrolment
 from secure_fedfm.demo.options import DemoOptions
 from secure_fedfm.errors import ConfigurationError
-from secure_fedfm.founding import DEFAULT_CLIP, draft_charter
+from secure_fedfm.founding import draft_charter
 from secure_fedfm.learning.corpus import demo_corpus
 from secure_fedfm.learning.data import load_data
 from secure_fedfm.learning.dataset import Dataset, TrainTest
-from secure_fedfm.learning.recipes import Recipe, private_recipe, recipe_for
+from secure_fedfm.learning.recipes import (
+    Recipe,
+    private_recipe,
+    recipe_for,
+    shared_noise_recipe,
+)
 from secure_fedfm.learning.specs import TaskSpec
 from secure_fedfm.learning.splits import dirichlet_split, iid_split
 from secure_fedfm.learning.weights import DEFAULT_MODEL
-from secure_fedfm.privacy.recipe import PrivacySections, client_privacy, local_privacy
+from secure_fedfm.privacy.recipe import (
+    PrivacySections,
+    SharedNoiseRequest,
+    client_privacy,
+    local_privacy,
+)
 from secure_fedfm.storage.keys import save_identity, save_transport
 from secure_fedfm.storage.site import Site
 from secure_fedfm.transport.curve import CurveKeyPair
@@ -85,6 +95,7 @@ def prepare(options: DemoOptions) -> Workspace:
         adapter=replace(recipe.adapter, seed=options.seed),
         plan=replace(recipe.plan, seed=options.seed),
     )
+    privacy = _privacy(options, recipe, len(data.train))
     names = client_names(options.clients)
     parts = _split(data.train, options)
     sites = {name: Site(root / "sites" / name) for name in (*names, COORDINATOR)}
@@ -102,11 +113,13 @@ def prepare(options: DemoOptions) -> Workspace:
         adapter=recipe.adapter,
         task=task,
         plan=recipe.plan,
-        server_optimiser=recipe.server,
+        server_optimiser=privacy.optimiser(options.clients)
+        if isinstance(privacy, SharedNoiseRequest)
+        else recipe.server,
         rounds=recipe.rounds,
         suite=options.suite,
-        privacy=_privacy(options, recipe, len(data.train)),
-        clip=CLIENT_CLIP if options.privacy == "client" else DEFAULT_CLIP,
+        privacy=privacy,
+        clip=CLIENT_CLIP if options.privacy == "client" else None,
         colluding=1,
         dropouts=1 if options.clients > 3 else 0,
     )
@@ -143,17 +156,25 @@ def _load(options: DemoOptions) -> TrainTest:
 def _recipe(options: DemoOptions, rows: int) -> Recipe:
     if options.privacy == "local":
         return private_recipe(options.rounds)
+    if options.privacy == "shared-noise":
+        return shared_noise_recipe(options.rounds)
     return recipe_for(rows, options.rounds)
 
 
-def _privacy(options: DemoOptions, recipe: Recipe, rows: int) -> PrivacySections:
+def _privacy(
+    options: DemoOptions, recipe: Recipe, rows: int
+) -> PrivacySections | SharedNoiseRequest:
+    # What anybody may know: so many rows were split among so many institutions.
+    each = max(1, rows // options.clients)
     if options.privacy == "local":
-        # What anybody may know: so many rows were split among so many institutions.
         return local_privacy(
             epsilon=options.epsilon,
             rounds=recipe.rounds,
-            expected_rows=rows // options.clients,
+            expected_rows=each,
+            head_rounds=recipe.rounds - 1,
         )
+    if options.privacy == "shared-noise":
+        return SharedNoiseRequest(epsilon=options.epsilon, rounds=recipe.rounds, expected_rows=each)
     if options.privacy == "client":
         return client_privacy(epsilon=options.epsilon, rounds=recipe.rounds, clip=CLIENT_CLIP)
     return PrivacySections()

@@ -97,8 +97,10 @@ def _private_round(
         train_private_round,
     )
     from secure_fedfm.privacy.gate import check_model  # noqa: PLC0415
+    from secure_fedfm.privacy.head_gradients import HeadStates  # noqa: PLC0415
 
     check_model(model, task, plan.max_tokens)
+    pooled = HeadStates()
     optimiser = new_private_optimiser(model, private)
 
     def train(rows: PreparedRows, number: int, report: _Report) -> None:
@@ -111,6 +113,7 @@ def _private_round(
             random=random,
             optimiser=optimiser,
             progress=report,
+            pooled=pooled,
         )
 
     return train

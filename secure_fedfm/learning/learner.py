@@ -28,6 +28,7 @@ from secure_fedfm.learning.training import (
 from secure_fedfm.privacy.plan import PrivatePlan, SharedNoisePlan
 
 if TYPE_CHECKING:
+    from secure_fedfm.privacy.head_gradients import HeadStates
     from secure_fedfm.privacy.shared_noise import SharedNoiseTraining
 
 
@@ -88,6 +89,7 @@ class LocalLearner:
         self._initial: Adapter | None = None
         self._rows: PreparedRows | None = None
         self._steps: SharedNoiseTraining | None = None
+        self._pooled: HeadStates | None = None
 
     def _loaded(self) -> AdaptedModel:
         if self._model is None:
@@ -103,6 +105,7 @@ class LocalLearner:
         Raises:
             ModelError: the base model is missing or not the agreed one.
             PrivacyGateError: private training is asked for and would not protect this model.
+            ConfigurationError: the head shall be trained alone, and the model has no linear one.
         """
         model = self._loaded()
         if self._rows is None:
@@ -111,6 +114,7 @@ class LocalLearner:
                 from secure_fedfm.privacy.gate import check_model  # noqa: PLC0415
 
                 check_model(model, self._specs[2], self._plan.max_tokens)
+                _check_head_rounds(model, self._private)
             self._rows = prepare_rows(
                 model,
                 self._data,
@@ -141,8 +145,14 @@ class LocalLearner:
         progress: Callable[[TrainingProgress], None] | None = None,
         *,
         step: int = 0,
+        completed: int | None = None,
     ) -> npt.NDArray[np.floating]:
         """Train from `adapter`; the update, of shape (layout.size,).
+
+        `round_number` is the protocol's, from 1, which a repeated round never has again: it draws
+        the order of batches.  `completed` counts the rounds of training before this one, as the
+        charter does: it sets the learning rates, and whether the head is trained alone; by default
+        as if no number had gone to keys or failed rounds.
 
         Of a whole round it is the float32 delta.  With a `SharedNoisePlan` it is step `step` (from
         0): the float64 sum of clipped gradients at `adapter`, PRIVATE until the protocol has
@@ -154,6 +164,7 @@ class LocalLearner:
         self.prepare()
         model = self._loaded()
         assert self._rows is not None  # noqa: S101
+        scheduled = round_number if completed is None else completed + 1
         if isinstance(self._private, SharedNoisePlan):
             assert self._steps is not None  # noqa: S101
             found = self._steps.step(adapter)
@@ -164,18 +175,34 @@ class LocalLearner:
         model.load(adapter)
         if self._private is None:
             train_round(
-                model, self._rows, self._plan, round_number, self._client, progress=progress
+                model,
+                self._rows,
+                self._plan,
+                scheduled,
+                self._client,
+                draw=round_number,
+                progress=progress,
             )
         else:
             from secure_fedfm.privacy.dp_sgd import train_private_round  # noqa: PLC0415
+            from secure_fedfm.privacy.head_gradients import HeadStates  # noqa: PLC0415
 
+            self._pooled = self._pooled or HeadStates()
             train_private_round(
                 model,
                 self._rows,
                 self._plan,
                 self._private,
-                round_number,
+                scheduled,
                 random=self._random,
                 progress=progress,
+                pooled=self._pooled,
             )
         return delta(model.layout, adapter, model.state())
+
+
+def _check_head_rounds(model: AdaptedModel, private: PrivatePlan | SharedNoisePlan) -> None:
+    if isinstance(private, PrivatePlan) and private.head_rounds:
+        from secure_fedfm.privacy.head_gradients import check_linear_head  # noqa: PLC0415
+
+        check_linear_head(model)

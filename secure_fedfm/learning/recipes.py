@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from secure_fedfm.learning.plan import TrainingPlan
 from secure_fedfm.learning.server_optimiser import ServerOptimiserSpec
-from secure_fedfm.learning.specs import AdapterSpec
+from secure_fedfm.learning.specs import HEAD_ONLY, AdapterSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,22 @@ def private_recipe(rounds: int | None = None) -> Recipe:
     plain = recipe_for(0, rounds)
     adapter = AdapterSpec(targets=("query", "value"), last_layers=1)
     return replace(plain, adapter=adapter, plan=replace(plain.plan, epochs=1))
+
+
+def shared_noise_recipe(rounds: int | None = None) -> Recipe:
+    """The recipe of the demo's model in privacy mode ``shared-noise``: the head alone, since every
+    step is a secure sum and one of the head takes milliseconds to compute.
+
+    Rounds are sessions; their steps, and the optimiser that takes the place of `server`, are those
+    of `privacy.recipe.SharedNoiseRequest`.
+
+    Args:
+        rounds: None for 2.
+    """
+    plain = recipe_for(0, 2 if rounds is None else rounds)
+    return replace(
+        plain, adapter=AdapterSpec(targets=HEAD_ONLY), plan=replace(plain.plan, epochs=1)
+    )
 
 
 SMALL_ROWS = 4000

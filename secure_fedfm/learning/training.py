@@ -187,6 +187,7 @@ def train_round(
     round_number: int,
     order: str,
     *,
+    draw: int | None = None,
     optimiser: torch.optim.AdamW | None = None,
     progress: Callable[[TrainingProgress], None] | None = None,
 ) -> None:
@@ -197,6 +198,8 @@ def train_round(
     Args:
         round_number: from 1; sets the learning rates.
         order: names this client, so that clients shuffle differently.
+        draw: what no other training of this client has, so that a round that is repeated trains on
+            other batches; by default the round's number.
         optimiser: continue with this one (the central baseline does); by default a fresh one.
 
     Raises:
@@ -204,7 +207,7 @@ def train_round(
     """
     continued = optimiser is not None
     optimiser = optimiser if optimiser is not None else new_optimiser(model, plan)
-    random = generator("batch order", plan.seed, order, round_number)
+    random = generator("batch order", plan.seed, order, draw or round_number)
     passes = [rows.encoded.shuffled(plan.batch_size, random) for _ in range(plan.epochs)]
     batches = [batch for one_pass in passes for batch in one_pass]
     scorer = model.scorer

@@ -42,6 +42,13 @@ class PrivatePlan:
         beta2: Adam's second-moment decay.
         physical_batch: rows whose gradients are in memory at once; no effect on the result beyond
             floating-point rounding.
+        head_rounds: in rounds 1 to this one the linear head is trained alone and LoRA stays as it
+            is: B is small and its gradients mostly noise until the head points somewhere, and a
+            step of the head costs next to nothing. The sum that is released has the whole
+            dimension all the same, with zeros for LoRA; what the noise makes of those is dropped
+            after the release. So such a round is charged, and clipped, exactly like any other,
+            with more noise on the head than its own smaller dimension would ask for (by the
+            rounding's sqrt(d) in 2^20 parts: nothing).
     """
 
     noise_multiplier: float
@@ -55,6 +62,7 @@ class PrivatePlan:
     momentum: float = 0.9
     beta2: float = 0.99
     physical_batch: int = 64
+    head_rounds: int = 0
 
     def __post_init__(self) -> None:
         z, most = self.noise_multiplier, 1000
@@ -76,6 +84,7 @@ class PrivatePlan:
             ("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)"),
             ("beta2", self.beta2, 0 <= self.beta2 < 1, "in [0, 1)"),
             ("physical_batch", self.physical_batch, self.physical_batch >= 1, "at least 1"),
+            ("head_rounds", self.head_rounds, self.head_rounds >= 0, "at least 0"),
         )
         for name, value, good, expected in checks:
             if not (good and math.isfinite(value)):
@@ -109,6 +118,8 @@ class PrivateTraining:
     Fields:
         expected_rows: N, rows that the charter takes an institution to have; public, and a count
             of nobody's rows. Noised sums are divided by q * N.
+        head_rounds: fewer than the charter's rounds, or LoRA would never be trained (for that,
+            the adapter's targets are "none").
         the others: as in :class:`PrivatePlan`.
     """
 
@@ -119,6 +130,7 @@ class PrivateTraining:
     momentum: float = 0.9
     beta2: float = 0.99
     physical_batch: int = 64
+    head_rounds: int = 0
 
     def __post_init__(self) -> None:
         if self.expected_rows < 1:
@@ -142,7 +154,19 @@ class PrivateTraining:
             momentum=self.momentum,
             beta2=self.beta2,
             physical_batch=self.physical_batch,
+            head_rounds=self.head_rounds,
         )
+
+    def check_rounds(self, rounds: int) -> None:
+        """
+        Raises:
+            ConfigurationError: a federation of so many rounds would train the head only.
+        """
+        if 0 < rounds <= self.head_rounds:
+            raise ConfigurationError(
+                f"training.private.head_rounds is {self.head_rounds} of {rounds} rounds; expected "
+                'fewer than all, or set the adapter\'s targets to "none"'
+            )
 
     def to_json(self) -> dict[str, object]:
         return to_json(self)

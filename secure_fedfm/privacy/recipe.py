@@ -21,7 +21,7 @@ DEFAULT_RATE = 0.25
 DEFAULT_STEPS = 10
 # Measured on generated tickets of another seed, without the wordings that only test tickets have.
 # SGD leaves noise as it is; Adam would scale it up in every tensor that carries little else.
-DEFAULT_HEAD_RATE = 3.0
+DEFAULT_HEAD_RATE = 4.0
 DEFAULT_ADAPTER_RATE = 1.0
 # Mode shared-noise: a step takes a tenth of all rows, and a session fifty of them (measured on the
 # head alone).
@@ -48,25 +48,30 @@ def local_privacy(
     sampling_rate: float = DEFAULT_RATE,
     steps_per_round: int = DEFAULT_STEPS,
     clip: float = DEFAULT_CLIP,
+    head_rounds: int = 0,
     training: PrivateTraining | None = None,
 ) -> PrivacySections:
     """Mode ``local`` with just the noise that ``rounds`` rounds need within the budget.
 
     Args:
         expected_rows: public number of rows per institution; a count of nobody's rows.
+        head_rounds: the first so many rounds train the head alone (see `PrivatePlan`).
+        training: takes the place of the two before, and of the default rates.
 
     Raises:
         PrivacySettingError: no noise multiplier gets there.
         ConfigurationError: a setting of training is out of range.
     """
-    noise = noise_multiplier_for(
-        epsilon * _MARGIN, delta, sampling_rate=sampling_rate, steps=steps_per_round * rounds
-    )
     used = training or PrivateTraining(
         expected_rows=expected_rows,
         optimiser="sgd",
         adapter_learning_rate=DEFAULT_ADAPTER_RATE,
         head_learning_rate=DEFAULT_HEAD_RATE,
+        head_rounds=head_rounds,
+    )
+    used.check_rounds(rounds)
+    noise = noise_multiplier_for(
+        epsilon * _MARGIN, delta, sampling_rate=sampling_rate, steps=steps_per_round * rounds
     )
     return PrivacySections(
         {

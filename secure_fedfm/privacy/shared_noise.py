@@ -8,9 +8,7 @@ protocol's (`fedfm_protocols.privacy.UpdateEncoding`), and only the sum over all
 ever opened.  What `step` returns is private and must go nowhere else.  Nothing here accounts:
 whoever calls has reserved the session's steps in the ledger BEFORE; every call draws anew.
 
-A head that is trained alone needs no backward pass.  With x a row's pooled states, p its class
-probabilities and r = p - onehot(label), the gradient of its loss is r x^T for the weights and r for
-the bias, of squared norm |r|^2 (|x|^2 + 1); the clipped sum is one matrix product over the batch.
+A head that is trained alone needs no backward pass: see `head_gradients`.
 """
 
 from __future__ import annotations
@@ -24,12 +22,13 @@ from fedfm_crypto.quantise import stochastic_round
 from fedfm_crypto.random_source import RandomSource, system_random
 from secure_fedfm.errors import ConfigurationError
 from secure_fedfm.learning.adapter import AdaptedModel
-from secure_fedfm.learning.adapter_state import HEAD_PREFIX, Adapter
+from secure_fedfm.learning.adapter_state import Adapter
 from secure_fedfm.learning.batches import RowIndices
 from secure_fedfm.learning.lower_blocks import PooledStates
 from secure_fedfm.learning.training import PreparedRows, ready
 from secure_fedfm.privacy.clipping import ClippedSum, clipped_sum
 from secure_fedfm.privacy.gradients import per_row_gradients
+from secure_fedfm.privacy.head_gradients import BIAS, WEIGHT, HeadGradients
 from secure_fedfm.privacy.plan import SharedNoisePlan
 from secure_fedfm.privacy.sampling import poisson_sample
 
@@ -55,7 +54,11 @@ class SharedNoiseTraining:
                 whoever knows it knows which rows are in a step.
         """
         self._model, self._rows, self._plan, self._random = model, rows, plan, random
-        self._head = _Head(model, rows, plan.working_clip) if _head_alone(model, rows) else None
+        self._head: HeadGradients | None = None
+        if model.head_only and isinstance(rows.hidden, PooledStates):
+            self._head = HeadGradients(
+                model.layout, rows.hidden, rows.encoded.labels, plan.working_clip
+            )
 
     def step(self, adapter: Adapter) -> ClippedSum:
         """Draw the rows of one step and return their clipped sum at `adapter`.
@@ -70,7 +73,7 @@ class SharedNoiseTraining:
     def sum_of(self, adapter: Adapter, chosen: RowIndices) -> ClippedSum:
         """The clipped sum of these rows, int64 (B,), at `adapter`; zero for none."""
         if self._head is not None:
-            return self._head.sum_of(adapter, chosen)
+            return self._head.sum_of(adapter[WEIGHT], adapter[BIAS], chosen)
         self._model.load(adapter)
         if not len(chosen):
             return ClippedSum.empty(self._model.layout)
@@ -86,44 +89,6 @@ class SharedNoiseTraining:
                 self._plan.working_clip,
                 self._plan.physical_batch,
             )
-
-
-class _Head:
-    """Closed-form gradients of a linear head on pooled states, in double precision."""
-
-    def __init__(self, model: AdaptedModel, rows: PreparedRows, clip: float) -> None:
-        assert isinstance(rows.hidden, PooledStates)  # noqa: S101
-        self._layout, self._clip = model.layout, clip
-        self._states: Sum = rows.hidden.values.detach().double().numpy()
-        self._squares: Sum = np.einsum("ij,ij->i", self._states, self._states) + 1.0
-        self._labels = rows.encoded.labels
-
-    def sum_of(self, adapter: Adapter, chosen: RowIndices) -> ClippedSum:
-        states, labels = self._states[chosen], self._labels[chosen]
-        weight = adapter[f"{HEAD_PREFIX}weight"].astype(np.float64)
-        with np.errstate(all="ignore"):  # rows that overflow are dropped below
-            scores = states @ weight.T + adapter[f"{HEAD_PREFIX}bias"].astype(np.float64)
-            scores -= scores.max(axis=1, keepdims=True, initial=-np.inf)
-            residual = np.exp(scores)
-            masses = residual.sum(axis=1, keepdims=True)
-            everyone = np.arange(len(chosen))
-            losses = np.log(masses[:, 0]) - scores[everyone, labels]
-            residual /= masses
-            residual[everyone, labels] -= 1.0
-            norms = np.sqrt(np.einsum("ij,ij->i", residual, residual) * self._squares[chosen])
-            finite = np.isfinite(norms)
-            factors = np.where(finite, self._clip / np.maximum(norms, self._clip), 0.0)
-        if not finite.all():  # zero times infinity is not zero
-            residual[~finite], states[~finite] = 0.0, 0.0
-        residual *= factors[:, np.newaxis]
-        parts = {f"{HEAD_PREFIX}weight": residual.T @ states, f"{HEAD_PREFIX}bias": residual.sum(0)}
-        return ClippedSum(
-            np.concatenate([parts[name].ravel() for name in self._layout.names]),
-            len(chosen),
-            int((finite & (norms > self._clip)).sum()),
-            int((~finite).sum()),
-            float(losses[np.isfinite(losses)].sum()),
-        )
 
 
 def noised_sum(
@@ -152,7 +117,3 @@ def noised_sum(
             rounded += noise.draw(rounded.size, random)
     found: npt.NDArray[np.float64] = rounded / plan.scale
     return found
-
-
-def _head_alone(model: AdaptedModel, rows: PreparedRows) -> bool:
-    return model.head_only and isinstance(rows.hidden, PooledStates)

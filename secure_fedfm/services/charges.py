@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 
+from fedfm_audit.privacy.accountant import pld_epsilon, rdp_epsilon
 from fedfm_audit.privacy.entries import PrivacyPredicate
-from fedfm_audit.privacy.events import Settlement
+from fedfm_audit.privacy.events import Event, Settlement
 from fedfm_audit.privacy.reader import LedgerReader
 from fedfm_audit.privacy.terms import PrivacyTerms
 from fedfm_audit.statements import open_leaf
@@ -37,12 +38,32 @@ class ChargeDesk:
             if isinstance(predicate, PrivacyPredicate):
                 self._known[predicate.institution].append(leaf)
 
-    def check(self, name: str, number: int, charges: Sequence[bytes]) -> None:
+    @property
+    def keeps(self) -> bool:
+        """Whether there are ledgers to follow at all."""
+        return self._terms is not None
+
+    def foresee(self) -> None:
+        """Work out now what :meth:`check` will ask about the next round's charge: the accountant
+        remembers it, and finding it takes seconds."""
+        if self._terms is None or self._terms.shared_noise is None:
+            return
+        event = self._terms.planned_event()
+        for leaves in self._known.values():
+            events = [self._event(leaf) for leaf in leaves]
+            epsilon = rdp_epsilon((*events, event), self._terms.delta).epsilon
+            if epsilon > self._terms.epsilon:
+                pld_epsilon((*events, event), self._terms.delta)
+
+    def check(self, name: str, number: int, charges: Sequence[bytes], *, step: int = 0) -> None:
         """Whether these entries may go into the log; asked before an upload hash is taken.
 
         Once is enough: what the log holds of a client changes only when a round is recorded, and
         nothing is recorded of a hash that was not taken. Later would be too late: the round's sum
         exists by then, and without the entries it would be one that nobody has charged.
+
+        The hash of step 0 brings the charge of the whole session. Only those whose hash was taken
+        then are in a later step, whose hashes bring nothing.
 
         Raises
         ------
@@ -53,6 +74,13 @@ class ChargeDesk:
         if self._terms is None:
             if charges:
                 raise MalformedMessage(f"{name} sends ledger entries; the charter has no budget")
+            return
+        if step:
+            if charges:
+                raise MalformedMessage(
+                    f"{name} sends ledger entries at step {step}; those of a session come with "
+                    "its first upload hash"
+                )
             return
         reader, charged = LedgerReader(), False
         for leaf in (*self._known[name], *self.lacking(name, charges)):
@@ -74,6 +102,11 @@ class ChargeDesk:
     def enter(self, name: str, leaves: Iterable[bytes]) -> None:
         """Note that these entries are in the log now."""
         self._known[name].extend(leaves)
+
+    def _event(self, leaf: bytes) -> Event:
+        predicate = open_leaf(leaf, self._keys).statement.predicate
+        assert isinstance(predicate, PrivacyPredicate)  # noqa: S101 - no other is kept
+        return predicate.event
 
     def _open(self, name: str, leaf: bytes) -> PrivacyPredicate:
         own = self._federation.identities[name].hex

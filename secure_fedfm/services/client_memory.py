@@ -73,6 +73,7 @@ class ClientJournal:
     def __init__(self, database: Database, federation: str) -> None:
         self._database = database
         self._keys = KeyRing()  # as it is on disk
+        self._written: ClientMemory | None = None  # likewise, once written here
         stored = database.recall("federation")
         if stored is not None and stored != federation.encode():
             raise StorageError(
@@ -98,7 +99,7 @@ class ClientJournal:
     def remember(self, memory: ClientMemory) -> None:
         """Write the memory durably."""
         self._database.remember(self._rows(memory))
-        self._keys = memory.keys
+        self._keys, self._written = memory.keys, memory
 
     def record(self, persist: Persist, memory: ClientMemory) -> None:
         """Write a journal record and the memory that belongs to it in one transaction."""
@@ -107,9 +108,11 @@ class ClientJournal:
                 connection, persist.round, persist.record, persist.value, step=persist.step
             )
             store_memory(connection, self._rows(memory))
-        self._keys = memory.keys
+        self._keys, self._written = memory.keys, memory
 
     def _rows(self, memory: ClientMemory) -> dict[str, bytes]:
+        if memory is self._written:  # as in every step of a session but the last
+            return {}
         rows = {_KEY: encode_memory(memory)}
         if memory.keys is not self._keys:
             rows[_KEYS] = encode(memory.keys)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 
 from secure_fedfm.config import SiteConfig
@@ -40,6 +41,9 @@ def run_client(site: Site, config: SiteConfig) -> int:
         if this site cannot take part (any longer); the command line maps it to an exit code.
     """
     setup = set_up_client(site, config)  # slow, and there is nobody to answer meanwhile
+    # What was loaded stays: the collector need not walk torch's objects in the middle of a step.
+    gc.collect()
+    gc.freeze()
     try:
         asyncio.run(_run(site, config, setup))
     finally:

@@ -102,6 +102,11 @@ def set_up_client(site: Site, config: SiteConfig) -> ClientSetup:
         learner.initial_adapter(),
         site.write,
     )
+    ledger = open_ledger(
+        federation, identity, config.name, database, learner.layout, specs.private, rows.digest()
+    )
+    if ledger is not None:
+        ledger.objection()  # seconds; remembered for the first opening, when others would wait
     return ClientSetup(
         name=config.name,
         identity=identity,
@@ -114,15 +119,7 @@ def set_up_client(site: Site, config: SiteConfig) -> ClientSetup:
         database=database,
         journal=journal,
         memory=_restore(journal, keeper),
-        ledger=open_ledger(
-            federation,
-            identity,
-            config.name,
-            database,
-            learner.layout,
-            specs.private,
-            rows.digest(),
-        ),
+        ledger=ledger,
         limits=limits_for(federation),
     )
 

@@ -10,15 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from dataclasses import dataclass, field
 
-from fedfm_audit.errors import LogForkError
-from fedfm_crypto.codec import encode
-from fedfm_crypto.envelope import CheckpointSeen, Envelope, seal_envelope
+from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import CodecError, NoteError
 from fedfm_crypto.identity import IdentityKey
 from fedfm_crypto.random_source import system_random
-from fedfm_protocols.checks import check_place, verify_signature
 from fedfm_protocols.context import KEYS, TRAIN
 from fedfm_protocols.coordinator import RoundOpening, coordinator_step, open_round
 from fedfm_protocols.coordinator_states import (
@@ -29,28 +25,21 @@ from fedfm_protocols.coordinator_states import (
     phase_of,
 )
 from fedfm_protocols.effects import Deadline, Event, Left, Received, Send, Transition
-from fedfm_protocols.errors import MalformedMessage, MessageRefused
+from fedfm_protocols.errors import MessageRefused
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.messages import (
-    Body,
-    CatchUp,
-    Cosignature,
-    Hello,
     UploadHash,
     read_body,
-    type_name,
 )
 from secure_fedfm.config import SiteConfig
 from secure_fedfm.errors import ServiceError
+from secure_fedfm.services.coordinator_link import CoordinatorLink, step_of
 from secure_fedfm.services.encryption import encryption_for
 from secure_fedfm.services.evidence import Evidence
-from secure_fedfm.services.key_epochs import KeyEpochs
-from secure_fedfm.services.metering import Meter
 from secure_fedfm.services.outbox import Outbox
-from secure_fedfm.services.status import Status, write_status
+from secure_fedfm.services.status import Status, StatusFile
 from secure_fedfm.storage.database import Database, store_journal
 from secure_fedfm.storage.site import Site
-from secure_fedfm.transport.errors import NotConnectedError
 from secure_fedfm.transport.events import EventKind, TransportEvent
 from secure_fedfm.transport.framing import MessagePlan
 from secure_fedfm.transport.reception import Inbound
@@ -61,23 +50,7 @@ LOG = logging.getLogger("secure_fedfm.coordinator")
 MAX_FAILURES = 5
 
 
-@dataclass
-class _Peers:
-    """What the coordinator knows about the clients' connections.
-
-    ``ready`` have said Hello on their present connection; ``log_size`` is the checkpoint each was
-    offered last, or said that it holds; ``outbox`` holds this round's messages to each, for
-    byte-identical resends; ``forked`` claim to have seen another log than this one.
-    """
-
-    ready: set[str] = field(default_factory=set)
-    log_size: dict[str, int] = field(default_factory=dict)
-    outbox: dict[str, Outbox] = field(default_factory=dict)
-    cosigned: set[str] = field(default_factory=set)
-    forked: set[str] = field(default_factory=set)
-
-
-class CoordinatorService:
+class CoordinatorService(CoordinatorLink):
     """One coordinator, from its first client to the conclusion of the federation."""
 
     def __init__(
@@ -91,22 +64,16 @@ class CoordinatorService:
         transport: ServerTransport,
         inbox: asyncio.Queue[Inbound | TransportEvent | BaseException],
     ) -> None:
-        self._site = site
-        self._config = config
-        self._federation = federation
-        self._context = CoordinatorContext(
+        context = CoordinatorContext(
             CoordinatorSite(key, federation), system_random, encryption_for(federation)
         )
-        self._evidence = evidence
+        super().__init__(context, evidence, transport)
+        self._site = site
+        self._status = StatusFile(site.root)
+        self._config = config
         self._database = database
-        self._transport = transport
         self._inbox = inbox
-        self._peers = _Peers()
-        self._state: CoordinatorState | None = None
-        self._meter = Meter()
-        self._links = 0
         self._failures = 0
-        self._epochs = KeyEpochs(federation)
 
     async def run(self) -> None:
         """Run the charter's rounds, conclude, and write the evidence bundle.
@@ -121,12 +88,15 @@ class CoordinatorService:
             concluded = self._evidence.history.concluded
             # Started again after the end, it serves those who missed the end: any number.
             needed = 0 if concluded else self._federation.thresholds.vote_quorum
+            foreseeing = asyncio.create_task(self._foresee())
             await self._gather(self._config.timeouts.connect, needed)
             while self._evidence.history.completed < self._federation.charter.rounds:
                 await self._gather(self._grace(), self._federation.thresholds.vote_quorum)
+                await foreseeing
                 key = self._evidence.history.key
                 needs_key = self._epochs.needed(self._peers.ready, key)
                 await self._run_round(KEYS if needs_key else TRAIN)
+                foreseeing = asyncio.create_task(self._foresee())
                 await self._publish_checkpoint()
                 self._check_failures()
             if not concluded:
@@ -139,9 +109,16 @@ class CoordinatorService:
             self._meter.enter(None)
             self._write_metrics()
             self._report("stopped")
+            self._status.close()
         self._evidence.bundle(self._site.bundle_folder)
         LOG.info("evidence bundle at %s", self._site.bundle_folder, extra={"kind": "concluded"})
         self._report("finished")
+        self._status.close()
+
+    async def _foresee(self) -> None:
+        """What the next round's charges will be asked: found out before anybody waits for it."""
+        if self._evidence.history.completed < self._federation.charter.rounds:
+            await asyncio.to_thread(self._evidence.charges.foresee)
 
     async def _supply_latecomers(self) -> None:
         """A last key for those who are back without one: with the group keys that come with it
@@ -214,7 +191,7 @@ class CoordinatorService:
                 case "Cosignature":
                     self._take_cosignature(sender, envelope)
                 case "UploadHash":
-                    self._check_charges(sender, envelope)
+                    await self._check_charges(sender, envelope)
                     return Received(envelope)
                 case _:
                     return Received(envelope)
@@ -222,12 +199,20 @@ class CoordinatorService:
             LOG.info("refused: %s", error)
         return None
 
-    def _check_charges(self, name: str, envelope: Envelope) -> None:
-        """What enters the log must be in order before the upload that it pays for is taken."""
+    async def _check_charges(self, name: str, envelope: Envelope) -> None:
+        """What enters the log must be in order before the upload that it pays for is taken.
+
+        In a thread: what a budget allows may take seconds to find out, and nobody else shall seem
+        to be gone meanwhile.
+        """
         if self._state is None or isinstance(self._state, Finished):
             return
-        charges = read_body(envelope, UploadHash).charges
-        self._evidence.charges.check(name, self._state.round.identity.round, charges)
+        charges, step = read_body(envelope, UploadHash).charges, envelope.header.step
+        check, number = self._evidence.charges.check, self._state.round.identity.round
+        if step or not self._evidence.charges.keeps:
+            check(name, number, charges, step=step)
+        else:
+            await asyncio.to_thread(check, name, number, charges)
 
     async def _gather(self, seconds: float, needed: int) -> None:
         """Wait until all clients are ready, or the time is up and ``needed`` are."""
@@ -304,8 +289,9 @@ class CoordinatorService:
         """Wait for the present phase's next event or deadline, and let the state machine decide."""
         if self._state is None or isinstance(self._state, Finished):
             return
-        phase = phase_of(self._state)
-        self._meter.enter(phase)
+        phase, step = phase_of(self._state), step_of(self._state)
+        in_session = self._state.round.identity.steps > 1
+        self._meter.enter(phase, (number, step) if in_session else None)
         self._report(phase)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._config.timeouts.of_phase(phase)
@@ -320,7 +306,21 @@ class CoordinatorService:
                 LOG.info("refused: %s", error)
                 continue
             await self._carry_out(transition)
-        LOG.info("round %d: %s done", number, phase, extra={"kind": "phase", "phase": phase})
+        self._tell_progress(number, phase, step)
+
+    def _tell_progress(self, number: int, phase: str, step: int | None) -> None:
+        """One line for every phase, and in a session one for every step."""
+        if step is None:
+            LOG.info("round %d: %s done", number, phase, extra={"kind": "phase", "phase": phase})
+        elif self._state is not None and step_of(self._state) != step:
+            steps = self._state.round.identity.steps
+            LOG.info(
+                "round %d: step %d of %d done",
+                number,
+                step + 1,
+                steps,
+                extra={"kind": "step", "round": number, "done": step + 1, "of": steps},
+            )
 
     async def _carry_out(self, transition: Transition[CoordinatorState]) -> None:
         self._state = transition.state
@@ -354,103 +354,7 @@ class CoordinatorService:
             *(self._send(e.recipient, e.envelope, plans[id(e.envelope)]) for e in sends)
         )
 
-    # ---- links: greetings, catching up, checkpoints
-
-    async def _send(self, name: str, envelope: Envelope, plan: MessagePlan | None = None) -> None:
-        message = plan or await self._transport.plan(envelope.encode())
-        try:
-            await self._transport.send(name, message)
-        except NotConnectedError as error:
-            LOG.info("%s for %s waits for its return: %s", envelope.header.type, name, error)
-        else:
-            self._meter.count_sent(envelope.header.type, len(message.payload))
-
-    def _seal(self, body: Body) -> Envelope:
-        self._links += 1
-        return seal_envelope(
-            self._context.site.key,
-            context=self._federation.link_context,
-            type=type_name(type(body)),
-            sender=self._context.site.name,
-            step=0,
-            sequence=self._links,
-            checkpoint=self._evidence.checkpoint,
-            body=encode(body),
-        )
-
-    def _check_link(self, envelope: Envelope) -> None:
-        verify_signature(envelope, self._federation)
-        check_place(envelope, context=self._federation.link_context, step=0)
-
-    async def _welcome(self, name: str, envelope: Envelope) -> Event | None:
-        """A client says where it stands: bring it up to date.
-
-        One that has lost the round it took part in has left it; nobody waits for it any longer.
-        """
-        self._check_link(envelope)
-        hello = read_body(envelope, Hello)
-        if hello.log_size != envelope.header.checkpoint.size:
-            # Proofs start from it, and none starts from a size that this log never had.
-            raise MalformedMessage(
-                f"{name} greets with a log of size {hello.log_size} and echoes a checkpoint of "
-                f"size {envelope.header.checkpoint.size}"
-            )
-        if not self._same_log(name, envelope.header.checkpoint):
-            return None
-        self._epochs.held[name] = hello.key_hash
-        for missed in self._evidence.missed_rounds(hello.last_round):
-            await self._send(name, self._seal(CatchUp((missed,))))
-        self._peers.log_size[name] = hello.log_size
-        if hello.log_size < self._evidence.log.size:
-            await self._offer(name)
-        if name not in self._peers.ready:
-            LOG.info("%s is ready", name, extra={"kind": "ready", "peer": name})
-        self._peers.ready.add(name)
-        if self._state is None or isinstance(self._state, Finished):
-            return None
-        current = self._state.round
-        same_round = hello.round == current.identity.round
-        if not same_round and any(sender == name for sender, *_ in current.taken):
-            return Left(name)
-        sent = self._peers.outbox.get(name)
-        waiting = () if sent is None else sent.after(hello.received if same_round else 0)
-        if waiting is None:
-            return Left(name)
-        for again in waiting:
-            await self._send(name, again)
-        return None
-
-    def _same_log(self, name: str, seen: CheckpointSeen) -> bool:
-        """Whether the checkpoint that a client has seen is one of this log.
-
-        Raises
-        ------
-        LogForkError
-            if more clients deny it than may conspire: this log was forked, or restored from an
-            old copy, and must not grow.  One client alone could be lying.
-        """
-        try:
-            self._evidence.log.check_head(seen.size, seen.root)
-        except LogForkError as error:
-            LOG.error("%s is not admitted to rounds: %s", name, error)
-            self._peers.ready.discard(name)
-            self._peers.forked.add(name)
-            if len(self._peers.forked) > self._federation.thresholds.colluding:
-                raise
-            return False
-        self._peers.forked.discard(name)
-        return True
-
-    async def _offer(self, name: str) -> None:
-        """Offer the latest checkpoint, proven from the one this client will have read before."""
-        offer = self._evidence.offer(self._peers.log_size.get(name, 0))
-        self._peers.log_size[name] = self._evidence.log.size
-        await self._send(name, self._seal(offer))
-
-    def _take_cosignature(self, name: str, envelope: Envelope) -> None:
-        self._check_link(envelope)
-        self._evidence.attach(read_body(envelope, Cosignature).line)
-        self._peers.cosigned.add(name)
+    # ---- checkpoints
 
     async def _publish_checkpoint(self) -> None:
         """Step 15: offer the new checkpoint to everyone, collect the witnesses' cosignatures."""
@@ -465,22 +369,12 @@ class CoordinatorService:
             await self._idle(deadline - loop.time())
         self._meter.enter(None)
 
-    def _check_witnesses(self) -> None:
-        """Without a quorum of witnesses the evidence convinces nobody: not a success."""
-        signed, quorum = self._evidence.witnesses(), self._federation.thresholds.vote_quorum
-        if len(signed) < quorum:
-            raise ServiceError(
-                f"{len(signed)} clients have cosigned the conclusion, {quorum} are needed for "
-                "evidence that verifies; start the missing clients, then this coordinator again"
-            )
-
     # ---- what operators see
 
     def _report(self, state: str) -> None:
         history = self._evidence.history
         running = self._state
-        write_status(
-            self._site.root,
+        self._status.show(
             Status(
                 role="coordinator",
                 name=self._context.site.name,

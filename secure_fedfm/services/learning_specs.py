@@ -57,7 +57,7 @@ class LearningSpecs:
             TrainingPlan.from_json(training),
             _shared_plan(federation, optimiser)
             if isinstance(optimiser, StepOptimiserSpec)
-            else _private_plan(charter.privacy, private),
+            else _private_plan(charter.privacy, private, charter.rounds),
             optimiser,
         )
 
@@ -86,13 +86,13 @@ def _shared_plan(federation: Federation, optimiser: StepOptimiserSpec) -> Shared
     )
 
 
-def _private_plan(privacy: object, training: object) -> PrivatePlan | None:
+def _private_plan(privacy: object, training: object, rounds: int) -> PrivatePlan | None:
     """The plan of mode ``local``; None in the others.
 
     Raises
     ------
     ConfigurationError
-        if the charter says one half of it only.
+        if the charter says one half of it only, or never trains LoRA.
     """
     if not isinstance(privacy, LocalPrivacy):
         if training is not None:
@@ -103,7 +103,9 @@ def _private_plan(privacy: object, training: object) -> PrivatePlan | None:
             "privacy mode local needs a section training.private: expected_rows, and how the "
             "noised gradients are used"
         )
-    return PrivateTraining.from_json(training).plan(
+    found = PrivateTraining.from_json(training)
+    found.check_rounds(rounds)
+    return found.plan(
         noise_multiplier=privacy.noise_multiplier,
         sampling_rate=privacy.sampling_rate,
         steps_per_round=privacy.steps_per_round,

@@ -125,6 +125,8 @@ class Database:
 
 def store_memory(connection: sqlite3.Connection, values: dict[str, bytes]) -> None:
     """Write named values within an open transaction."""
+    if not values:
+        return
     connection.executemany(
         "INSERT INTO memory (name, value) VALUES (?, ?) "
         "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
@@ -142,11 +144,13 @@ def store_journal(
     StorageError
         if the step already has this record with another value: something is done twice.
     """
-    connection.execute(
+    inserted = connection.execute(
         "INSERT INTO journal (round, step, record, value) VALUES (?, ?, ?, ?) "
         "ON CONFLICT (round, step, record) DO NOTHING",
         (number, step, record, value),
     )
+    if inserted.rowcount:
+        return
     (stored,) = connection.execute(
         "SELECT value FROM journal WHERE round = ? AND step = ? AND record = ?",
         (number, step, record),

@@ -14,7 +14,7 @@
       rounds/            transcripts and catch-up records (coordinator)
       enrolments/        enrolments of all parties (coordinator)
       bundle/            evidence bundle, once the federation is over (coordinator)
-      metrics.json       bytes and seconds per phase (coordinator)
+      metrics.json       bytes and seconds per phase (coordinator), seconds per activity (client)
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Site:
 
     @property
     def metrics_file(self) -> Path:
-        """Bytes and seconds per phase (coordinator)."""
+        """Bytes and seconds per phase (coordinator), seconds per activity (client)."""
         return self.root / "metrics.json"
 
     def identity(self) -> IdentityKey:

@@ -19,12 +19,13 @@ from fedfm_crypto.lattice.wide_words import LIMBS, add_wide_masks, from_wide, wi
 from fedfm_crypto.mask import Sign, add_masks
 from fedfm_crypto.secret import Secret
 from fedfm_protocols import masking
-from fedfm_protocols.context import bulk_seed
+from fedfm_protocols.context import TRAIN, bulk_seed
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.key_ring import KeyRing
 from fedfm_protocols.masking import StepSecrets
 from fedfm_protocols.messages import Aggregate, Cohort, KeyOffer, Upload, read_body
-from secure_fedfm.learning.specs import ModelSpec
+from secure_fedfm.learning.specs import AdapterSpec, ModelSpec
+from secure_fedfm.privacy.recipe import SharedNoiseRequest
 from tests.integration.federation_processes import (
     COORDINATOR,
     Launcher,
@@ -40,6 +41,7 @@ Array = NDArray[np.generic]
 SIGMAS = 6.0
 # 229,000 values: chance keeps a correlation within 0.002, one standard deviation.
 UNCORRELATED = 0.01
+LONG_UPDATES = AdapterSpec(rank=256, alpha=256)
 
 
 def uniform_sigmas(data: Array) -> float:
@@ -67,11 +69,17 @@ class StepKeys:
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """A finished run.  Sums are numbered from 1, whatever their rounds' numbers."""
+    """A finished run.  Sums (of sessions: each step's) are numbered from 1, whatever their rounds'
+    numbers."""
 
     federation: TestFederation
     sums: int
     streams: list[bytes]
+
+    @property
+    def steps(self) -> int:
+        """Sums of one round."""
+        return self.terms.steps_of(TRAIN)
 
     @property
     def clients(self) -> tuple[str, ...]:
@@ -127,9 +135,11 @@ class Capture:
 
     def step_keys(self, name: str, number: int = 1) -> StepKeys:
         """Keys and seed of the ``number``-th sum."""
-        data = (self._folder(name) / f"secrets-{number}").read_bytes()
-        share, mask = (AgreementKey.from_secret(Secret(data[i : i + 32])) for i in (0, 32))
-        return StepKeys(share, mask, data[64:])
+        session, step = divmod(number - 1, self.steps)
+        data = (self._folder(name) / f"secrets-{session + 1}").read_bytes()
+        pieces = [data[i : i + 32] for i in (0, 32 + 64 * step, 64 + 64 * step)]
+        share, mask = (AgreementKey.from_secret(Secret(piece)) for piece in pieces[:2])
+        return StepKeys(share, mask, pieces[2])
 
     def key_ring(self, name: str) -> KeyRing:
         """The collective keys on a client's disk."""
@@ -146,13 +156,28 @@ class Capture:
 
 
 def capture_run(
-    root: Path, launcher: Launcher, model: ModelSpec, *, rounds: int, suite: str
+    root: Path,
+    launcher: Launcher,
+    model: ModelSpec,
+    *,
+    rounds: int,
+    suite: str,
+    clients: int = 3,
+    adapter: AdapterSpec = LONG_UPDATES,
+    privacy: SharedNoiseRequest | None = None,
 ) -> Capture:
-    """Run three clients with long updates through a tap, and keep everything."""
+    """Run clients with long updates through a tap, and keep everything."""
     federation = build_federation(
-        root, launcher, model, clients=3, rounds=rounds, rank=256, suite=suite
+        root,
+        launcher,
+        model,
+        clients=clients,
+        rounds=rounds,
+        adapter=adapter,
+        suite=suite,
+        privacy=privacy,
     )
-    faults = {}
+    faults: dict[str, dict[str, str]] = {}
     with WireTap(federation.endpoint) as tap, federation:
         for name, site in federation.sites.items():
             folder = site.root / ("traffic" if name == COORDINATOR else "kept")
@@ -161,11 +186,12 @@ def capture_run(
                 faults[name] = {"record_traffic": str(folder)}
             else:
                 faults[name] = {"record_updates": str(folder), "record_secrets": str(folder)}
+                faults[name]["record_spending"] = str(site.root / "spending")
                 write_config(site, name, tap.endpoint, {}, suites=f'["{suite}"]')
         federation.start_all(faults)
         federation.run_to_end()
     streams = [bytes(way) for one in tap.connections for way in (one.from_client, one.to_client)]
-    return Capture(federation, rounds, streams)
+    return Capture(federation, rounds * Federation.of(federation.charter).steps_of(TRAIN), streams)
 
 
 def read_without_key(capture: Capture, words: bytes) -> NDArray[np.uint32]:
@@ -191,20 +217,26 @@ def _plain_words(residues: NDArray[np.uint64]) -> NDArray[np.uint32]:
 def open_upload(
     capture: Capture,
     name: str,
+    number: int = 1,
     *,
     bulk_key: NDArray[np.int64] | None = None,
     step_keys: StepKeys | None = None,
+    seed: bytes | None = None,
 ) -> NDArray[np.uint32]:
-    """Lane words of a client's first upload, less the layers whose keys are given.
+    """Lane words of a client's ``number``-th upload, less the layers whose keys are given; with a
+    ``seed`` alone less the self-mask that grows from it.
 
     Raises
     ------
     DecryptionError
         if ``bulk_key`` is another upload's.
     """
-    envelope = capture.received(name, "Upload")
+    envelope = capture.received(name, "Upload", number)
     words, context = read_body(envelope, Upload).words, envelope.header.context
-    masks = [] if step_keys is None else _masks(capture, name, context, step_keys)
+    masks = [] if step_keys is None else _masks(capture, name, number, context, step_keys)
+    if seed is not None:
+        own = masking.self_mask_key(context, name, envelope.header.step, Secret(seed))
+        masks = [*masks, (own, -1)]
     values = capture.federation.charter.quantiser.values
     if not capture.terms.encrypted:
         lanes = unpack_lanes(words, capture.lane_bits)
@@ -213,7 +245,7 @@ def open_upload(
     if bulk_key is None:
         limbs = _plain_words(read_polynomials(words))
     else:
-        public = PublicPolynomials(bulk_seed(context, 0))
+        public = PublicPolynomials(bulk_seed(context, envelope.header.step))
         limbs = decrypt(words, KeySum(bulk_key, 1), public)
     limbs = limbs[: LIMBS * wide_size(values, capture.lane_bits)].copy()
     add_wide_masks(limbs, masks)
@@ -221,19 +253,21 @@ def open_upload(
 
 
 def _masks(
-    capture: Capture, name: str, context: bytes, keys: StepKeys
+    capture: Capture, name: str, number: int, context: bytes, keys: StepKeys
 ) -> list[tuple[Secret, Sign]]:
     """What takes a client's masks off again."""
-    number = 2 if capture.terms.encrypted else 1  # an offer came before, for the collective key
+    session, step = divmod(number - 1, capture.steps)
+    # With encryption an offer came before, for the collective key.
+    place = session + (2 if capture.terms.encrypted else 1)
     offers = {
-        peer: read_body(capture.received(peer, "KeyOffer", number), KeyOffer)
+        peer: read_body(capture.received(peer, "KeyOffer", place), KeyOffer)
         for peer in capture.clients
     }
     found = masking.mask_keys(
         context=context,
         client=name,
-        step=0,
+        step=step,
         secrets=StepSecrets(keys.mask_key, Secret(keys.seed)),
-        peers={peer: offer.steps[0].mask_key for peer, offer in offers.items()},
+        peers={peer: offer.steps[step].mask_key for peer, offer in offers.items()},
     )
     return [(key, -1 if sign == 1 else 1) for key, sign in found]

@@ -32,6 +32,9 @@ from typing import Any
 import torch
 import transformers
 
+from fedfm_audit.log import Log
+from fedfm_audit.privacy.entries import PrivacyPredicate
+from fedfm_audit.statements import RoundPredicate, open_leaf
 from fedfm_crypto.codec import decode
 from fedfm_protocols.charter import Charter, add_charter_signature, sign_charter
 from fedfm_protocols.enrolment import Role
@@ -42,7 +45,8 @@ from secure_fedfm.learning.plan import TrainingPlan
 from secure_fedfm.learning.server_optimiser import ServerOptimiserSpec
 from secure_fedfm.learning.specs import AdapterSpec, ModelSpec, TaskSpec
 from secure_fedfm.learning.weights import pin_model
-from secure_fedfm.privacy.recipe import PrivacySections
+from secure_fedfm.privacy.recipe import PrivacySections, SharedNoiseRequest
+from secure_fedfm.storage.ledger import read_ledger_leaves
 from secure_fedfm.storage.site import Site
 from tests.secure_fedfm.learning.conftest import WORDS, _save_tokenizer
 
@@ -51,6 +55,7 @@ COORDINATOR = "coordinator"
 LABELS = ("balance-inquiry-label", "lost-card-label", "late-payment-label")
 # Generous: colleagues' machines are loaded. A phase never needs a second when idle.
 WAIT_SECONDS = 60.0
+LOADING_SECONDS = 300.0  # torch and all that the parties have in common: 10 s when idle
 Faults = Mapping[str, Any]
 
 
@@ -85,7 +90,7 @@ class Launcher:
         self._exits: dict[int, queue.Queue[Exited]] = {}
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
-        assert self._answers.get(timeout=2 * WAIT_SECONDS) == {"ready": True}
+        assert self._answers.get(timeout=LOADING_SECONDS) == {"ready": True}
         self.cpu: dict[str, Any] = {}
 
     def _listen(self) -> None:
@@ -114,12 +119,14 @@ class Launcher:
         pid = self._answers.get(timeout=WAIT_SECONDS)["pid"]
         return Process(party, pid, self._exits[pid])
 
-    def load(self, module: str) -> None:
-        """Import a module once for all parties that are started from now on."""
+    def load(self, module: str, call: str = "") -> None:
+        """Import a module, and call something in it, once for all parties that are started from
+        now on."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"load": module}) + "\n")
+        order = {"load": module, "call": call}
+        self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
-        assert self._answers.get(timeout=WAIT_SECONDS) == {"load": module}
+        assert self._answers.get(timeout=LOADING_SECONDS) == order
 
     def close(self) -> None:
         """End the launcher with all its children."""
@@ -294,6 +301,37 @@ class TestFederation:
         finally:
             connection.close()
 
+    def journal_of_steps(self, party: str) -> list[tuple[int, int, str]]:
+        """Rows (round, step, record) of a stopped party's journal, in the order written."""
+        connection = sqlite3.connect(self.sites[party].root / "state.sqlite")
+        try:
+            return list(connection.execute("SELECT round, step, record FROM journal ORDER BY id"))
+        finally:
+            connection.close()
+
+    def ledger(self, party: str) -> list[PrivacyPredicate]:
+        """Entries of a stopped client's privacy ledger; every signature is checked."""
+        state = self.sites[party].root / "state.sqlite"
+        key = self.charter.identities()[party]
+        found = []
+        for leaf in read_ledger_leaves(f"{state.as_uri()}?mode=ro"):
+            predicate = open_leaf(leaf, {key.hex: key}).statement.predicate
+            assert isinstance(predicate, PrivacyPredicate)
+            found.append(predicate)
+        return found
+
+    def statements(self) -> dict[int, RoundPredicate]:
+        """Round -> what the log says about it; each round once."""
+        keys = {key.hex: key for key in self.charter.identities().values()}
+        log = Log.open(self.sites[COORDINATOR].log_folder, self.charter.log.origin)
+        try:
+            predicates = [open_leaf(leaf, keys).statement.predicate for leaf in log.leaves]
+        finally:
+            log.close()
+        rounds = [found for found in predicates if isinstance(found, RoundPredicate)]
+        assert len({found.round for found in rounds}) == len(rounds)
+        return {found.round: found for found in rounds}
+
     def adapters(self) -> set[bytes]:
         """The exported adapter of every client: tensors of adapter and head."""
         return {
@@ -359,14 +397,16 @@ def build_federation(
     clients: int,
     rounds: int,
     rank: int = 4,
+    adapter: AdapterSpec | None = None,
     suite: str = "layered",
-    privacy: PrivacySections | None = None,
+    privacy: PrivacySections | SharedNoiseRequest | None = None,
     timeouts: Mapping[str, float] | None = None,
 ) -> TestFederation:
     """Make every party's site folder, with keys, enrolments and a charter that all have signed.
 
     Clients hold different numbers of rows, so that a count that leaks would show.  In a suite with
-    encryption round 1 makes the collective key, which ``rounds`` does not count.
+    encryption round 1 makes the collective key, which ``rounds`` does not count.  ``adapter`` goes
+    before ``rank``; privacy mode ``shared-noise`` takes a request, calibrated here.
     """
     names = [f"clinic-{number}" for number in range(1, clients + 1)]
     sites = {name: Site(root / name) for name in (COORDINATOR, *names)}
@@ -381,10 +421,12 @@ def build_federation(
         clients=[enrolments[name] for name in names],
         log_public=sites[COORDINATOR].log_key().public,
         model=model,
-        adapter=AdapterSpec(rank=rank, alpha=rank),
+        adapter=adapter or AdapterSpec(rank=rank, alpha=rank),
         task=TaskSpec("classification", tuple(sorted(LABELS))),
         plan=TrainingPlan(epochs=1, batch_size=8, schedule="constant"),
-        server_optimiser=ServerOptimiserSpec(),
+        server_optimiser=privacy.optimiser(clients)
+        if isinstance(privacy, SharedNoiseRequest)
+        else ServerOptimiserSpec(),
         rounds=rounds,
         suite=suite,
         privacy=privacy,

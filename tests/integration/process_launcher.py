@@ -6,9 +6,9 @@ fork on a party is an ordinary operating-system process that runs the product's 
 
 Protocol, one JSON object a line: ``{"party", "arguments", "log", "faults"}`` on stdin is answered
 by ``{"party", "pid"}``, later by ``{"party", "pid", "code"}`` (minus the signal if killed).
-``{"load": module}`` imports a module for all parties that are started later, and is answered by
-the same.  When stdin ends, the children are killed, and the last line holds the CPU seconds of all
-of them.
+``{"load": module, "call": name}`` imports a module for all parties that are started later, calls
+what has that dotted name in it (unless it is empty), and is answered by the same.  When stdin
+ends, the children are killed, and the last line holds the CPU seconds of all of them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import json
+import operator
 import os
 import resource
 import select
@@ -73,7 +74,9 @@ class _Launcher:
 
     def obey(self, order: dict[str, Any]) -> None:
         if "load" in order:
-            importlib.import_module(order["load"])
+            module = importlib.import_module(order["load"])
+            if order["call"]:
+                operator.attrgetter(order["call"])(module)()
             _say(order)
         else:
             self.start(order)

@@ -82,24 +82,10 @@ def federation(
 pytestmark = pytest.mark.slow
 
 
-def statements(federation: TestFederation) -> list[tuple[int, str]]:
-    """(round, outcome) of every round statement in the log, in its order."""
-    from fedfm_audit.log import Log
-    from fedfm_audit.statements import RoundPredicate, open_leaf
-
-    keys = {key.hex: key for key in federation.charter.identities().values()}
-    log = Log.open(federation.sites[COORDINATOR].log_folder, federation.charter.log.origin)
-    try:
-        predicates = [open_leaf(leaf, keys).statement.predicate for leaf in log.leaves]
-    finally:
-        log.close()
-    return [(p.round, p.outcome) for p in predicates if isinstance(p, RoundPredicate)]
-
-
 def test_interrupted_rounds_are_logged_as_aborted_and_no_number_is_used_twice(
     federation: TestFederation,
 ) -> None:
-    assert statements(federation) == [
+    assert [(number, found.outcome) for number, found in federation.statements().items()] == [
         *((number, "aborted") for number in range(1, KEY_LOGGED)),
         (KEY_LOGGED, "completed"),
         *((number, "aborted") for number in range(KEY_LOGGED + 1, LOGGED)),

@@ -15,10 +15,8 @@ from fedfm_audit.privacy.accountant import spent
 from fedfm_audit.privacy.entries import PrivacyPredicate
 from fedfm_audit.privacy.events import AbortedRound, CompletedRound
 from fedfm_audit.report import Status
-from fedfm_audit.statements import open_leaf
 from fedfm_audit.verify import verify_bundle
 from secure_fedfm.learning.specs import ModelSpec
-from secure_fedfm.storage.ledger import read_ledger_leaves
 from tests.integration.federation_processes import (
     COORDINATOR,
     Exited,
@@ -36,17 +34,6 @@ KILLED_IN = 3  # round 1 makes the collective key
 def private_launcher(launcher: Launcher) -> Launcher:
     launcher.load("tests.integration.private_terms")
     return launcher
-
-
-def entries(federation: TestFederation, party: str) -> list[PrivacyPredicate]:
-    state = federation.sites[party].root / "state.sqlite"
-    keys = federation.charter.identities()
-    found = []
-    for leaf in read_ledger_leaves(f"{state.as_uri()}?mode=ro"):
-        predicate = open_leaf(leaf, {keys[party].hex: keys[party]}).statement.predicate
-        assert isinstance(predicate, PrivacyPredicate)
-        found.append(predicate)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +70,13 @@ def finished(
 
 
 def test_the_charge_of_a_killed_client_stands(finished: TestFederation) -> None:
-    listed = entries(finished, VICTIM)
+    listed = finished.ledger(VICTIM)
     charged = [entry.round for entry in listed if not _settles(entry)]
     assert charged.count(KILLED_IN) == 1
     settled = {entry.round: entry.event for entry in listed if _settles(entry)}
     assert isinstance(settled[KILLED_IN], AbortedRound)
     # Rounds that it took part in, and the one it died in.
-    others = [e.round for e in entries(finished, "clinic-2") if not _settles(e)]
+    others = [e.round for e in finished.ledger("clinic-2") if not _settles(e)]
     assert set(charged) == set(others)
 
 
@@ -103,7 +90,7 @@ def test_the_evidence_holds_every_ledger_and_they_add_up(finished: TestFederatio
 
 def test_no_budget_is_exceeded(finished: TestFederation) -> None:
     for party in finished.clients:
-        events = [entry.event for entry in entries(finished, party)]
+        events = [entry.event for entry in finished.ledger(party)]
         assert spent(events, DELTA).epsilon <= BUDGETS[ROUNDS + 1]
         completed = [e for e in events if isinstance(e, CompletedRound)]
         assert len(completed) >= ROUNDS - 1
@@ -139,7 +126,7 @@ def entries_of_running(federation: TestFederation, party: str) -> list[PrivacyPr
     """After its process is gone: the state file of a running one is locked."""
     federation.processes[party].kill()
     federation.processes[party].wait()
-    return entries(federation, party)
+    return federation.ledger(party)
 
 
 def _settles(entry: PrivacyPredicate) -> bool:

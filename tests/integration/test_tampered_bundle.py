@@ -75,7 +75,8 @@ def test_a_missing_or_additional_file_is_found(files: Files) -> None:
 def test_the_round_that_made_the_key_is_there_without_what_was_dealt(files: Files) -> None:
     """Its messages are evidence by their headers; shares, sealed or not, never are."""
     transcript = json.loads(files["transcripts/000001.json"])
-    envelopes = [*transcript["setup"], *sum(transcript["steps"], []), *transcript["close"]]
+    steps = (envelope for step in transcript["steps"] for envelope in step)
+    envelopes = [*transcript["setup"], *steps, *transcript["close"]]
     kinds = [envelope["type"] for envelope in envelopes]
     assert kinds.count("KeyDealing") == kinds.count("KeyDelivery") == 3
     public = {envelope["type"] for envelope in envelopes if "body" in envelope}

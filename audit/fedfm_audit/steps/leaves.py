@@ -13,6 +13,7 @@ from fedfm_audit.privacy.entries import PrivacyPredicate
 from fedfm_audit.statements import (
     EnrolmentPredicate,
     RoundPredicate,
+    SignedStatement,
     Statement,
     open_leaf,
 )
@@ -53,20 +54,30 @@ def check_leaves(roots: Roots, head: Head, tree: Tree, findings: Findings) -> tu
             continue
         predicate = signed.statement.predicate
         leaves.append(Leaf(index, signed.statement, hashlib.sha256(data).hexdigest()))
+        check_author(charter, signed, data, place, findings)
         if isinstance(predicate, EnrolmentPredicate):
-            _check_enrolment(charter, predicate, signed.signer, data, place, findings)
             if enrolled.setdefault(predicate.name, predicate) is not predicate:
                 findings.fail(place, f"{predicate.name} is enrolled a second time")
-        elif isinstance(predicate, PrivacyPredicate):
-            _check_institution(charter, predicate, signed.signer, place, findings)
-        elif signed.signer != charter.coordinator.identity.hex:
-            findings.fail(place, "a statement that only the coordinator makes, by another key")
-        if isinstance(predicate, RoundPredicate):
+        elif isinstance(predicate, RoundPredicate):
             _check_previous(predicate, index, tree, findings)
     for name in sorted(charter.parties.keys() - enrolled.keys()):
         findings.fail("the log", f"{name} is in the charter, but no leaf enrols it")
     _check_expiry(charter, head, list(enrolled.values()), findings)
     return tuple(leaves)
+
+
+def check_author(
+    charter: CharterView, signed: SignedStatement, leaf: bytes, place: str, findings: Findings
+) -> None:
+    """Who signed a statement is who may make it: an enrolment and a ledger entry the party that
+    they name, with the charter's keys, everything else the coordinator."""
+    predicate = signed.statement.predicate
+    if isinstance(predicate, EnrolmentPredicate):
+        _check_enrolment(charter, predicate, signed.signer, leaf, place, findings)
+    elif isinstance(predicate, PrivacyPredicate):
+        _check_institution(charter, predicate, signed.signer, place, findings)
+    elif signed.signer != charter.coordinator.identity.hex:
+        findings.fail(place, "a statement that only the coordinator makes, by another key")
 
 
 def _check_enrolment(

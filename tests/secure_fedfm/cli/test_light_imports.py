@@ -37,7 +37,9 @@ def run_without_extras(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "verb", [[], ["audit"], ["audit", "verify"], ["audit", "privacy"], ["client"]], ids=str
+    "verb",
+    [[], ["audit"], ["audit", "verify"], ["audit", "inclusion"], ["audit", "privacy"], ["client"]],
+    ids=str,
 )
 def test_help_needs_no_extra(verb: list[str]) -> None:
     ran = run_without_extras(*verb, "-h")
@@ -49,6 +51,16 @@ def test_audit_verify_needs_no_extra(tmp_path: Path) -> None:
     ran = run_without_extras("audit", "verify", str(tmp_path), "--json")
     assert ran.returncode == 1, ran.stderr
     assert json.loads(ran.stdout)["verdict"] == "failed"
+
+
+def test_audit_documents_need_no_extra(tmp_path: Path) -> None:
+    bundle, page = tmp_path / "bundle", tmp_path / "bundle-report.html"
+    bundle.mkdir()
+    (bundle / "charter.json").write_text("{}")
+    assert run_without_extras("audit", "report", str(bundle)).returncode == 1
+    assert "<h1>FAILED</h1>" in page.read_text()
+    ran = run_without_extras("audit", "diff", str(bundle), str(bundle), "--json")
+    assert (ran.returncode, json.loads(ran.stdout)["relation"]) == (1, "incomparable")
 
 
 def test_doctor_needs_no_extra() -> None:

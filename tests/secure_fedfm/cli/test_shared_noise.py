@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from fedfm_audit.privacy.in_words import privacy_table
 from secure_fedfm.cli.charter_terms import choose_privacy, read_training_file
-from secure_fedfm.cli.privacy_view import privacy_table
 from secure_fedfm.errors import ConfigurationError
 from secure_fedfm.learning.step_optimiser import StepOptimiserSpec
 from secure_fedfm.privacy.recipe import SharedNoiseRequest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -243,3 +244,17 @@ def test_preparing_reports_rows(
     learner.prepare(lambda done, rows: seen.append((done, rows)))
     learner.prepare(lambda done, rows: seen.append((done, rows)))
     assert seen == [(48, 48)]
+
+
+def test_rates_follow_completed_rounds_and_batches_the_number(
+    tiny_encoder: ModelSpec, task: TaskSpec, plan: TrainingPlan, tickets: Dataset
+) -> None:
+    """Keys and failed rounds use up numbers; the schedule must not see them, a retry must."""
+    falling = replace(plan, schedule="linear", schedule_rounds=3)
+    learner = _learner(tiny_encoder, task, falling, tickets, AdapterSpec())
+    initial = learner.initial_adapter()
+    usual = learner.train(initial, 1)
+    np.testing.assert_array_equal(learner.train(initial, 1, completed=0), usual)
+    later = learner.train(initial, 3, completed=0)
+    assert not np.array_equal(later, usual)  # other batches
+    assert not np.array_equal(learner.train(initial, 3), later)  # another rate

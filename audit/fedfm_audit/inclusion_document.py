@@ -1,0 +1,151 @@
+"""One leaf of a log, shown to somebody who has no bundle.
+
+::
+
+    {"version": 1, "charter": <base64>, "leaf": <base64>, "index": N, "path": [<hex>, ...],
+     "checkpoint": <note text>,
+     "step": null | {"number": S, "part": <base64>, "path": [<hex>, ...]}}
+
+The document (canonical JSON) carries the signed charter, because it names who may sign which
+statement; the path is the inclusion proof of RFC 6962; the checkpoint stands as it does in the
+bundle.  ``step`` is one step of a session with its path to the root that the round's statement
+holds.  ``tlog_proof`` is the same proof as other implementations read it, without charter
+and leaf.  Source: https://c2sp.org/tlog-proof
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedfm_audit.errors import ProofError
+from fedfm_audit.steps_summary import StepProof
+from fedfm_crypto.canonical_json import canonical_decode, canonical_encode
+from fedfm_crypto.errors import FedFMError
+from fedfm_crypto.strict_base64 import decode_base64, encode_base64
+
+VERSION = 1
+MAX_DOCUMENT_BYTES = 64 << 20
+_FIELDS = frozenset({"version", "charter", "leaf", "index", "path", "checkpoint", "step"})
+_STEP_FIELDS = frozenset({"number", "part", "path"})
+_HASH = re.compile(r"[0-9a-f]{64}")
+_MAX_PATH = 64  # twice what a tree of this log or a session can need
+
+
+@dataclass(frozen=True, slots=True)
+class InclusionDocument:
+    """A leaf, the charter that says who may sign it, its path, and the checkpoint's note."""
+
+    charter: bytes = field(repr=False)
+    leaf: bytes = field(repr=False)
+    index: int
+    path: tuple[bytes, ...]
+    checkpoint: bytes = field(repr=False)
+    step: StepProof | None = None
+
+    def encode(self) -> bytes:
+        """Canonical JSON of the document."""
+        step = self.step
+        return canonical_encode(
+            {
+                "version": VERSION,
+                "charter": encode_base64(self.charter),
+                "leaf": encode_base64(self.leaf),
+                "index": self.index,
+                "path": [node.hex() for node in self.path],
+                "checkpoint": self.checkpoint.decode(),
+                "step": None
+                if step is None
+                else {
+                    "number": step.step,
+                    "part": encode_base64(step.leaf),
+                    "path": [node.hex() for node in step.path],
+                },
+            }
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> InclusionDocument:
+        """Parse a document; only the bytes that :meth:`encode` writes are accepted.
+
+        Raises
+        ------
+        ProofError
+            if it is anything else.
+        """
+        if len(data) > MAX_DOCUMENT_BYTES:
+            raise ProofError(f"{len(data)} bytes, at most {MAX_DOCUMENT_BYTES} are read")
+        try:
+            fields = _exact(canonical_decode(data), _FIELDS, "the document")
+            if fields["version"] != VERSION:
+                raise ProofError(f"version {fields['version']!r}, expected {VERSION}")
+            step = fields["step"]
+            document = cls(
+                charter=_base64(fields["charter"], "charter"),
+                leaf=_base64(fields["leaf"], "leaf"),
+                index=_number(fields["index"], "index"),
+                path=_path(fields["path"]),
+                checkpoint=_text(fields["checkpoint"], "checkpoint").encode(),
+                step=None if step is None else _read_step(step),
+            )
+            same = document.encode() == data
+        except ProofError:
+            raise
+        except (FedFMError, ValueError) as error:
+            raise ProofError(f"not an inclusion document: {error}") from error
+        if not same:
+            raise ProofError("the document does not re-encode to the same bytes")
+        return document
+
+    def tlog_proof(self) -> bytes:
+        """The proof in the format c2sp.org/tlog-proof@v1; the leaf is the data it is about."""
+        lines = [
+            "c2sp.org/tlog-proof@v1",
+            f"index {self.index}",
+            *(encode_base64(node) for node in self.path),
+            "",
+        ]
+        return ("\n".join(lines) + "\n").encode() + self.checkpoint
+
+
+def _read_step(value: object) -> StepProof:
+    fields = _exact(value, _STEP_FIELDS, "step")
+    return StepProof(
+        _number(fields["number"], "step.number"),
+        _base64(fields["part"], "step.part"),
+        _path(fields["path"]),
+    )
+
+
+def _exact(value: object, names: frozenset[str], where: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict) or value.keys() != names:
+        found = sorted(value)[:16] if isinstance(value, dict) else type(value).__name__
+        raise ProofError(f"{where}: found {found}, expected the fields {sorted(names)}")
+    return value
+
+
+def _text(value: object, where: str) -> str:
+    if not isinstance(value, str):
+        raise ProofError(f"{where}: found {type(value).__name__}, expected text")
+    return value
+
+
+def _base64(value: object, where: str) -> bytes:
+    return decode_base64(_text(value, where), where, ProofError)
+
+
+def _number(value: object, where: str) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 32:
+        raise ProofError(f"{where}: expected a number")
+    return value
+
+
+def _path(value: object) -> tuple[bytes, ...]:
+    if not isinstance(value, list) or len(value) > _MAX_PATH:
+        raise ProofError("path: expected a list of at most 64 hashes")
+    nodes = [_text(node, "path") for node in value]
+    if not all(_HASH.fullmatch(node) for node in nodes):
+        raise ProofError("path: expected hashes in lowercase hex")
+    return tuple(bytes.fromhex(node) for node in nodes)
