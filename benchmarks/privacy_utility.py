@@ -164,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.plot is not None:
         from benchmarks.utility_plot import draw  # noqa: PLC0415 - matplotlib is an extra
 
-        draw(file, arguments.plot)
+        draw(file, arguments.plot, lambda e, n, mode: chosen_rates("head", e, n, file, mode)[0])
     if arguments.json:
         print(json.dumps({"benchmark": "privacy_utility", "rows": file.rows}))
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.results import Row, RowFile
@@ -21,11 +21,16 @@ LINES = {
 }
 
 
-def points(file: RowFile, adapter: str, mode: str, institutions: int) -> dict[str, list[float]]:
-    """Epsilon -> test accuracies in per cent, of all seeds."""
+def points(
+    file: RowFile, adapter: str, mode: str, institutions: int, rates: Mapping[str, float]
+) -> dict[str, list[float]]:
+    """Epsilon -> test accuracies in per cent, of all seeds, at the head's rate that was chosen for
+    this epsilon."""
     found: dict[str, dict[int, tuple[bool, float]]] = {}
     for row in file.rows:
         if not _fits(row, adapter, mode, institutions):
+            continue
+        if row["head_rate"] != rates[str(row["epsilon"])]:
             continue
         encrypted = str(row["mode"]).endswith("-encrypted")
         seeds = found.setdefault(str(row["epsilon"]), {})
@@ -43,8 +48,12 @@ def _fits(row: Row, adapter: str, mode: str, institutions: int) -> bool:
     )
 
 
-def draw(file: RowFile, destination: Path, adapter: str = "head") -> Sequence[str]:
-    """Write the picture; returns which lines it has.
+def draw(
+    file: RowFile, destination: Path, chosen: Callable[[float, int, str], float]
+) -> Sequence[str]:
+    """Write the picture for the head; returns which lines it has.
+
+    ``chosen`` gives the head's rate for an epsilon, a number of institutions and a mode.
 
     Raises
     ------
@@ -58,7 +67,8 @@ def draw(file: RowFile, destination: Path, adapter: str = "head") -> Sequence[st
     axes = figure.subplots()
     drawn = []
     for (mode, institutions), (name, colour, dashes, marker) in LINES.items():
-        measured = points(file, adapter, mode, institutions)
+        rates = {epsilon_text(e): chosen(e, institutions, mode) for e in EPSILONS}
+        measured = points(file, "head", mode, institutions, rates)
         at = [place for place, epsilon in enumerate(order) if epsilon in measured]
         if not at:
             continue

@@ -107,9 +107,10 @@ def test_an_encrypted_row_counts_before_its_plain_equivalent() -> None:
     for mode, accuracy in (("shared-all", 0.5), ("shared-all-encrypted", 0.9), ("local", 0.1)):
         case = Case("head", 5, 8.0, 1, (2.0, 1.0), mode=mode)
         file.append({**case.key(), "accuracy": accuracy})
-    assert points(file, "head", "shared-all", 5) == {"8": [90.0]}
-    assert points(file, "head", "local", 5) == {"8": [10.0]}
-    assert points(file, "head", "shared-all", 20) == {}
+    assert points(file, "head", "shared-all", 5, {"8": 2.0}) == {"8": [90.0]}
+    assert points(file, "head", "local", 5, {"8": 2.0}) == {"8": [10.0]}
+    assert points(file, "head", "local", 5, {"8": 5.0}) == {}
+    assert points(file, "head", "shared-all", 20, {"8": 2.0}) == {}
 
 
 def test_the_picture_has_a_line_for_everything_measured(tmp_path: Path) -> None:
@@ -118,5 +119,5 @@ def test_the_picture_has_a_line_for_everything_measured(tmp_path: Path) -> None:
     for epsilon, accuracy in ((8.0, 0.9), (1.0, 0.8)):
         case = Case("head", 5, epsilon, 1, (2.0, 1.0), mode="shared-all")
         file.append({**case.key(), "accuracy": accuracy})
-    assert len(draw(file, tmp_path / "one.svg")) == 1
+    assert len(draw(file, tmp_path / "one.svg", lambda *_: 2.0)) == 1
     assert b"<svg" in (tmp_path / "one.svg").read_bytes()
