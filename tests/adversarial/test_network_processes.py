@@ -210,8 +210,7 @@ def attacked(
         assert (ended.party, ended.code) in {(INSIDER, KILLED), (COPIED, NETWORK)}
 
     def in_round(number: int) -> Callable[[], bool]:
-        waiting = f"round {number} step 0: training"
-        return lambda: all(waiting in federation.log_of(n) for n in ("clinic-1", "clinic-2"))
+        return lambda: f"round {number}: shares done" in federation.log_of(COORDINATOR)
 
     with federation:
         federation.start_all(
