@@ -11,7 +11,7 @@ from benchmarks import cohorts
 from benchmarks.results import Row
 from fedfm_crypto import mask
 from fedfm_crypto.labels import Label
-from fedfm_protocols import client_upload, summing
+from fedfm_protocols import client_protect, summing
 
 
 def test_rows_have_measured_and_counted_fields(capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,7 +56,7 @@ def test_theory_counts_what_a_round_does(monkeypatch: pytest.MonkeyPatch) -> Non
         counts["signatures"] += 1
         verify(self, label, signature, message)
 
-    for module in (client_upload, summing):
+    for module in (client_protect, summing):
         monkeypatch.setattr(module, "add_masks", counted_masks)
     monkeypatch.setattr(AgreementKey, "exchange", counted_exchange)
     monkeypatch.setattr(IdentityPublicKey, "verify", counted_verify)
