@@ -211,16 +211,16 @@ def test_many_schedules_of_sessions() -> None:
 def bulk_keys(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Every key that an update was encrypted with."""
     pytest.importorskip("tenseal", reason="encryption needs TenSEAL (extra: federation)")
-    from fedfm_crypto.lattice.key_additive import encrypt
+    from fedfm_crypto.lattice.key_additive import PreparedCiphertext
     from fedfm_protocols import lattice_encryption
 
     drawn: list[bytes] = []
 
     def recorded(words: Any, key: Any, *rest: Any) -> Any:
         drawn.append(key.coefficients.tobytes())
-        return encrypt(words, key, *rest)
+        return PreparedCiphertext(words, key, *rest)
 
-    monkeypatch.setattr(lattice_encryption, "encrypt", recorded)
+    monkeypatch.setattr(lattice_encryption, "PreparedCiphertext", recorded)
     return drawn
 
 
