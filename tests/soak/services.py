@@ -43,10 +43,16 @@ from tests.protocols.scripted import forge
 from tests.soak import recordings
 from tests.soak.damage import damage_bytes, encoded_or_raw
 from tests.soak.engine import Attempt, Target
-from tests.soak.handlers import CLIENT_STATES, PHASE_MESSAGES, SPARSE_ONLY, hostile
+from tests.soak.handlers import (
+    CLIENT_STATES,
+    PHASE_MESSAGES,
+    SESSIONS_ONLY,
+    SPARSE_ONLY,
+    hostile,
+)
 
 CLIENT = "client-02"
-STATES = tuple(name for name in CLIENT_STATES if name not in SPARSE_ONLY)
+STATES = tuple(name for name in CLIENT_STATES if name not in (*SPARSE_ONLY, *SESSIONS_ONLY))
 PHASES = tuple(name for name in PHASE_MESSAGES if name not in SPARSE_ONLY)
 
 
@@ -76,9 +82,9 @@ class _Keeper:
         self.adapter_hash = adapter_hash
         self.adapter = None
 
-    def compute(self, total: NDArray[np.float64], accepted: int) -> bytes:
+    def compute(self, total: NDArray[np.float64], accepted: int, step: int = 0) -> bytes:
         """The hash of the old hash and the sum."""
-        del accepted
+        del accepted, step
         before = np.frombuffer(self.adapter_hash, np.uint8)
         return hash_tensors({"before": before, "total": total})
 
