@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 
+# Workers share the cores already; pools of threads in each of them only wait for one another.
+# Set before anything imports torch or NumPy; test processes inherit it.
+for _pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_pool, "1")
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Test files that run federations of real processes, and those that share one.
 PROCESSES = ("tests/integration/", "tests/soak/test_kill_processes")

@@ -78,8 +78,9 @@ def test_noise_follows_epsilon() -> None:
     ("mode", "adapter"),
     [
         *((mode, "head") for mode in sorted(MODES)),
-        *(("local", adapter) for adapter in ("ffa", "lora")),
-        *(("shared-all", adapter) for adapter in ("ffa", "lora")),
+        ("local", "ffa"),
+        ("shared-all", "ffa"),
+        ("local", "lora"),
     ],
 )
 def test_both_stages_train(mode: str, adapter: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,10 +92,11 @@ def test_both_stages_train(mode: str, adapter: str, monkeypatch: pytest.MonkeyPa
     few = replace(RECIPES[adapter], rounds=2, steps=4, sampling_rate=0.5)
     few = replace(few, head_rounds=2 if adapter == "head" else 1)
     monkeypatch.setitem(RECIPES, adapter, few)
-    texts = tuple(f"{word} number {i}" for i in range(30) for word in ("card lost", "late parcel"))
-    rows = Dataset(texts, ("card", "parcel") * 30)
+    texts = tuple(f"{word} number {i}" for i in range(15) for word in ("card lost", "late parcel"))
+    rows = Dataset(texts, ("card", "parcel") * 15)
     bench = Bench(TrainTest(rows, rows, "made up"))
-    case = Case(adapter, 5, math.inf, 1, (2.0, 0.2), mode=mode)
+    # A head that is certain of all its rows would leave LoRA no gradient to speak of.
+    case = Case(adapter, 5, math.inf, 1, (1.0, 0.5), mode=mode)
     found = bench.run(case)
     assert found["accuracy"] == 1.0
     trained = bench.trained(case)

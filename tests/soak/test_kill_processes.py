@@ -54,7 +54,7 @@ from tests.soak.killings import Killings, draw_places, draw_times
 RUNS = 200
 ROUNDS = 6
 SESSION_RUNS = 50  # of two sessions that are completed, and those that are not
-SESSION_SAMPLE = 2
+SESSION_SAMPLE = 1
 DEATH_ROUNDS = range(2, 5)  # the first makes the collective key
 PROGRESS = FOLDER / "kill-processes.jsonl"
 SESSION_PROGRESS = FOLDER / "kill-sessions.jsonl"

@@ -1,7 +1,7 @@
-"""How much noise a budget asks for: the smallest multiplier whose loss fits, by bisection.
+"""How much noise a budget asks for: the smallest multiplier whose loss fits.
 
 Source: Renyi divergence, then privacy loss distributions (Koskela et al. 2020, Doroshenko et al.
-2022), both through dp-accounting; a search needs nothing but that more noise never costs more.
+2022), both through dp-accounting; the search needs nothing but that more noise never costs more.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from fedfm_audit.privacy.events import GaussianSteps
 
 _LEAST, _MOST = 0.2, 1e4
 _DIGITS = 4
+_FAR = 50.0  # the height of a cost without a logarithm
 
 
 class Cost(Protocol):
@@ -76,11 +77,39 @@ def _least(
 ) -> float | None:
     """The least number in [low, high] that fits, to a relative tolerance from above; None if the
     largest does not fit.  Whatever is larger than one that fits, fits."""
-    if cost(high, pld=pld) > epsilon:
+    over, under = cost(low, pld=pld), cost(high, pld=pld)
+    if under > epsilon:
         return None
-    if cost(low, pld=pld) <= epsilon:
+    if over <= epsilon:
         return low
+    # Illinois' rule on the logarithms: a straight line there is nearly the curve, and a loss
+    # distribution costs a second. An end that stays twice has its weight halved, so both close in.
+    heights = [_height(over, epsilon), _height(under, epsilon)]
+    stayed = 0
     while high / low > 1 + tolerance:
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if cost(middle, pld=pld) <= epsilon else (middle, high)
+        middle = _between(low, high, heights, math.sqrt(1 + tolerance))
+        found = cost(middle, pld=pld)
+        if found <= epsilon:
+            high, heights[1] = middle, _height(found, epsilon)
+            heights[0] *= 0.5 if stayed > 0 else 1.0
+            stayed = 1
+        else:
+            low, heights[0] = middle, _height(found, epsilon)
+            heights[1] *= 0.5 if stayed < 0 else 1.0
+            stayed = -1
     return high
+
+
+def _height(found: float, epsilon: float) -> float:
+    """How far above (or, negative, below) the budget a cost lies, as a logarithm."""
+    if 0 < found < math.inf:
+        return math.log(found / epsilon)
+    return math.copysign(_FAR, found - epsilon)
+
+
+def _between(low: float, high: float, heights: list[float], margin: float) -> float:
+    """Where the line through both ends meets the budget, a factor ``margin`` away from either."""
+    above, below = heights[0], -heights[1]
+    share = above / (above + below) if above + below > 0 else 0.5
+    met = low * (high / low) ** share
+    return min(max(met, low * margin), high / margin)
