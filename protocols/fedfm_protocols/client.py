@@ -61,6 +61,7 @@ from fedfm_protocols.messages import (
     UploadSet,
     type_name,
 )
+from fedfm_protocols.split_view import check_echo
 
 
 def client_step(
@@ -126,6 +127,7 @@ def _receive(
         )
     if header.type != type_name(KeyRoster):  # a roster fixes its own context, take_roster checks it
         check_place(envelope, context=state.session.context, step=state.session.step)
+        check_echo(state.session.head, state.session.note, envelope)
     transition: Transition[ClientState] = handler(context, state, envelope)
     return transition
 

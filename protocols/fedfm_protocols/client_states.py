@@ -50,7 +50,9 @@ class ClientMemory:
 
     ``last_opened`` is the highest round this client ever answered, ``last_applied`` the last whose
     adapter it adopted, ``adapter_hash`` the adapter it holds, ``checkpoint`` the last it saw,
-    ``keys`` its part of the collective keys (suites with encryption; secret).
+    ``note`` the log's signed note of it (cosignatures left out), ``log_changes`` the leaves by
+    which the log's key changed up to there, ``keys`` its part of the collective keys (suites with
+    encryption; secret).
 
     Source: protocols/README.md, section "What a crash leaves".
     """
@@ -61,6 +63,8 @@ class ClientMemory:
     adapter_hash: bytes
     checkpoint: CheckpointSeen
     keys: KeyRing = field(default_factory=KeyRing, repr=False)
+    note: bytes = b""
+    log_changes: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,8 @@ class Session:
     collective key (zeros for none).  ``taken`` maps the place (``checks.place_of``) of every
     coordinator message taken in this ``step`` to its body hash: another body in the same place is
     equivocation.  ``sent`` counts own messages under ``context``, ``received`` the coordinator's.
-    ``done`` are the last two steps that this site finished: a round may end at either.
+    ``done`` are the last two steps that this site finished: a round may end at either.  ``head``
+    is the log's head that the round was opened with, ``note`` the log's note of it.
 
     Source: protocols/README.md, section "A round".
     """
@@ -84,6 +89,8 @@ class Session:
     sent: int
     taken: Mapping[str, bytes]
     received: int
+    head: CheckpointSeen
+    note: bytes
     done: tuple[StepResult, ...] = ()
 
     @property

@@ -19,6 +19,7 @@ MODULES = (
     "lies_decrypting",
     "lies_session",
     "two_stories",
+    "two_histories",
 )
 
 
