@@ -13,6 +13,7 @@ from secure_fedfm.services.evidence import Evidence
 from secure_fedfm.services.limits import limits_for
 from secure_fedfm.services.log_rotation import finish_rotation
 from secure_fedfm.services.party import check_party, read_enrolments
+from secure_fedfm.services.timestamping import read_roots
 from secure_fedfm.storage.site import Site
 from secure_fedfm.transport.events import TransportEvent
 from secure_fedfm.transport.reception import Inbound
@@ -25,6 +26,7 @@ async def _run(site: Site, config: SiteConfig) -> None:
     federation = Federation.of(site.charter().charter)
     config.policy.site_policy().check_charter(federation.charter)
     key, transport_keys = check_party(site, config, federation)
+    read_roots(config.timestamp)
     database = site.database()
     finish_rotation(site, federation)
     evidence = Evidence(site, federation, key, site.log_key())

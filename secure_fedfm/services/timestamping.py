@@ -69,8 +69,9 @@ def timestamp_path(site: Site, note: bytes) -> Path:
     return site.timestamps_folder / f"{head.size:06d}-{head.root.hex()[:16]}.tsr"
 
 
-def stamp_checkpoint(site: Site, note: bytes, section: TimestampSection) -> None:
-    """Have the checkpoint in ``note`` stamped, if an authority is configured and it is not yet.
+def read_roots(section: TimestampSection) -> bytes | None:
+    """The certificates that an answer must verify under, if any; asked for when the coordinator
+    starts, so that nothing is found missing at the end.
 
     Raises
     ------
@@ -78,18 +79,29 @@ def stamp_checkpoint(site: Site, note: bytes, section: TimestampSection) -> None
         if the extra ``timestamp`` is missing or the roots cannot be read.
     """
     if not section.url:
-        return
-    path = timestamp_path(site, note)
-    if path.exists():
-        return
+        return None
     if not can_verify():
         raise ConfigurationError(f"timestamp.url is set and needs rfc3161-client: {INSTALL}")
     try:
-        roots = None if section.root is None else section.root.read_bytes()
+        return None if section.root is None else section.root.read_bytes()
     except OSError as error:
         raise ConfigurationError(
             f"timestamp.root: {error}; give a PEM file or leave it out"
         ) from error
+
+
+def stamp_checkpoint(site: Site, note: bytes, section: TimestampSection) -> None:
+    """Have the checkpoint in ``note`` stamped, if an authority is configured and it is not yet.
+
+    Raises
+    ------
+    ConfigurationError
+        as :func:`read_roots`.
+    """
+    path = timestamp_path(site, note)
+    if not section.url or path.exists():
+        return
+    roots = read_roots(section)
     try:
         response = request_timestamp(section.url, split_note(note)[0], roots)
     except TransportError as error:

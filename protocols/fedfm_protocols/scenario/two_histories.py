@@ -87,7 +87,8 @@ def _everybody(stage: Stage, envelope: Envelope) -> Envelope:
     offers = {e.header.sender: e for e in stage.said if e.header.type == "KeyOffer"}
     roster = KeyRoster(tuple(offers[name].encode() for name in sorted(offers)))
     context0 = next(iter(offers.values())).header.context
-    fixed = context1(context0, body_hash(roster), NO_HASH)
+    key = None if stage.state is None else stage.state.round.key
+    fixed = context1(context0, body_hash(roster), NO_HASH if key is None else key.key_hash)
     return stage.actor(COORDINATOR).forge(envelope, roster, context=fixed)
 
 
