@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +16,17 @@ for _pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Test files that run federations of real processes, and those that share one.
-PROCESSES = ("tests/integration/", "tests/soak/test_kill_processes")
+PROCESSES = (
+    "tests/integration/",
+    "tests/soak/test_kill_processes",
+    "tests/adversarial/test_network_processes",
+)
+# Those whose tests share what takes seconds to make: recorded rounds, calibrated noise.
+COSTLY = (
+    "tests/soak/test_hostile_input",
+    "tests/secure_fedfm/cli/test_shared_noise",
+    "tests/secure_fedfm/test_demo_privacy",
+)
 CAPTURED = (
     "test_mutated_bundle.py",
     "test_never_logged.py",
@@ -41,7 +52,14 @@ def _federation_of(nodeid: str) -> str:
     file = nodeid.partition("::")[0]
     if file.endswith(CAPTURED):
         return "captured"
-    return file if file.startswith(PROCESSES) else nodeid
+    return file if file.startswith((*PROCESSES, *COSTLY)) else nodeid
+
+
+def pytest_collection_finish() -> None:
+    """What the imports left stays for good; the collector need not walk over it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _shared_folder(name: str) -> Path:

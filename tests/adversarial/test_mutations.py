@@ -10,23 +10,7 @@ import pytest
 from tests.adversarial.mutation import Mutation
 from tests.adversarial.mutations import MUTATIONS, PACKAGE, attempt
 
-SAMPLE = (
-    "A2",
-    "B5",
-    "C12",
-    "D8",
-    "E3",
-    "F3",
-    "H6",
-    "I2",
-    "I11",
-    "J10",
-    "K1",
-    "L15",
-    "N6",
-    "P3",
-    "P8",
-)
+SAMPLE = ("A2", "C12", "E3", "H6", "I2", "K1", "N6", "P3")
 # A check belongs into the table if its module raises; these raise for other reasons.
 CHECKED_FILES = {
     "checks.py",

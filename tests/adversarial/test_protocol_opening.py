@@ -299,7 +299,9 @@ def test_the_checkpoint_already_seen_needs_no_proof_and_is_kept() -> None:
     simulation = exact_simulation(5)
     note, seen = _note(3)
     _seen(simulation, seen)
-    opening = _opening(simulation, checkpoint_note=note, consistency=(b"\x01" * 32,))
+    opening = _opening(
+        simulation, checkpoint=seen, checkpoint_note=note, consistency=(b"\x01" * 32,)
+    )
     client = simulation.clients[VICTIM]
     state = client_step(client.context, client.state, Received(opening)).state
     assert state.memory.checkpoint == seen

@@ -2,11 +2,14 @@
 
 One federation, one round per step; in each round another client dies, is restarted at once,
 catches up and takes part again.  The first rounds make the collective key, as often as somebody
-dies before it has it.
+dies before it has it.  ``make test`` takes a sample of the steps, ``make soak`` all of them.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,7 @@ import pytest
 from fedfm_audit.bundle import read_bundle
 from fedfm_audit.verify import verify_bundle
 from secure_fedfm.learning.specs import ModelSpec
+from tests.conftest import REPOSITORY
 from tests.integration.federation_processes import (
     COORDINATOR,
     Exited,
@@ -53,7 +57,7 @@ KEY_ROUNDS = (
     Death(clinic(3), "Persist keyed", "before"),
     Death(clinic(4), "RoundAck", "before"),  # has stored the key, which is in force without it
 )
-EFFECTS = (
+ALL_EFFECTS = (
     ("Persist opened", "before"),
     ("KeyOffer", "before"),
     ("KeyOffer", "after"),
@@ -74,6 +78,9 @@ EFFECTS = (
     ("RoundAck", "before"),
     ("RoundAck", "after"),
 )
+SAMPLE = (0, 2, 4, 6, 7, 9, 11, 13, 14, 15, 18)
+ALL_DEATHS = "SOAK_ALL_DEATHS"  # an environment variable: not the sample, all of them
+EFFECTS = ALL_EFFECTS if os.environ.get(ALL_DEATHS) else tuple(ALL_EFFECTS[i] for i in SAMPLE)
 OPENING = ("Persist decrypting", "KeyOpening")
 FIRST_SUM = len(KEY_ROUNDS) + 1
 DEATHS = {
@@ -140,7 +147,7 @@ class Killed:
         self.deaths[ended.party] += 1
         faults = self.faults(ended.party)
         opened = [n for n, record, _ in self.journal(ended.party) if record == "opened"]
-        if DEATHS.get(opened[-1] if opened else 0) == DEATHS[FORGETS]:
+        if opened and opened[-1] == FORGETS and ended.party == DEATHS[FORGETS].victim:
             forget(self.federation.sites[ended.party])
         self.federation.start(ended.party, faults=faults)
 
@@ -285,3 +292,25 @@ def test_all_end_with_shares_of_one_key(killed: Killed) -> None:
     assert len({key.share for key in keys}) == CLIENTS
     earlier = {ring.group_keys(FIRST_SUM - 1) for ring in rings.values()}
     assert len(earlier) == 1, "the group key of the epoch before is the same for all"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_at_every_step() -> None:
+    """This file again, with all deaths."""
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-m",
+            "not soak",
+            __file__,
+        ],
+        cwd=REPOSITORY,
+        env={**os.environ, ALL_DEATHS: "1"},
+        check=True,
+    )

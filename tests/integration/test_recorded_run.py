@@ -61,7 +61,8 @@ def test_every_sum_is_repeated_from_the_archive(run: Capture) -> None:
     step = verify_bundle(run.federation.bundle, replay=site.archive_folder).step(9)
     sums, uploads = run.sums, run.sums * len(run.clients)
     assert step.status is Status.VERIFIED, step.failures
-    assert step.detail == f"{sums} sums of {uploads} uploads repeated, bit for bit"
+    plural = "" if sums == 1 else "s"
+    assert step.detail == f"{sums} sum{plural} of {uploads} uploads repeated, bit for bit"
 
 
 def test_the_archive_holds_what_passed_through_the_coordinator_and_no_more(run: Capture) -> None:

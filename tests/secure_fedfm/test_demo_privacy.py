@@ -60,9 +60,7 @@ def test_the_demo_promises_privacy_unless_told_otherwise() -> None:
 def test_the_noise_of_the_default_rounds_keeps_within_the_budget() -> None:
     privacy = local_privacy(epsilon=8, rounds=private_recipe().rounds, expected_rows=840).privacy
     assert privacy["sampling_rate"] * privacy["steps_per_round"] == DEFAULT_RATE * DEFAULT_STEPS
-    # More rounds on the same budget need more noise.
-    more = local_privacy(epsilon=8, rounds=6, expected_rows=840).privacy
-    assert more["noise_multiplier"] > privacy["noise_multiplier"] > 0.5
+    assert privacy["noise_multiplier"] > 0.5
 
 
 def test_a_policy_that_says_nothing_of_privacy_takes_every_mode() -> None:

@@ -7,6 +7,7 @@ Source: Renyi divergence, then privacy loss distributions (Koskela et al. 2020, 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Protocol
 
 from fedfm_audit.errors import PrivacySettingError
@@ -24,6 +25,7 @@ class Cost(Protocol):
     def __call__(self, multiplier: float, *, pld: bool) -> float: ...
 
 
+@lru_cache(maxsize=256)
 def noise_multiplier_for(
     epsilon: float, delta: float, *, sampling_rate: float, steps: int
 ) -> float:
