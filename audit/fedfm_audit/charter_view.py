@@ -265,8 +265,8 @@ def _check_robustness(charter: Mapping[str, Any], thresholds: Thresholds) -> Non
     section, mode = charter["robustness"], charter["privacy"]["mode"]
     if mode not in ("none", "local"):
         raise CharterViewError(
-            f"robustness: in privacy mode {mode} an update carries only its share of the noise, and "
-            "its sketch would tell more than the promise allows"
+            f"robustness: in privacy mode {mode} an update carries only its share of the noise, "
+            "and its sketch would tell more than the promise allows"
         )
     if section["rule"] in VECTOR_RULES:
         raise CharterViewError(

@@ -46,7 +46,8 @@ def _signed(fields: dict[str, Any]) -> bytes:
 
 def test_a_charter_without_a_validator_keeps_its_bytes() -> None:
     charter = make_charter(charter_fields(make_keys(5)))
-    assert b"robustness" not in charter.payload() and b"validator" not in charter.payload()
+    assert b"robustness" not in charter.payload()
+    assert b"validator" not in charter.payload()
     # Computed before the sections existed.
     digest = hashlib.sha256(charter.payload()).hexdigest()
     assert digest == "42fb460448511b285a0057c2f7d9d6fe468c8ac6c194d889ccd6b82c6d8bcc0e"
@@ -67,7 +68,8 @@ def test_protocol_and_auditor_read_the_same(groups: list[Any]) -> None:
     assert read_charter_payload(canonical_encode(fields)) == charter
     view = open_as_auditor(_signed(fields))
     assert view.digest == charter.hash
-    assert view.validator is not None and view.robustness == fields["robustness"]
+    assert view.validator is not None
+    assert view.robustness == fields["robustness"]
     federation = Federation.of(charter)
     assert federation.robust
     assert federation.validator == view.validator.name == "validator"
