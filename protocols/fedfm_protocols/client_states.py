@@ -12,6 +12,9 @@ of order finds nothing to act on, and secrets are gone with the state that held 
       |                          |                               |
       +--------------------------+-- Acked or LeftOut <----------+
 
+In a robust federation Committed -> NonceOpened -> Sketched -> Judged -> Voted, and
+Unmasked -> Binding -> Applying, or Unbound where the validator's check has failed.
+
 Every state but Idle also goes back to Idle on RoundClose, on a RoundViolation, and when a later
 round is opened.
 """
@@ -23,12 +26,16 @@ from dataclasses import dataclass, field, replace
 
 from fedfm_crypto.envelope import CheckpointSeen
 from fedfm_crypto.identity import IdentityKey
+from fedfm_protocols.beacon import BeaconPart, Measured
 from fedfm_protocols.context import RoundIdentity, context1
+from fedfm_protocols.effects import ApplySum
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.key_ring import KeyRing
 from fedfm_protocols.masking import RoundSecrets, Words
 from fedfm_protocols.messages import Cohort, KeyOffer, StepShares
 from fedfm_protocols.neighbourhood import Neighbourhoods
+from fedfm_protocols.robust_messages import Verdict
+from fedfm_protocols.sketch_keys import HeldSketchKey
 from fedfm_protocols.steps import StepKeys, StepResult
 
 
@@ -50,7 +57,8 @@ class ClientMemory:
 
     ``last_opened`` is the highest round this client ever answered, ``last_applied`` the last whose
     adapter it adopted, ``adapter_hash`` the adapter it holds, ``checkpoint`` the last it saw,
-    ``keys`` its part of the collective keys (suites with encryption; secret).
+    ``keys`` its part of the collective keys (suites with encryption; secret), ``sketch_key`` the
+    newest key of the validator (robust federations).
 
     Source: protocols/README.md, section "What a crash leaves".
     """
@@ -61,6 +69,7 @@ class ClientMemory:
     adapter_hash: bytes
     checkpoint: CheckpointSeen
     keys: KeyRing = field(default_factory=KeyRing, repr=False)
+    sketch_key: HeldSketchKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +77,7 @@ class Session:
     """The round this client is in.
 
     ``context`` is context0 until the key roster fixes context1, to which ``key_hash`` binds the
-    collective key (zeros for none).  ``taken`` maps the place (``checks.place_of``) of every
+    collective key (zeros for none) and, where a validator judges, ``sketch_key``.  ``taken`` maps the place (``checks.place_of``) of every
     coordinator message taken in this ``step`` to its body hash: another body in the same place is
     equivocation.  ``sent`` counts own messages under ``context``, ``received`` the coordinator's.
     ``done`` are the last two steps that this site finished: a round may end at either.
@@ -85,6 +94,7 @@ class Session:
     taken: Mapping[str, bytes]
     received: int
     done: tuple[StepResult, ...] = ()
+    sketch_key: HeldSketchKey | None = None
 
     @property
     def before(self) -> StepResult | None:
@@ -159,6 +169,7 @@ class Shared:
     secrets: RoundSecrets = field(repr=False)
     offers: Mapping[str, KeyOffer]
     hood: Neighbourhoods
+    beacon: BeaconPart | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +178,7 @@ class Training:
 
     ``dealers`` take part in this step, ``held`` are their shares, of every dealer whose sealed
     entry opened; ``protect`` masks and encrypts lane words, once; ``later`` are the keys of the
-    steps to come.
+    steps to come; ``beacon`` is there where a validator judges.
 
     Source: protocols/README.md, section "A round".
     """
@@ -179,6 +190,7 @@ class Training:
     held: Mapping[str, StepShares] = field(repr=False)
     protect: Protect = field(repr=False)
     later: tuple[StepKeys, ...] = field(repr=False)
+    beacon: BeaconPart | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +223,7 @@ class Committed:
     held: Mapping[str, StepShares] = field(repr=False)
     upload: EncodedUpload = field(repr=False)
     later: tuple[StepKeys, ...] = field(repr=False)
+    measured: Measured | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +243,53 @@ class Uploaded:
 
 
 @dataclass(frozen=True, slots=True)
+class NonceOpened:
+    """Step 4c done in a robust round: upload sent, nonce opened; waits for everybody's nonces.
+    ``uploaded`` is what the step goes on with."""
+
+    memory: ClientMemory
+    session: Session
+    uploaded: Uploaded
+    measured: Measured
+
+
+@dataclass(frozen=True, slots=True)
+class Sketched:
+    """Step 6 done: own update sketched under ``beacon`` (``sketch`` is the hash of what was sent,
+    zeros if this site is no candidate); waits for the validator's verdict."""
+
+    memory: ClientMemory
+    session: Session
+    uploaded: Uploaded
+    candidates: frozenset[str]
+    beacon: bytes
+    sketch: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedStep:
+    """What stays of a verdict until the sum is bound to it: its hash, and the step's beacon.
+
+    Source: protocols/README.md, steps 8 and 13.
+    """
+
+    verdict_hash: bytes
+    beacon: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Step 7 done: the validator's verdict is checked; waits for the cohort that must follow
+    it."""
+
+    memory: ClientMemory
+    session: Session
+    uploaded: Uploaded
+    verdict: Verdict
+    step: JudgedStep
+
+
+@dataclass(frozen=True, slots=True)
 class Voted:
     """Step 9 done: one cohort signed; waits for the proof that a quorum signed the same."""
 
@@ -242,6 +302,7 @@ class Voted:
     cohort: Cohort
     cohort_hash: bytes
     later: tuple[StepKeys, ...] = field(repr=False)
+    judged: JudgedStep | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +318,7 @@ class NextStep:
     held: Mapping[str, StepShares] = field(repr=False)
     protect: Protect = field(repr=False)
     later: tuple[StepKeys, ...] = field(repr=False)
+    beacon: BeaconPart | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +335,27 @@ class Unmasked:
     cohort_hash: bytes
     following: NextStep | None
     opened_with: tuple[bytes, ...] = ()
+    judged: JudgedStep | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Step 13 of a robust round: the sum is opened and its sketch reported; it is applied only
+    once the validator has found it to be the sum of what was judged."""
+
+    memory: ClientMemory
+    session: Session
+    aggregate_hash: bytes
+    apply: ApplySum
+    following: NextStep | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unbound:
+    """Step 13 failed: the sum is dropped; waits for the round to be closed as void."""
+
+    memory: ClientMemory
+    session: Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,8 +400,13 @@ InRound = (
     | Training
     | Committed
     | Uploaded
+    | NonceOpened
+    | Sketched
+    | Judged
     | Voted
     | Unmasked
+    | Binding
+    | Unbound
     | Applying
     | Acked
     | LeftOut
