@@ -73,7 +73,6 @@ from fedfm_protocols.messages import (
     UploadSet,
     type_name,
 )
-
 from fedfm_protocols.robust_messages import BeaconNonces, BindingResult, SketchKey, Verdict
 
 

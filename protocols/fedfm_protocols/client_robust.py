@@ -79,9 +79,7 @@ def sketch_update(
         raise BelowThreshold(f"{len(members)} clients opened their nonces, {needed} are needed")
     session = taken(session, envelope)
     drawn = beacon(session.context, session.step, uploaded.upload_set, nonces_of(members))
-    sketched = Sketched(
-        state.memory, session, uploaded, frozenset(members), drawn, sketch=NO_HASH
-    )
+    sketched = Sketched(state.memory, session, uploaded, frozenset(members), drawn, sketch=NO_HASH)
     if site.name not in members:  # removed already; it still votes on the others
         return Transition(sketched)
     sketching = context.need_sketching()
@@ -175,9 +173,7 @@ def take_binding(
     """Step 13: apply the sum if it is bound to what was judged, else drop it."""
     result = read_body(envelope, BindingResult)
     if envelope.header.refers_to != state.aggregate_hash:
-        raise EquivocationError(
-            "the validator's check is of another sum than this site was given"
-        )
+        raise EquivocationError("the validator's check is of another sum than this site was given")
     session = taken(state.session, envelope)
     notes: tuple[Effect, ...] = ()
     if context.site.name in result.deviators:

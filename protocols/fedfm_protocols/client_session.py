@@ -38,8 +38,9 @@ def no_objection() -> str:
 class ClientContext:
     """What a transition may use besides state and event: the site and its randomness.
 
-    ``encryption`` is there in the suites that encrypt, ``sketching`` in robust federations.  ``objection`` says what stands against
-    another round at this site, for example a privacy budget that is spent; it is read like a clock.
+    ``encryption`` is there in the suites that encrypt, ``sketching`` in robust federations.
+    ``objection`` says what stands against another round at this site, for example a privacy budget
+    that is spent; it is read like a clock.
     ``open_set`` verifies signed sets; only a simulation of many clients puts another one here.
     ``ahead`` begins work that will be needed later, in another thread for example.
 

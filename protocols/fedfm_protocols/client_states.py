@@ -77,10 +77,11 @@ class Session:
     """The round this client is in.
 
     ``context`` is context0 until the key roster fixes context1, to which ``key_hash`` binds the
-    collective key (zeros for none) and, where a validator judges, ``sketch_key``.  ``taken`` maps the place (``checks.place_of``) of every
-    coordinator message taken in this ``step`` to its body hash: another body in the same place is
-    equivocation.  ``sent`` counts own messages under ``context``, ``received`` the coordinator's.
-    ``done`` are the last two steps that this site finished: a round may end at either.
+    collective key (zeros for none) and, where a validator judges, ``sketch_key``.  ``taken`` maps
+    the place (``checks.place_of``) of every coordinator message taken in this ``step`` to its body
+    hash: another body in the same place is equivocation.  ``sent`` counts own messages under
+    ``context``, ``received`` the coordinator's.  ``done`` are the last two steps that this site
+    finished: a round may end at either.
 
     Source: protocols/README.md, section "A round".
     """

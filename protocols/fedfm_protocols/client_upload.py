@@ -142,9 +142,7 @@ def send_upload(
     # All uploads are fixed: nobody can fit one to the beacon any more.
     nonce = BeaconNonce(state.measured.part.nonce.reveal())
     session, send = say(context, state.memory, session, nonce, fixed)
-    opened = NonceOpened(
-        state.memory, session, replace(uploaded, session=session), state.measured
-    )
+    opened = NonceOpened(state.memory, session, replace(uploaded, session=session), state.measured)
     return Transition(opened, (*sends, send))
 
 

@@ -6,7 +6,10 @@ its deadline, with whoever has answered.  Steps are numbered as in protocols/REA
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 
 from fedfm_protocols.context import context1
 from fedfm_protocols.coordinator_epoch import conclude_key, deliver_key
@@ -68,39 +71,8 @@ def advance(
     context: CoordinatorContext, state: RunningRound, *, forced: bool
 ) -> Transition[CoordinatorState]:
     """Go to the next phase if this one is over; otherwise stay."""
-    match state:
-        case Offering():
-            return _fix_roster(context, state, forced)
-        case Dealing():
-            return deliver_key(context, state, forced)
-        case Drawing():
-            return _draw_graph(context, state, forced)
-        case Sharing():
-            return _deliver_shares(context, state, forced)
-        case Committing():
-            return _fix_uploads(context, state, forced)
-        case Uploading():
-            return _propose_cohort(context, state, forced)
-        case Measuring():
-            return compute_scores(context, state, forced)
-        case Scoring():
-            return out_of_time(context, state, forced)
-        case Judging():
-            return propose_judged(context, state, forced)
-        case Voting():
-            return _prove_cohort(context, state, forced)
-        case Unmasking():
-            return open_sum(context, state, forced)
-        case Decrypting():
-            return publish_sum(context, state, forced)
-        case Reporting():
-            return ask_binding(context, state, forced)
-        case Comparing():
-            return conclude_binding(context, state, forced)
-        case Acking():
-            return conclude(context, state, forced)
-        case KeyAcking():
-            return conclude_key(context, state, forced)
+    transition: Transition[CoordinatorState] = _ADVANCE[type(state)](context, state, forced)
+    return transition
 
 
 def _fix_roster(
@@ -287,3 +259,26 @@ def _prove_cohort(
         judged=state.judged,
     )
     return Transition(unmasking, sends)
+
+
+# Phase -> what ends it.  The functions' state types differ, hence Any.
+_ADVANCE: Mapping[type[RunningRound], Callable[..., Any]] = MappingProxyType(
+    {
+        Offering: _fix_roster,
+        Dealing: deliver_key,
+        Drawing: _draw_graph,
+        Sharing: _deliver_shares,
+        Committing: _fix_uploads,
+        Uploading: _propose_cohort,
+        Measuring: compute_scores,
+        Scoring: out_of_time,
+        Judging: propose_judged,
+        Voting: _prove_cohort,
+        Unmasking: open_sum,
+        Decrypting: publish_sum,
+        Reporting: ask_binding,
+        Comparing: conclude_binding,
+        Acking: conclude,
+        KeyAcking: conclude_key,
+    }
+)

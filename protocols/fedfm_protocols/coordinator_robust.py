@@ -1,5 +1,5 @@
-"""The coordinator in robust rounds: from uploads to a cohort that the validator decided on, and from
-an opened sum to the validator's check of it.
+"""The coordinator in robust rounds: from uploads to a cohort that the validator decided on, and
+from an opened sum to the validator's check of it.
 
 Steps 5 to 8 and 13 of protocols/README.md.  It computes on sketches that it cannot read, adds the
 uploads only when it knows whose, and passes on what the validator signed.
@@ -91,15 +91,11 @@ def ask_verdict(
         key_hash=current.collective_hash,
         upload_set=measured.upload_set,
         nonces=measured.nonces,
-        sketches=tuple(
-            measured.sketches[name].signed_header for name in sorted(measured.sketches)
-        ),
+        sketches=tuple(measured.sketches[name].signed_header for name in sorted(measured.sketches)),
         scores=event.scores,
     )
     validator = context.site.federation.validator
-    current, sends = tell(
-        context, current, (validator,), request, body_hash(measured.nonces)
-    )
+    current, sends = tell(context, current, (validator,), request, body_hash(measured.nonces))
     return Transition(Judging(current, measured, body_hash(request), verdict=None), sends)
 
 
@@ -126,9 +122,8 @@ def propose_judged(
     needed, measured = federation.thresholds.min_accepted, state.measured
     if len(verdict.accepted) < needed:
         removed = "; ".join(f"{client.name}: {client.reason}" for client in verdict.removed)
-        reason = (
-            f"the validator accepts {len(verdict.accepted)} updates, {needed} are needed ({removed})"
-        )
+        found = f"the validator accepts {len(verdict.accepted)} updates"
+        reason = f"{found}, {needed} are needed ({removed})"
         return finish(context, state, "aborted", shortened(reason))
     dealers = measured.group.dealers
     gone = tuple(sorted(set(dealers) - set(verdict.accepted)))

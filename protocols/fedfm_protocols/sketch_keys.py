@@ -1,8 +1,8 @@
 """The validator's public keys as clients and coordinator hold them, and how they come to.
 
-They belong to no round: signed by the validator under context_link, numbered by epoch, passed on by
-the coordinator before a round uses them.  What a round's signatures bind is the hash of the SketchKey
-body (``context.judged_keys_hash``), so nobody encrypts for another key than the others.
+They belong to no round: signed by the validator under context_link, numbered by epoch, passed on
+by the coordinator before a round uses them.  What a round's signatures bind is the hash of the
+SketchKey body (``context.judged_keys_hash``), so nobody encrypts for another key than the others.
 Source: protocols/README.md, section "Sketch keys".
 """
 

@@ -114,9 +114,7 @@ def renew_key(context: ValidatorContext, state: ValidatorState) -> Transition[Va
     epoch = memory.epoch + 1
     pair, box = context.sketching.make_keys(context.random), AgreementKey.generate(context.random)
     evaluation = SketchEvaluationKeys(epoch, pair.evaluation)
-    key = SketchKey(
-        epoch, pair.public_key, box.public, hashlib.sha256(pair.evaluation).digest()
-    )
+    key = SketchKey(epoch, pair.public_key, box.public, hashlib.sha256(pair.evaluation).digest())
     envelopes = tuple(
         speak(context, site.federation.link_context, 0, epoch, body, NO_HASH, NOTHING_SEEN)
         for body in (key, evaluation)

@@ -217,9 +217,7 @@ def take_binding_request(
             raise EquivocationError(f"two different sums to check in round {judged.round}")
         return Transition(state, (Send(federation.coordinator, Envelope.decode(judged.binding)),))
     if request.accepted != judged.accepted:
-        raise EquivocationError(
-            "the sum to check is of other clients than the verdict accepts"
-        )
+        raise EquivocationError("the sum to check is of other clients than the verdict accepts")
     key = memory.of(judged.key_epoch)
     if key is None:
         raise RoundRefused(f"the sketch key of epoch {judged.key_epoch} is gone")
@@ -234,9 +232,7 @@ def take_binding_request(
         request.aggregate_hash,
         judged.checkpoint,
     )
-    judged = replace(
-        judged, binding_request=header.body_hash, binding=answer.encode()
-    )
+    judged = replace(judged, binding_request=header.body_hash, binding=answer.encode())
     after = replace(state, memory=replace(memory, judged=judged))
     persist = Persist(judged.round, judged.step, "bound", answer.header.body_hash)
     return Transition(after, (persist, Send(federation.coordinator, answer)))

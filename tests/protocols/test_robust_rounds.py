@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,10 +13,11 @@ from fedfm_crypto.codec import decode
 from fedfm_crypto.envelope import Envelope
 from fedfm_protocols.client_states import Idle
 from fedfm_protocols.coordinator_states import Finished
-from fedfm_protocols.effects import Effect, JudgeScores, ScoresComputed, ScoresJudged
-from fedfm_protocols.errors import BelowThreshold, RoundAborted, RoundRefused
-from fedfm_protocols.messages import Cohort, CohortVote, RoundClose, read_body
-from fedfm_protocols.robust_messages import BindingResult, SketchKey, Verdict
+from fedfm_protocols.effects import Effect, JudgeScores, RenewKey, ScoresComputed, ScoresJudged
+from fedfm_protocols.errors import RoundAborted, RoundRefused
+from fedfm_protocols.messages import read_body
+from fedfm_protocols.robust_messages import SketchKey, Verdict
+from fedfm_protocols.scenario.federations import LEAST_ROBUST_VALUES
 from fedfm_protocols.simulation import Delivery, SimulatedValidator
 from fedfm_protocols.validator import announcements, score_commitment
 from tests.protocols.robust_federations import (
@@ -46,10 +46,13 @@ DIGESTS = {  # of every envelope of two rounds, computed before there were valid
 }
 
 
-def _sum_of(simulation: RecordingSimulation, finished: Finished, outliers: dict[str, float]) -> None:
+def _sum_of(
+    simulation: RecordingSimulation, finished: Finished, outliers: dict[str, float]
+) -> None:
     """Every client that adopted a sum adopted the plaintext sum of the accepted, to the integer."""
     number = finished.round.identity.round
-    expected = sum(robust_update(name, number, outliers) for name in finished.accepted)
+    values = simulation.federation.charter.quantiser.values
+    expected = sum(robust_update(name, number, outliers, values) for name in finished.accepted)
     for client in simulation.clients.values():
         if client.state.memory.adapter_hash == finished.adapter_hash:
             assert np.array_equal(np.rint(client.totals[-1] * SCALE), expected)
@@ -66,7 +69,7 @@ def _next(simulation: RecordingSimulation) -> int:
 def test_the_sum_is_exactly_that_of_whom_the_validator_accepts(suite: str) -> None:
     if suite in ("layered", "sealed"):
         pytest.importorskip("tenseal", reason="encryption needs TenSEAL (extra: federation)")
-    simulation = robust_simulation(suite=suite, outliers=FAR)
+    simulation = robust_simulation(suite=suite, outliers=FAR, whole=True)
     finished = simulation.run_round(_next(simulation))
     assert (finished.outcome, finished.reason) == ("completed", "")
     assert finished.removed == (OUTLIER,)
@@ -88,12 +91,12 @@ def test_nobody_is_removed_where_nobody_stands_out() -> None:
 
 
 def test_groups_of_tensors_are_sketched_by_themselves() -> None:
-    half = robust_simulation().federation.charter.quantiser.values // 2
+    half = LEAST_ROBUST_VALUES // 2
     groups = [
         {"name": "head", "spans": [[0, half]]},
         {"name": "rest", "spans": [[half, 2 * half]]},
     ]
-    simulation = robust_simulation(outliers=FAR, rule={"groups": groups})
+    simulation = robust_simulation(outliers=FAR, rule={"groups": groups}, whole=True)
     finished = simulation.run_round(1)
     assert (finished.outcome, finished.removed) == ("completed", (OUTLIER,))
 
@@ -199,9 +202,7 @@ def test_an_outlier_and_a_dropout_are_one_too_many() -> None:
     simulation = robust_simulation(outliers=FAR, intercept=Crash({"client-01": "Sketch"}))
     finished = simulation.run_round(1)
     assert finished.outcome == "aborted"
-    assert finished.reason == (
-        "the validator accepts 3 updates, 4 are needed (client-03: norm)"
-    )
+    assert finished.reason == ("the validator accepts 3 updates, 4 are needed (client-03: norm)")
     assert all_idle_at(simulation, START, ["client-02", OUTLIER, "client-04", "client-05"])
 
 
@@ -396,8 +397,6 @@ def test_a_key_that_comes_in_the_middle_of_a_round_serves_the_next() -> None:
     def renew(sender: str, to: str, envelope: Envelope) -> Sequence[Delivery]:
         if envelope.header.type == "UploadSet" and not done:
             done.append(to)
-            from fedfm_protocols.effects import RenewKey
-
             simulation.tell_validator(RenewKey())
         return ((to, envelope),)
 

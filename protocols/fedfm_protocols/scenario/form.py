@@ -261,8 +261,8 @@ class Scenario(_Form):
 
     @property
     def parties(self) -> frozenset[str]:
-        """Everyone who can be named: the roster, ``coordinator``, ``log``, ``validator`` where there
-        is one."""
+        """Everyone who can be named: the roster, ``coordinator``, ``log``, and ``validator`` where
+        there is one."""
         others = {VALIDATOR} if self.federation.robust else set[str]()
         return frozenset({*client_names(self.federation.clients), COORDINATOR, LOG, *others})
 

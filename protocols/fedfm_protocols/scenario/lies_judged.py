@@ -1,5 +1,5 @@
-"""Steps 7, 8 and 13 of robust rounds: a validator that answers wrongly, a cohort against its verdict,
-and what is said about the opened sum."""
+"""Steps 7, 8 and 13 of robust rounds: a validator that answers wrongly, a cohort against its
+verdict, and what is said about the opened sum."""
 
 from __future__ import annotations
 

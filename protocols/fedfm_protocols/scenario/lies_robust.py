@@ -1,5 +1,5 @@
-"""Steps 4c to 7 of robust rounds: clients that lie about their sketches, and a coordinator that lies
-about nonces, sketches and scores."""
+"""Steps 4c to 7 of robust rounds: clients that lie about their sketches, and a coordinator that
+lies about nonces, sketches and scores."""
 
 from __future__ import annotations
 
@@ -205,9 +205,7 @@ def _exchange_sketches(moment: Moment, request: ScoreRequest) -> ScoreRequest:
     """The two `clients` are said to have sent each other's sketches, over their signatures."""
     one, other = (_place(request, name) for name in moment.clients)
     first, second = request.sketches[one], request.sketches[other]
-    swapped_first = replace(
-        first, header=replace(first.header, body_hash=second.header.body_hash)
-    )
+    swapped_first = replace(first, header=replace(first.header, body_hash=second.header.body_hash))
     swapped_second = replace(
         second, header=replace(second.header, body_hash=first.header.body_hash)
     )
@@ -327,5 +325,3 @@ def _old_verdict(moment: Moment, verdict: Verdict) -> Envelope | None:
         if index == 1 and envelope.header.type == "Verdict":
             return envelope
     return None
-
-

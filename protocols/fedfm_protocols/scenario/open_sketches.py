@@ -1,9 +1,9 @@
 """Sketches that hide nothing, for scenarios and tests: never for a deployment.
 
-Everything a :class:`~fedfm_protocols.sketching.Sketching` does, exact and in the clear: a ciphertext
-is the sketch itself behind random bytes, scores are the Gram matrix.  So a base install plays robust
-rounds, and a test sees every number.  The rule is a bound on norms: whoever's exceeds ``factor``
-times the (lower) median is removed.
+Everything a :class:`~fedfm_protocols.sketching.Sketching` does, exact and in the clear: a
+ciphertext is the sketch itself behind random bytes, scores are the Gram matrix.  So a base install
+plays robust rounds, and a test sees every number.  The rule is a bound on norms: whoever's exceeds
+``factor`` times the (lower) median is removed.
 """
 
 from __future__ import annotations
