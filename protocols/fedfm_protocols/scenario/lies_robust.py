@@ -14,7 +14,7 @@ from fedfm_crypto.labels import Label
 from fedfm_crypto.random_source import SeededRandom
 from fedfm_protocols.context import NO_HASH
 from fedfm_protocols.coordinator_states import Judging
-from fedfm_protocols.messages import body_hash
+from fedfm_protocols.messages import RoundOpen, body_hash
 from fedfm_protocols.robust_messages import (
     BeaconNonce,
     BeaconNonces,
@@ -26,7 +26,7 @@ from fedfm_protocols.robust_messages import (
 )
 from fedfm_protocols.scenario.actors import body_of, member, resigned, swapped
 from fedfm_protocols.scenario.federations import VALIDATOR
-from fedfm_protocols.scenario.lies import Moment, Signed, lie
+from fedfm_protocols.scenario.lies import Moment, Signed, identity_of_opening, lie
 
 _SALT = 16  # bytes of an open sketch before its integers
 
@@ -282,7 +282,7 @@ def _request_of_other_keys(moment: Moment, request: ScoreRequest) -> ScoreReques
 @lie("request-of-other-round", "ScoreRequest", needs=("damage",))
 def _request_of_other_round(moment: Moment, request: ScoreRequest) -> ScoreRequest:
     """The opening in the request is not this round's: `damage` is `signed` by the coordinator for
-    another configuration, `unsigned`, `bent` or `stranger`."""
+    another context, `settings` (of another configuration), `unsigned`, `bent` or `stranger`."""
     opened = Envelope.decode(request.opened)
     match moment.form.damage:
         case "bent":
@@ -291,6 +291,10 @@ def _request_of_other_round(moment: Moment, request: ScoreRequest) -> ScoreReque
             false = replace(opened, signature=opened.signature[:-1] + b"\x00")
         case "stranger":
             false = moment.speaker.forge(opened, sender="client-01")
+        case "settings":
+            body = replace(body_of(opened, RoundOpen), config_hash=NO_HASH)
+            context = identity_of_opening(moment.stage, body).context0()
+            false = moment.speaker.forge(opened, body, context=context)
         case _:
             false = moment.speaker.forge(opened, context=NO_HASH)
     return replace(request, opened=false.encode())
