@@ -7,7 +7,7 @@ sorted roster, reachable thresholds) is checked here.  Fields: audit/README.md, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,12 +30,17 @@ SHARED_NOISE = "shared-noise"
 """Privacy mode in which a round is a session: each of its sums carries noise shared by clients."""
 MAX_ENCRYPTED_CLIENTS = 1000
 MAX_KEY_THRESHOLD = 500
+VECTOR_RULES = frozenset({"coordinate-median", "trimmed-mean"})
+"""Robust rules that give no sum of whole updates."""
+MAX_NORM_STEPS = float(1 << 40)
+SKETCH_SLOTS = 4096
+LEAST_VALUES_PER_SLOT = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """A client or the coordinator: name, Ed25519 identity, CURVE transport key (hex), and for a
-    client the hex SHA-256 of its enrolment leaf."""
+    """A client, the coordinator or the validator: name, Ed25519 identity, CURVE transport key
+    (hex), and but for the coordinator the hex SHA-256 of its enrolment leaf."""
 
     name: str
     identity: IdentityPublicKey
@@ -48,7 +53,8 @@ class CharterView:
     """What the verifier needs of a charter.  ``digest`` is the SHA-256 of its payload, ``signers``
     the founders whose signatures verified, ``privacy`` the section of that name as it stands,
     ``values`` the length of an update, ``scale`` its integer steps per unit, and ``lane_bits`` the
-    width of a lane."""
+    width of a lane.  ``validator`` and ``robustness`` (the section as it stands) are there in
+    robust federations."""
 
     digest: bytes
     federation: str
@@ -68,6 +74,8 @@ class CharterView:
     values: int
     scale: int
     lane_bits: int
+    validator: Party | None = None
+    robustness: Mapping[str, Any] | None = None
 
     @property
     def masked(self) -> bool:
@@ -100,8 +108,17 @@ class CharterView:
 
     @property
     def parties(self) -> Mapping[str, Party]:
-        """Every enrolled party by name, coordinator included."""
-        return {party.name: party for party in (self.coordinator, *self.roster)}
+        """Every enrolled party by name, coordinator and validator included."""
+        others = (
+            [self.coordinator] if self.validator is None else [self.coordinator, self.validator]
+        )
+        return {party.name: party for party in (*others, *self.roster)}
+
+    def role_of(self, name: str) -> str:
+        """The role that a party enrols in."""
+        if name == self.coordinator.name:
+            return "coordinator"
+        return "validator" if self.validator and name == self.validator.name else "client"
 
     @property
     def keys(self) -> Mapping[str, IdentityPublicKey]:
@@ -143,10 +160,11 @@ def _view(charter: Mapping[str, Any], payload: bytes, envelope: bytes) -> Charte
     try:
         coordinator = _party(charter["coordinator"])
         roster = tuple(_party(entry) for entry in charter["roster"])
+        validator = _party(charter["validator"]) if "validator" in charter else None
         log_key = parse_vkey(charter["log"]["key"])
     except (InvalidKeyError, NoteError) as error:
         raise CharterViewError(str(error)) from error
-    _check_parties(coordinator, roster, log_key)
+    _check_parties(coordinator, roster, validator, log_key)
     if log_key.algorithm is not NoteAlgorithm.ED25519 or log_key.name != charter["log"]["origin"]:
         raise CharterViewError(
             f"log.key is named {log_key.name!r}; a log key has algorithm 0x01 and the origin "
@@ -159,6 +177,8 @@ def _view(charter: Mapping[str, Any], payload: bytes, envelope: bytes) -> Charte
         _check_encryption(thresholds)
     if charter["privacy"]["mode"] == SHARED_NOISE:
         _check_shared_noise(charter["privacy"], charter["suite"], thresholds)
+    if "robustness" in charter:
+        _check_robustness(charter, thresholds)
     return CharterView(
         digest=hashlib.sha256(payload).digest(),
         federation=charter["federation"],
@@ -178,6 +198,8 @@ def _view(charter: Mapping[str, Any], payload: bytes, envelope: bytes) -> Charte
         values=charter["quantiser"]["values"],
         scale=charter["quantiser"]["scale"],
         lane_bits=charter["quantiser"]["lane_bits"],
+        validator=validator,
+        robustness=charter.get("robustness"),
     )
 
 
@@ -196,13 +218,18 @@ def _config_hash(charter: Mapping[str, Any]) -> bytes:
     return hashlib.sha256(canonical_encode(sections)).digest()
 
 
-def _check_parties(coordinator: Party, roster: tuple[Party, ...], log_key: VerifierKey) -> None:
+def _check_parties(
+    coordinator: Party, roster: tuple[Party, ...], validator: Party | None, log_key: VerifierKey
+) -> None:
     names = [party.name for party in roster]
     if names != sorted(set(names)):
         raise CharterViewError("the roster must be sorted by name and hold each name once")
     if coordinator.name in names:
         raise CharterViewError(f"the coordinator's name {coordinator.name} is on the roster")
-    parties = (coordinator, *roster)
+    others = () if validator is None else (validator,)
+    if validator is not None and validator.name in (*names, coordinator.name):
+        raise CharterViewError(f"the validator's name {validator.name} is another party's")
+    parties = (coordinator, *roster, *others)
     identities = [party.identity.hex for party in parties] + [log_key.public.hex]
     if len(set(identities)) != len(identities):
         raise CharterViewError("two parties share an identity key, or the log key is one of them")
@@ -239,6 +266,48 @@ def _check_shared_noise(privacy: Mapping[str, Any], suite: str, thresholds: Thre
             f"privacy: noise is calibrated to {shares} honest shares; with these limits a sum has "
             f"at least {most} accepted updates, at least {least} of them honest, and honest_shares "
             "must lie between"
+        )
+
+
+def _check_robustness(charter: Mapping[str, Any], thresholds: Thresholds) -> None:
+    """Sketches are refused where they would tell an update, or break a promise about its noise."""
+    section, mode = charter["robustness"], charter["privacy"]["mode"]
+    if mode not in ("none", "local"):
+        raise CharterViewError(
+            f"robustness: in privacy mode {mode} an update carries only its share of the noise, "
+            "and its sketch would tell more than the promise allows"
+        )
+    if section["rule"] in VECTOR_RULES:
+        raise CharterViewError(
+            f"robustness.rule {section['rule']} needs whole updates and gives no sum of them"
+        )
+    if thresholds.min_accepted >= thresholds.clients:
+        raise CharterViewError("robustness: a verdict could remove nobody; every sum needs all")
+    steps = section["norm_bound"] * charter["quantiser"]["scale"]
+    if not 1 <= steps <= MAX_NORM_STEPS:
+        raise CharterViewError(f"robustness.norm_bound is {steps:.3g} steps, expected 1 to 2^40")
+    _check_groups(section["groups"], charter["quantiser"]["values"])
+
+
+def _check_groups(groups: Sequence[Mapping[str, Any]], values: int) -> None:
+    """Groups cover every value once, and each has 16 values or more for each of its slots."""
+    if len(groups) not in (0, 2, 4, 8):
+        raise CharterViewError(f"robustness.groups has {len(groups)} entries, expected 0, 2, 4, 8")
+    sizes = [values]
+    if groups:
+        spans = sorted(tuple(span) for group in groups for span in group["spans"])
+        edges = [0, *(stop for _, stop in spans)]
+        if [start for start, _ in spans] != edges[:-1] or edges[-1] != values:
+            raise CharterViewError("robustness.groups must hold every value exactly once")
+        if any(stop <= start for start, stop in spans):
+            raise CharterViewError("robustness.groups holds an empty span")
+        if len({group["name"] for group in groups}) != len(groups):
+            raise CharterViewError("robustness.groups names a group twice")
+        sizes = [sum(stop - start for start, stop in group["spans"]) for group in groups]
+    least = LEAST_VALUES_PER_SLOT * SKETCH_SLOTS // max(len(groups), 1)
+    if min(sizes) < least:
+        raise CharterViewError(
+            f"robustness: {min(sizes)} values are sketched together, expected at least {least}"
         )
 
 

@@ -59,9 +59,17 @@ class _Compiler:
             case "properties":
                 return self._properties(schema)
             case "additionalProperties":
-                if said is not False:
-                    raise ValueError("additionalProperties is known as false only")
-                return None if "properties" in schema else _of(dict, lambda value: not value)
+                if said is False:
+                    return None if "properties" in schema else _of(dict, lambda value: not value)
+                if "properties" in schema:
+                    raise ValueError(
+                        "additionalProperties beside properties is known as false only"
+                    )
+                every = self.compile(said)
+                return _of(dict, lambda value: all(map(every, value.values())))
+            case "propertyNames":
+                name = self.compile(said)
+                return _of(dict, lambda value: all(map(name, value)))
             case "items":
                 each = self.compile(said)
                 return _of(list, lambda value: all(map(each, value)))
@@ -136,6 +144,13 @@ def _plain(keyword: str, said: Any) -> Check:
         case "required":
             names = frozenset(said)
             return _of(dict, lambda value: names <= value.keys())
+        case "dependentRequired":
+            return _of(
+                dict,
+                lambda value: all(
+                    set(others) <= value.keys() for name, others in said.items() if name in value
+                ),
+            )
         case "pattern":
             search = re.compile(said).search
             return _of(str, lambda value: search(value) is not None)
@@ -180,6 +195,7 @@ def _itself(value: Any) -> Any:
 _BOUNDS: Mapping[str, tuple[Check, Callable[[Any], Any], Callable[[Any, Any], bool]]] = {
     "minLength": (_TYPES["string"], len, operator.ge),
     "maxLength": (_TYPES["string"], len, operator.le),
+    "maxProperties": (_TYPES["object"], len, operator.le),
     "minItems": (_TYPES["array"], len, operator.ge),
     "maxItems": (_TYPES["array"], len, operator.le),
     "minimum": (_is_number, _itself, operator.ge),

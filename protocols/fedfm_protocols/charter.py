@@ -23,6 +23,7 @@ from fedfm_crypto.note import NoteAlgorithm, parse_vkey
 from fedfm_crypto.quantise import Quantiser
 from fedfm_protocols.errors import CharterError
 from fedfm_protocols.privacy import Privacy, SharedNoisePrivacy, UpdateEncoding
+from fedfm_protocols.robustness import Robustness
 from fedfm_protocols.thresholds import Thresholds
 
 CHARTER_PAYLOAD_TYPE = "application/vnd.secure-fedfm.charter+json"
@@ -54,6 +55,19 @@ class Client(_Section):
     """One institution: its keys, and the SHA-256 of its enrolment statement.
 
     Source: protocols/README.md, section "Charter".
+    """
+
+    name: NameText
+    identity: Hex32
+    transport: Hex32
+    enrolment: Hex32
+
+
+class Validator(_Section):
+    """The party that judges hidden updates by their sketches: keys and enrolment as a client's,
+    but neither shares nor a vote.
+
+    Source: protocols/README.md, section "Robust rounds".
     """
 
     name: NameText
@@ -127,7 +141,8 @@ class QuantiserSection(_Section):
 
 class Charter(_Section):
     """All that participants agree on.  ``adapter``, ``training`` and ``server_optimiser`` are
-    read by the application; the protocol binds them by hash.
+    read by the application; the protocol binds them by hash.  ``validator`` and ``robustness`` are
+    there in robust federations, both or neither.
 
     Source: protocols/README.md, section "Charter".
     """
@@ -149,6 +164,8 @@ class Charter(_Section):
     quantiser: QuantiserSection
     privacy: Privacy
     initial_adapter: Hex32
+    validator: Validator | None = None
+    robustness: Robustness | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Charter:
@@ -157,7 +174,8 @@ class Charter(_Section):
             raise ValueError("roster must be sorted by name and hold each name once")
         if self.coordinator.name in names:
             raise ValueError(f"the coordinator's name {self.coordinator.name} is on the roster")
-        parties: list[Client | Coordinator] = [*self.roster, self.coordinator]
+        self._check_validator(names)
+        parties = self._parties()
         for field in ("identity", "transport"):
             seen: dict[str, str] = {}
             for party in parties:
@@ -194,6 +212,18 @@ class Charter(_Section):
                 raise ValueError(f"log.key is the identity key of {name}; the log needs its own")
         return self
 
+    def _check_validator(self, names: list[str]) -> None:
+        if (self.validator is None) != (self.robustness is None):
+            raise ValueError(
+                "validator and robustness come together: whoever judges needs a rule, and a rule "
+                "somebody who applies it"
+            )
+        if self.validator is not None and self.validator.name in (*names, self.coordinator.name):
+            raise ValueError(
+                f"the validator's name {self.validator.name} is another party's; it is neither a "
+                "client nor the coordinator"
+            )
+
     def _check_suite(self) -> None:
         if self.suite not in ENCRYPTED_SUITES:
             return
@@ -213,6 +243,20 @@ class Charter(_Section):
         if isinstance(self.privacy, SharedNoisePrivacy):
             self.privacy.check(self.suite, thresholds)
         self.encoding.check_capacity()
+        if self.robustness is not None:
+            self.robustness.check(
+                self.suite,
+                self.privacy.mode,
+                thresholds,
+                self.quantiser.values,
+                self.quantiser.scale,
+            )
+
+    def _parties(self) -> list[Client | Coordinator | Validator]:
+        others = (
+            [self.coordinator] if self.validator is None else [self.coordinator, self.validator]
+        )
+        return [*self.roster, *others]
 
     @property
     def thresholds(self) -> Thresholds:
@@ -237,13 +281,19 @@ class Charter(_Section):
         return tuple(client.name for client in self.roster)
 
     def identities(self) -> dict[str, IdentityPublicKey]:
-        """Identity key of every party by name, coordinator included."""
-        parties: list[Client | Coordinator] = [self.coordinator, *self.roster]
-        return {party.name: IdentityPublicKey(bytes.fromhex(party.identity)) for party in parties}
+        """Identity key of every party by name, coordinator and validator included."""
+        return {
+            party.name: IdentityPublicKey(bytes.fromhex(party.identity))
+            for party in self._parties()
+        }
 
     def payload(self) -> bytes:
         """Canonical JSON, the bytes that are signed and hashed."""
-        return canonical_encode(self.model_dump(mode="json"))
+        fields = self.model_dump(mode="json")
+        for name in ("validator", "robustness"):
+            if fields[name] is None:  # the bytes of a charter without them have no such field
+                del fields[name]
+        return canonical_encode(fields)
 
     @property
     def hash(self) -> bytes:

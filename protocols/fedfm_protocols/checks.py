@@ -12,10 +12,16 @@ from typing import Protocol, TypeVar
 
 from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import CodecError, SignatureError
-from fedfm_protocols.errors import MalformedMessage, UnknownSender, WrongContext
+from fedfm_protocols.errors import (
+    EquivocationError,
+    MalformedMessage,
+    UnknownSender,
+    WrongContext,
+)
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.key_messages import KeyOpening, KeyRequest
 from fedfm_protocols.messages import read_body, type_name
+from fedfm_protocols.robust_messages import Verdict
 
 B = TypeVar("B")
 
@@ -134,3 +140,27 @@ class OpenSet(Protocol):
 def is_sorted_unique(names: Sequence[str]) -> bool:
     """Whether names are strictly increasing."""
     return all(a < b for a, b in pairwise(names))
+
+
+def check_verdict(verdict: Verdict, candidates: frozenset[str]) -> None:
+    """Refuse a verdict that contradicts itself or speaks of somebody without a nonce.
+
+    Raises
+    ------
+    EquivocationError
+        saying what is wrong with it.
+    """
+    if not is_sorted_unique(verdict.accepted) or not is_sorted_unique(verdict.removed_names):
+        raise EquivocationError("a verdict must be sorted and hold each name once")
+    both = sorted(set(verdict.accepted) & set(verdict.removed_names))
+    if both:
+        raise EquivocationError(f"the verdict accepts and removes {', '.join(both)}")
+    strangers = sorted(set(verdict.judged) - candidates)
+    if strangers:
+        raise EquivocationError(f"the verdict is about {', '.join(strangers)}, no candidate")
+    judged = len(verdict.judged)
+    if len(verdict.sketches) != judged or len(verdict.commitments) != judged:
+        raise EquivocationError(
+            f"the verdict has {len(verdict.sketches)} sketches and {len(verdict.commitments)} "
+            f"commitments for {judged} candidates"
+        )

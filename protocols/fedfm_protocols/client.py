@@ -23,17 +23,28 @@ from fedfm_protocols.client_epoch import take_key_delivery
 from fedfm_protocols.client_keys import take_nonces, take_roster, take_shares
 from fedfm_protocols.client_opening import open_round
 from fedfm_protocols.client_result import acknowledge, close_round, take_aggregate
+from fedfm_protocols.client_robust import (
+    sketch_update,
+    take_binding,
+    take_sketch_key,
+    take_verdict,
+    vote_judged,
+)
 from fedfm_protocols.client_session import ClientContext, end_round
 from fedfm_protocols.client_states import (
     Applying,
+    Binding,
     ClientState,
     Committed,
     Idle,
     InRound,
+    Judged,
     KeyDealt,
+    NonceOpened,
     Offered,
     Opened,
     Shared,
+    Sketched,
     Training,
     Unmasked,
     Uploaded,
@@ -48,6 +59,7 @@ from fedfm_protocols.errors import (
     RoundRefused,
     UnknownSender,
 )
+from fedfm_protocols.federation import Federation
 from fedfm_protocols.key_messages import KeyDelivery, KeyRequest
 from fedfm_protocols.messages import (
     Aggregate,
@@ -61,6 +73,7 @@ from fedfm_protocols.messages import (
     UploadSet,
     type_name,
 )
+from fedfm_protocols.robust_messages import BeaconNonces, BindingResult, SketchKey, Verdict
 from fedfm_protocols.split_view import check_echo
 
 
@@ -102,7 +115,11 @@ def _receive(
 ) -> Transition[ClientState]:
     federation = context.site.federation
     header = envelope.header
-    if header.sender != federation.coordinator:
+    if federation.robust and header.type == type_name(SketchKey):
+        return take_sketch_key(context, state, envelope)
+    if federation.robust and header.type in VALIDATOR_MESSAGES:
+        _check_validator(federation, envelope)  # passed on by the coordinator as it was signed
+    elif header.sender != federation.coordinator:
         raise UnknownSender(
             f"{header.type} from {header.sender}; clients take messages of a round only from "
             f"the coordinator {federation.coordinator}"
@@ -132,6 +149,7 @@ def _receive(
     return transition
 
 
+VALIDATOR_MESSAGES = frozenset({type_name(Verdict), type_name(BindingResult)})
 # State -> message that it waits for -> handler.  The handlers' state types differ, hence Any.
 _HANDLERS: Mapping[type[InRound], Mapping[str, Callable[..., Any]]] = MappingProxyType(
     {
@@ -141,10 +159,23 @@ _HANDLERS: Mapping[type[InRound], Mapping[str, Callable[..., Any]]] = MappingPro
         Shared: {type_name(ShareDelivery): take_shares},
         Committed: {type_name(UploadSet): send_upload},
         Uploaded: {type_name(Cohort): vote_cohort},
+        NonceOpened: {type_name(BeaconNonces): sketch_update},
+        Sketched: {type_name(Verdict): take_verdict},
+        Judged: {type_name(Cohort): vote_judged},
+        Binding: {type_name(BindingResult): take_binding},
         Voted: {type_name(CohortProof): unmask},
         Unmasked: {type_name(KeyRequest): open_keys, type_name(Aggregate): take_aggregate},
     }
 )
+
+
+def _check_validator(federation: Federation, envelope: Envelope) -> None:
+    header = envelope.header
+    if header.sender != federation.validator:
+        raise UnknownSender(
+            f"{header.type} from {header.sender}; it is the validator's to say "
+            f"({federation.validator})"
+        )
 
 
 def _refuse_second(state: InRound, envelope: Envelope) -> None:
@@ -159,7 +190,8 @@ def _refuse_second(state: InRound, envelope: Envelope) -> None:
         header.type == type_name(KeyRoster) and header.context == session.context1(header.body_hash)
     )
     if of_this_round and header.step == session.step:
+        speaker = header.sender if header.type in VALIDATOR_MESSAGES else "the coordinator"
         raise EquivocationError(
-            f"the coordinator signed two different {header.type} messages in round "
+            f"{speaker} signed two different {header.type} messages in round "
             f"{session.identity.round}: {taken.hex()[:16]} and {header.body_hash.hex()[:16]}"
         )

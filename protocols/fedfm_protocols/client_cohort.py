@@ -6,7 +6,7 @@ from fedfm_crypto.envelope import Envelope
 from fedfm_protocols.checks import is_sorted_unique
 from fedfm_protocols.client_protect import prepare_step
 from fedfm_protocols.client_session import ClientContext, say, taken
-from fedfm_protocols.client_states import ClientState, Unmasked, Uploaded, Voted
+from fedfm_protocols.client_states import ClientState, JudgedStep, Unmasked, Uploaded, Voted
 from fedfm_protocols.effects import Persist, Transition
 from fedfm_protocols.errors import BelowThreshold, EquivocationError
 from fedfm_protocols.messages import (
@@ -24,9 +24,22 @@ from fedfm_protocols.split_view import one_history
 def vote_cohort(
     context: ClientContext, state: Uploaded, envelope: Envelope
 ) -> Transition[ClientState]:
+    """Steps 8 and 9 without a validator: one vote for the cohort shown, if it is in order."""
     cohort = read_body(envelope, Cohort)
     if not state.upload_set == cohort.upload_set == envelope.header.refers_to:
         raise EquivocationError("the cohort refers to another upload set")
+    return cast_vote(context, state, envelope, cohort, None)
+
+
+def cast_vote(
+    context: ClientContext,
+    state: Uploaded,
+    envelope: Envelope,
+    cohort: Cohort,
+    judged: JudgedStep | None,
+) -> Transition[ClientState]:
+    """Check the cohort for itself and vote for it; where a validator judged, the vote names its
+    verdict as well."""
     check_cohort(
         cohort,
         dealers=state.dealers,
@@ -37,7 +50,8 @@ def vote_cohort(
     session = taken(state.session, envelope)
     digest = body_hash(cohort)
     persist = Persist(session.identity.round, session.step, "voted", digest)
-    session, send = say(context, state.memory, session, CohortVote(digest), digest)
+    named = digest if judged is None else judged.verdict_hash
+    session, send = say(context, state.memory, session, CohortVote(digest), named)
     voted = Voted(
         state.memory,
         session,
@@ -48,6 +62,7 @@ def vote_cohort(
         cohort,
         digest,
         state.later,
+        judged,
     )
     return Transition(voted, (persist, send))
 
@@ -93,7 +108,9 @@ def unmask(context: ClientContext, state: Voted, envelope: Envelope) -> Transiti
         context=session.context,
         step=session.step,
     )
-    for name, (_, vote) in members.items():
+    for name, (member, vote) in members.items():
+        if state.judged and member.header.refers_to != state.judged.verdict_hash:
+            raise EquivocationError(f"{name} voted under another verdict: two were shown")
         if vote.cohort_hash != state.cohort_hash:
             raise EquivocationError(
                 f"{name} voted for cohort {vote.cohort_hash.hex()[:16]}, this site for "
@@ -121,6 +138,7 @@ def unmask(context: ClientContext, state: Voted, envelope: Envelope) -> Transiti
         state.cohort,
         state.cohort_hash,
         following,
+        judged=state.judged,
     )
     return Transition(unmasked, (persist, send))
 

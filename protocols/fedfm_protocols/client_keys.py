@@ -8,6 +8,7 @@ from dataclasses import replace
 from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import ShareError
 from fedfm_protocols import shares
+from fedfm_protocols.beacon import BeaconPart
 from fedfm_protocols.checks import check_place, is_sorted_unique
 from fedfm_protocols.client_epoch import deal_contribution
 from fedfm_protocols.client_protect import begin_step, prepare_step
@@ -72,7 +73,8 @@ def take_roster(
         session, send = say(context, state.memory, session, nonce)
         return Transition(Opened(state.memory, session, state.secrets, offers), (send,))
     hood = complete_graph(federation, offers)
-    return _deal(context, state.memory, session, state.secrets, offers, hood)
+    beacon = _beacon_part(context, state.secrets, offers)
+    return _deal(context, state.memory, session, state.secrets, offers, hood, beacon)
 
 
 def take_nonces(
@@ -101,7 +103,15 @@ def take_nonces(
     )
     session = taken(session, envelope)
     near = {name: state.offers[name] for name in hood.of(site.name)}
-    return _deal(context, state.memory, session, state.secrets, near, hood)
+    beacon = _beacon_part(context, state.secrets, state.offers)
+    return _deal(context, state.memory, session, state.secrets, near, hood, beacon)
+
+
+def _beacon_part(
+    context: ClientContext, secrets: RoundSecrets, offers: Mapping[str, KeyOffer]
+) -> BeaconPart | None:
+    """Of everybody, not of the neighbours only: one beacon sketches all updates."""
+    return BeaconPart.of(secrets.nonce, offers) if context.site.federation.robust else None
 
 
 def _deal(
@@ -111,6 +121,7 @@ def _deal(
     secrets: RoundSecrets,
     offers: Mapping[str, KeyOffer],
     hood: Neighbourhoods,
+    beacon: BeaconPart | None,
 ) -> Transition[ClientState]:
     federation = context.site.federation
     bundle = shares.deal(
@@ -123,7 +134,7 @@ def _deal(
         random=context.random,
     )
     session, send = say(context, memory, session, bundle)
-    return Transition(Shared(memory, session, secrets, offers, hood), (send,))
+    return Transition(Shared(memory, session, secrets, offers, hood, beacon), (send,))
 
 
 def take_shares(
@@ -177,6 +188,7 @@ def take_shares(
         masked=federation.masked,
     )
     following = prepare_step(context, state.memory, session, state.hood, dealers, keys)
+    following = replace(following, beacon=state.beacon)
     charge = [Charge(session.identity.round)] if federation.charter.privacy.mode != "none" else []
     begun = begin_step(state.memory, session, following)
     return Transition(begun.state, (*notes, *charge, *begun.effects))

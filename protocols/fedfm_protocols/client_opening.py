@@ -10,7 +10,7 @@ from fedfm_crypto.envelope import Envelope
 from fedfm_protocols.checks import check_place, is_sorted_unique
 from fedfm_protocols.client_session import ClientContext, end_round, say, taken
 from fedfm_protocols.client_states import ClientMemory, ClientState, Idle, Offered, Session
-from fedfm_protocols.context import KEYS, NO_HASH, TRAIN, RoundIdentity
+from fedfm_protocols.context import KEYS, NO_HASH, TRAIN, RoundIdentity, judged_keys_hash
 from fedfm_protocols.effects import Effect, Persist, Transition
 from fedfm_protocols.errors import EquivocationError, ReplayedMessage, RoundRefused
 from fedfm_protocols.federation import Federation
@@ -52,17 +52,22 @@ def open_round(
     secrets = _draw(context, identity, context0)
     offer = make_offer(federation, identity, name, secrets, context.encryption)
     keys = None if identity.makes_keys else memory.keys.of(opened.key_epoch)
+    key_hash = NO_HASH if keys is None else keys.key_hash
+    sketch_key = None if identity.makes_keys else memory.sketch_key
+    if sketch_key is not None:
+        key_hash = judged_keys_hash(key_hash, sketch_key.key_hash)
     begun = Session(
         identity,
         context0,
         context0,
-        key_hash=NO_HASH if keys is None else keys.key_hash,
+        key_hash=key_hash,
         step=0,
         sent=0,
         taken={},
         received=0,
         head=head,
         note=note,
+        sketch_key=sketch_key,
     )
     session = taken(begun, envelope)
     session, send = say(context, memory, session, offer)
@@ -148,6 +153,10 @@ def _rules_of_sum(
             f"uses the key of epoch {epoch}, this site holds "
             f"{'none' if latest is None else f'that of epoch {latest.epoch}'}; it takes part "
             "again after the next key generation",
+        ),
+        (
+            lambda: memory.sketch_key is not None or not federation.robust,
+            "needs the validator's sketch key, which this site has not been given yet",
         ),
         (
             lambda: memory.completed < federation.charter.rounds,

@@ -66,6 +66,7 @@ def begin_step(
         following.held,
         following.protect,
         following.later,
+        following.beacon,
     )
     identity = session.identity
     return Transition(training, (Train(identity.round, session.step, identity.kind),))

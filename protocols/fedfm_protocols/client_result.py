@@ -9,6 +9,7 @@ from fedfm_protocols.checks import OpenSet, check_place
 from fedfm_protocols.client_decrypt import open_aggregate
 from fedfm_protocols.client_epoch import epoch_keys
 from fedfm_protocols.client_protect import begin_step
+from fedfm_protocols.client_robust import report_sum
 from fedfm_protocols.client_session import ClientContext, end_round, say, taken
 from fedfm_protocols.client_states import (
     Acked,
@@ -16,6 +17,7 @@ from fedfm_protocols.client_states import (
     ClientState,
     InRound,
     LeftOut,
+    Unbound,
     Unmasked,
 )
 from fedfm_protocols.context import rotation_seed
@@ -51,6 +53,10 @@ def take_aggregate(
     seed = rotation_seed(session.context, session.step)
     opened = federation.encoding.decode(total, seed)
     apply = ApplySum(session.identity.round, session.step, aggregate.accepted, opened)
+    if state.judged is not None:
+        return report_sum(
+            context, state, session, state.judged, total, envelope.header.body_hash, apply
+        )
     applying = Applying(state.memory, session, envelope.header.body_hash, state.following)
     return Transition(applying, (apply,))
 
@@ -130,6 +136,11 @@ def close_round(
         return end_round(state, closed.outcome, closed.reason)
     if isinstance(state, Applying) and last == session.step:
         raise OutOfOrder("the round is closed as completed before this site acknowledged it")
+    if isinstance(state, Unbound):
+        raise EquivocationError(
+            "the round is closed as completed, although the validator found that the opened sum is "
+            "not the sum of the accepted sketches"
+        )
     done = next((result for result in session.done if result.step == last), None)
     if done is None:
         # Nothing that this site waits for can still come: drop the round's secrets now.

@@ -25,6 +25,7 @@ from fedfm_protocols.encryption import Encryption
 from fedfm_protocols.errors import RoundRefused
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.messages import Body, type_name
+from fedfm_protocols.sketching import Sketching
 from fedfm_protocols.steps import Ahead, StepResult, when_needed
 
 
@@ -37,8 +38,9 @@ def no_objection() -> str:
 class ClientContext:
     """What a transition may use besides state and event: the site and its randomness.
 
-    ``encryption`` is there in the suites that encrypt.  ``objection`` says what stands against
-    another round at this site, for example a privacy budget that is spent; it is read like a clock.
+    ``encryption`` is there in the suites that encrypt, ``sketching`` in robust federations.
+    ``objection`` says what stands against another round at this site, for example a privacy budget
+    that is spent; it is read like a clock.
     ``open_set`` verifies signed sets; only a simulation of many clients puts another one here.
     ``ahead`` begins work that will be needed later, in another thread for example.
 
@@ -51,10 +53,26 @@ class ClientContext:
     objection: Callable[[], str] = no_objection
     open_set: OpenSet = open_signed_set
     ahead: Ahead[Any] = when_needed
+    sketching: Sketching | None = None
 
     def need_encryption(self) -> Encryption:
         """The encryption of a suite that cannot do without."""
         return needed(self.encryption, self.site.federation)
+
+    def need_sketching(self) -> Sketching:
+        """The sketches of a robust federation.
+
+        Raises
+        ------
+        RoundRefused
+            if whoever runs this site passed none in.
+        """
+        if self.sketching is None:
+            raise RoundRefused(
+                "this federation's updates are judged by their sketches and this site has no "
+                "sketching at hand; install the federation extra"
+            )
+        return self.sketching
 
 
 def needed(encryption: Encryption | None, federation: Federation) -> Encryption:

@@ -12,6 +12,9 @@ of order finds nothing to act on, and secrets are gone with the state that held 
       |                          |                               |
       +--------------------------+-- Acked or LeftOut <----------+
 
+In a robust federation Committed -> NonceOpened -> Sketched -> Judged -> Voted, and
+Unmasked -> Binding -> Applying, or Unbound where the validator's check has failed.
+
 Every state but Idle also goes back to Idle on RoundClose, on a RoundViolation, and when a later
 round is opened.
 """
@@ -23,12 +26,16 @@ from dataclasses import dataclass, field, replace
 
 from fedfm_crypto.envelope import CheckpointSeen
 from fedfm_crypto.identity import IdentityKey
+from fedfm_protocols.beacon import BeaconPart, Measured
 from fedfm_protocols.context import RoundIdentity, context1
+from fedfm_protocols.effects import ApplySum
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.key_ring import KeyRing
 from fedfm_protocols.masking import RoundSecrets, Words
 from fedfm_protocols.messages import Cohort, KeyOffer, StepShares
 from fedfm_protocols.neighbourhood import Neighbourhoods
+from fedfm_protocols.robust_messages import Verdict
+from fedfm_protocols.sketch_keys import HeldSketchKey
 from fedfm_protocols.steps import StepKeys, StepResult
 
 
@@ -52,7 +59,7 @@ class ClientMemory:
     adapter it adopted, ``adapter_hash`` the adapter it holds, ``checkpoint`` the last it saw,
     ``note`` the log's signed note of it (cosignatures left out), ``log_changes`` the leaves by
     which the log's key changed up to there, ``keys`` its part of the collective keys (suites with
-    encryption; secret).
+    encryption; secret), ``sketch_key`` the newest key of the validator (robust federations).
 
     Source: protocols/README.md, section "What a crash leaves".
     """
@@ -65,6 +72,7 @@ class ClientMemory:
     keys: KeyRing = field(default_factory=KeyRing, repr=False)
     note: bytes = b""
     log_changes: tuple[bytes, ...] = ()
+    sketch_key: HeldSketchKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +80,12 @@ class Session:
     """The round this client is in.
 
     ``context`` is context0 until the key roster fixes context1, to which ``key_hash`` binds the
-    collective key (zeros for none).  ``taken`` maps the place (``checks.place_of``) of every
-    coordinator message taken in this ``step`` to its body hash: another body in the same place is
-    equivocation.  ``sent`` counts own messages under ``context``, ``received`` the coordinator's.
-    ``done`` are the last two steps that this site finished: a round may end at either.  ``head``
-    is the log's head that the round was opened with, ``note`` the log's note of it.
+    collective key (zeros for none) and, where a validator judges, ``sketch_key``.  ``taken`` maps
+    the place (``checks.place_of``) of every coordinator message taken in this ``step`` to its body
+    hash: another body in the same place is equivocation.  ``sent`` counts own messages under
+    ``context``, ``received`` the coordinator's.  ``done`` are the last two steps that this site
+    finished: a round may end at either.  ``head`` is the log's head that the round was opened
+    with, ``note`` the log's note of it.
 
     Source: protocols/README.md, section "A round".
     """
@@ -92,6 +101,7 @@ class Session:
     head: CheckpointSeen
     note: bytes
     done: tuple[StepResult, ...] = ()
+    sketch_key: HeldSketchKey | None = None
 
     @property
     def before(self) -> StepResult | None:
@@ -166,6 +176,7 @@ class Shared:
     secrets: RoundSecrets = field(repr=False)
     offers: Mapping[str, KeyOffer]
     hood: Neighbourhoods
+    beacon: BeaconPart | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +185,7 @@ class Training:
 
     ``dealers`` take part in this step, ``held`` are their shares, of every dealer whose sealed
     entry opened; ``protect`` masks and encrypts lane words, once; ``later`` are the keys of the
-    steps to come.
+    steps to come; ``beacon`` is there where a validator judges.
 
     Source: protocols/README.md, section "A round".
     """
@@ -186,6 +197,7 @@ class Training:
     held: Mapping[str, StepShares] = field(repr=False)
     protect: Protect = field(repr=False)
     later: tuple[StepKeys, ...] = field(repr=False)
+    beacon: BeaconPart | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +230,7 @@ class Committed:
     held: Mapping[str, StepShares] = field(repr=False)
     upload: EncodedUpload = field(repr=False)
     later: tuple[StepKeys, ...] = field(repr=False)
+    measured: Measured | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +250,53 @@ class Uploaded:
 
 
 @dataclass(frozen=True, slots=True)
+class NonceOpened:
+    """Step 4c done in a robust round: upload sent, nonce opened; waits for everybody's nonces.
+    ``uploaded`` is what the step goes on with."""
+
+    memory: ClientMemory
+    session: Session
+    uploaded: Uploaded
+    measured: Measured
+
+
+@dataclass(frozen=True, slots=True)
+class Sketched:
+    """Step 6 done: own update sketched under ``beacon`` (``sketch`` is the hash of what was sent,
+    zeros if this site is no candidate); waits for the validator's verdict."""
+
+    memory: ClientMemory
+    session: Session
+    uploaded: Uploaded
+    candidates: frozenset[str]
+    beacon: bytes
+    sketch: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedStep:
+    """What stays of a verdict until the sum is bound to it: its hash, and the step's beacon.
+
+    Source: protocols/README.md, steps 8 and 13.
+    """
+
+    verdict_hash: bytes
+    beacon: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Step 7 done: the validator's verdict is checked; waits for the cohort that must follow
+    it."""
+
+    memory: ClientMemory
+    session: Session
+    uploaded: Uploaded
+    verdict: Verdict
+    step: JudgedStep
+
+
+@dataclass(frozen=True, slots=True)
 class Voted:
     """Step 9 done: one cohort signed; waits for the proof that a quorum signed the same."""
 
@@ -249,6 +309,7 @@ class Voted:
     cohort: Cohort
     cohort_hash: bytes
     later: tuple[StepKeys, ...] = field(repr=False)
+    judged: JudgedStep | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +325,7 @@ class NextStep:
     held: Mapping[str, StepShares] = field(repr=False)
     protect: Protect = field(repr=False)
     later: tuple[StepKeys, ...] = field(repr=False)
+    beacon: BeaconPart | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +342,27 @@ class Unmasked:
     cohort_hash: bytes
     following: NextStep | None
     opened_with: tuple[bytes, ...] = ()
+    judged: JudgedStep | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Step 13 of a robust round: the sum is opened and its sketch reported; it is applied only
+    once the validator has found it to be the sum of what was judged."""
+
+    memory: ClientMemory
+    session: Session
+    aggregate_hash: bytes
+    apply: ApplySum
+    following: NextStep | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unbound:
+    """Step 13 failed: the sum is dropped; waits for the round to be closed as void."""
+
+    memory: ClientMemory
+    session: Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,8 +407,13 @@ InRound = (
     | Training
     | Committed
     | Uploaded
+    | NonceOpened
+    | Sketched
+    | Judged
     | Voted
     | Unmasked
+    | Binding
+    | Unbound
     | Applying
     | Acked
     | LeftOut

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import CryptoError
+from fedfm_crypto.lanes import from_lanes
+from fedfm_protocols.beacon import Measured
 from fedfm_protocols.client_session import ClientContext, say, say_encoded, taken
 from fedfm_protocols.client_states import (
     ClientState,
     Committed,
+    NonceOpened,
     Training,
     Uploaded,
 )
@@ -24,6 +28,7 @@ from fedfm_protocols.errors import (
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.key_messages import WrappedKey
 from fedfm_protocols.messages import Upload, UploadHash, UploadSet, read_body
+from fedfm_protocols.robust_messages import BeaconNonce
 from fedfm_protocols.split_view import one_history
 from fedfm_protocols.steps import basis_of
 
@@ -51,6 +56,9 @@ def commit_upload(
         clipped = federation.encoding.clipped(event.update)
     except CryptoError as error:
         raise RoundRefused(f"this site's update cannot be quantised: {error}") from error
+    measured = None
+    if state.beacon is not None:  # before masks; whatever noise there is, is in these integers
+        measured = Measured(from_lanes(words, federation.lanes.lane_bits), state.beacon)
     upload = state.protect(words)
     session, send = say(
         context,
@@ -68,6 +76,7 @@ def commit_upload(
         state.held,
         upload,
         state.later,
+        measured,
     )
     return Transition(committed, (*effects, send))
 
@@ -129,7 +138,13 @@ def send_upload(
         wraps={name: body.wrap_hash for name, (_, body) in members.items()},
         later=state.later,
     )
-    return Transition(uploaded, tuple(sends))
+    if state.measured is None:
+        return Transition(uploaded, tuple(sends))
+    # All uploads are fixed: nobody can fit one to the beacon any more.
+    nonce = BeaconNonce(state.measured.part.nonce.reveal())
+    session, send = say(context, state.memory, session, nonce, fixed)
+    opened = NonceOpened(state.memory, session, replace(uploaded, session=session), state.measured)
+    return Transition(opened, (*sends, send))
 
 
 def _refuse_equal(federation: Federation, hashes: Mapping[str, UploadHash]) -> None:

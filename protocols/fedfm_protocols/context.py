@@ -91,6 +91,12 @@ def context1(context0: bytes, roster_hash: bytes, key_hash: bytes = NO_HASH) -> 
     return hash_parts(Label.CONTEXT_KEYS, context0, roster_hash, key_hash)
 
 
+def judged_keys_hash(key_hash: bytes, sketch_key_hash: bytes) -> bytes:
+    """What context1 names for keys where a validator judges: the collective key (zeros for none)
+    and the SHA-256 of the SketchKey body."""
+    return hash_parts(Label.JUDGED_KEYS, key_hash, sketch_key_hash)
+
+
 def bulk_seed(context: bytes, step: int) -> bytes:
     """Public seed of the polynomials that one step's updates are encrypted with, 32 bytes.
 

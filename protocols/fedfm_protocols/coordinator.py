@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 
 from fedfm_crypto.codec import encode
 from fedfm_crypto.envelope import CheckpointSeen, seal_envelope
-from fedfm_protocols.context import RoundIdentity
+from fedfm_protocols.context import KEYS, RoundIdentity
 from fedfm_protocols.coordinator_inbox import take, transcript_entry
 from fedfm_protocols.coordinator_phases import advance
+from fedfm_protocols.coordinator_robust import ask_verdict
 from fedfm_protocols.coordinator_round import CollectiveKey, Round, RoundTranscript
 from fedfm_protocols.coordinator_speech import finish
 from fedfm_protocols.coordinator_states import (
@@ -23,11 +24,21 @@ from fedfm_protocols.coordinator_states import (
     Finished,
     Offering,
     RunningRound,
+    Scoring,
     phase_of,
 )
-from fedfm_protocols.effects import Deadline, Event, Left, Received, Send, Transition
-from fedfm_protocols.errors import OutOfOrder
+from fedfm_protocols.effects import (
+    Deadline,
+    Event,
+    Left,
+    Received,
+    ScoresComputed,
+    Send,
+    Transition,
+)
+from fedfm_protocols.errors import OutOfOrder, RoundAborted
 from fedfm_protocols.messages import RoundOpen, type_name
+from fedfm_protocols.sketch_keys import SketchEpoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +46,8 @@ class RoundOpening:
     """What the coordinator states when it opens a round (step 0).
 
     ``key_epoch`` is the epoch that a round of kind ``keys`` makes, or the epoch of ``key``; 0 in
-    suites without encryption.
+    suites without encryption.  ``sketch`` is there in a robust federation, in every round that
+    sums: the validator's keys as everybody invited was given them.
     """
 
     round: int
@@ -47,11 +59,24 @@ class RoundOpening:
     consistency: tuple[bytes, ...]
     key_epoch: int = 0
     key: CollectiveKey | None = None
+    sketch: SketchEpoch | None = None
 
 
 def open_round(context: CoordinatorContext, opening: RoundOpening) -> Transition[CoordinatorState]:
-    """Step 0: open a round with everyone in ``opening.invited`` (sorted names)."""
+    """Step 0: open a round with everyone in ``opening.invited`` (sorted names).
+
+    Raises
+    ------
+    RoundAborted
+        if a validator is to judge and its keys are missing.
+    """
     federation = context.site.federation
+    judged = federation.robust and opening.kind != KEYS
+    if judged and opening.sketch is None:
+        raise RoundAborted(
+            f"round {opening.round} cannot be opened before the validator {federation.validator} "
+            "has sent its sketch key: start it"
+        )
     body = RoundOpen(
         round=opening.round,
         key_epoch=opening.key_epoch,
@@ -75,6 +100,9 @@ def open_round(context: CoordinatorContext, opening: RoundOpening) -> Transition
         checkpoint=opening.checkpoint,
         body=encode(body),
     )
+    transcript = RoundTranscript().add(transcript_entry(envelope))
+    if judged and opening.sketch is not None:  # it names no round, but this one's context names it
+        transcript = transcript.add(transcript_entry(opening.sketch.envelope))
     state = Offering(
         Round(
             identity=identity,
@@ -87,7 +115,8 @@ def open_round(context: CoordinatorContext, opening: RoundOpening) -> Transition
             opened=envelope,
             taken={},
             gone=frozenset(),
-            transcript=RoundTranscript().add(transcript_entry(envelope)),
+            transcript=transcript,
+            sketch=opening.sketch if judged else None,
         ),
         offers={},
         owners={},
@@ -110,6 +139,8 @@ def coordinator_step(
         raise OutOfOrder("the round is over")
     if isinstance(event, Received):
         return advance(context, take(context, state, event.envelope), forced=False)
+    if isinstance(event, ScoresComputed) and isinstance(state, Scoring):
+        return ask_verdict(context, state, event)
     if isinstance(event, Left):
         gone = replace(state.round, gone=state.round.gone | {event.name})
         return advance(context, replace(state, round=gone), forced=False)

@@ -16,19 +16,25 @@ from typing import Any
 from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import CryptoError
 from fedfm_protocols import summing
-from fedfm_protocols.checks import check_place, place_of, verify_signature
+from fedfm_protocols.beacon import opens_nonce
+from fedfm_protocols.checks import check_place, check_verdict, place_of, verify_signature
 from fedfm_protocols.context import NO_HASH
 from fedfm_protocols.coordinator_round import StepSum, TranscriptEntry
 from fedfm_protocols.coordinator_states import (
     Acking,
     Committing,
+    Comparing,
     CoordinatorContext,
     Dealing,
     Decrypting,
     Drawing,
+    Judging,
     KeyAcking,
+    Measuring,
     Offering,
+    Reporting,
     RunningRound,
+    Scoring,
     Sharing,
     Unmasking,
     Uploading,
@@ -58,10 +64,18 @@ from fedfm_protocols.messages import (
     Unmask,
     Upload,
     UploadHash,
+    body_hash,
     read_body,
     type_name,
 )
 from fedfm_protocols.offers import OfferRules, check_offer
+from fedfm_protocols.robust_messages import (
+    BeaconNonce,
+    BindingResult,
+    Sketch,
+    SumSketch,
+    Verdict,
+)
 from fedfm_protocols.steps import StepResult, basis_of
 
 # Bodies that a transcript shows; everything else is evidence by its signed header only.
@@ -76,8 +90,12 @@ PUBLIC_BODIES = frozenset(
         CohortVote,
         RoundAck,
         RoundClose,
+        BeaconNonce,
+        Verdict,
+        BindingResult,
     )
 )
+FROM_VALIDATOR = frozenset({type_name(Verdict), type_name(BindingResult)})
 
 
 def transcript_entry(envelope: Envelope) -> TranscriptEntry:
@@ -97,7 +115,12 @@ def take(context: CoordinatorContext, state: RunningRound, envelope: Envelope) -
     federation, current = context.site.federation, state.round
     header = envelope.header
     verify_signature(envelope, federation)
-    if header.sender not in current.identity.invited:
+    if federation.robust and header.type in FROM_VALIDATOR:
+        if header.sender != federation.validator:
+            raise UnknownSender(
+                f"{header.type} from {header.sender}; it is {federation.validator}'s to say"
+            )
+    elif header.sender not in current.identity.invited:
         raise UnknownSender(f"{header.type} from {header.sender}, who was not invited")
     place = (header.sender, header.step, place_of(envelope))
     earlier = current.taken.get(place)
@@ -143,8 +166,10 @@ def _expected_step(state: RunningRound, kind: str) -> int:
 def _members(state: RunningRound, kind: str) -> Collection[str] | None:
     """Who may speak now; None before anybody has dealt, where every phase says so itself."""
     match state:
-        case Acking(_, result):
+        case Acking(_, result) | Reporting(_, result):
             return result.everyone
+        case Measuring():
+            return state.uploads
         case Committing(_, group, StepSum() as before):
             return before.everyone if kind == type_name(RoundAck) else group.bundles
         case Committing() | Uploading() | Voting() | Unmasking() | Decrypting():
@@ -267,13 +292,79 @@ def _take_upload(context: CoordinatorContext, state: Uploading, envelope: Envelo
     if federation.encrypted and sender not in state.wraps:
         raise OutOfOrder(f"the upload of {sender} before its wrapped key")
     upload = read_body(envelope, Upload)
+    if federation.robust:  # whose uploads are added is for the validator to say
+        summing.check_upload(federation, context.encryption, upload, sender)
+        return replace(
+            state, uploaded=state.uploaded | {sender}, kept={**state.kept, sender: upload}
+        )
     total = summing.add_upload(federation, context.encryption, state.total, upload, sender)
     return replace(state, uploaded=state.uploaded | {sender}, total=total)
 
 
+def _take_beacon_nonce(
+    context: CoordinatorContext, state: Uploading, envelope: Envelope
+) -> Uploading:
+    nonce, sender = read_body(envelope, BeaconNonce), envelope.header.sender
+    if not context.site.federation.robust or sender not in state.hashes:
+        raise OutOfOrder(f"a beacon nonce from {sender}, of whom none is waited for")
+    if envelope.header.refers_to != state.upload_set:
+        raise WrongContext(f"the beacon nonce of {sender} refers to another upload set")
+    commitment = state.group.offers[sender].nonce_commitment
+    if not opens_nonce(state.round.context0, sender, nonce.nonce, commitment):
+        raise MalformedMessage(f"{sender} opened another beacon nonce than it committed to")
+    return replace(state, nonces={**state.nonces, sender: envelope})
+
+
+def _take_sketch(context: CoordinatorContext, state: Measuring, envelope: Envelope) -> Measuring:
+    sketch, sender = read_body(envelope, Sketch), envelope.header.sender
+    if envelope.header.refers_to != body_hash(state.nonces):
+        raise WrongContext(f"the sketch of {sender} refers to other nonces")
+    for other, known in state.sketches.items():
+        if known.header.body_hash == envelope.header.body_hash:
+            raise MalformedMessage(f"{sender} sent the same sketch as {other}")
+    try:
+        context.need_sketching().check_sketch(sketch.ciphertext)
+    except CryptoError as error:
+        raise MalformedMessage(f"the sketch of {sender}: {error}") from error
+    return replace(
+        state,
+        sketches={**state.sketches, sender: envelope},
+        ciphertexts={**state.ciphertexts, sender: sketch.ciphertext},
+    )
+
+
+def _take_verdict(context: CoordinatorContext, state: Judging, envelope: Envelope) -> Judging:
+    verdict, sketches = read_body(envelope, Verdict), state.measured.sketches
+    if envelope.header.refers_to != state.request_hash:
+        raise WrongContext("the verdict is on another request")
+    try:
+        check_verdict(verdict, frozenset(sketches))
+    except EquivocationError as error:
+        raise MalformedMessage(str(error)) from error
+    judged = tuple(sketches[name].header.body_hash for name in verdict.judged)
+    if verdict.judged != tuple(sorted(sketches)) or verdict.sketches != judged:
+        raise MalformedMessage("the verdict is not about exactly the sketches that were scored")
+    return replace(state, verdict=(envelope, verdict))
+
+
+def _take_report(context: CoordinatorContext, state: Reporting, envelope: Envelope) -> Reporting:
+    read_body(envelope, SumSketch)
+    sender = envelope.header.sender
+    if envelope.header.refers_to != state.result.aggregate_hash:
+        raise WrongContext(f"{sender} reports the sketch of another sum")
+    return replace(state, reports={**state.reports, sender: envelope})
+
+
+def _take_binding(context: CoordinatorContext, state: Comparing, envelope: Envelope) -> Comparing:
+    result = read_body(envelope, BindingResult)
+    if envelope.header.refers_to != state.result.aggregate_hash:
+        raise WrongContext("the validator checked another sum")
+    return replace(state, binding=(envelope, result))
+
+
 def _take_vote(context: CoordinatorContext, state: Voting, envelope: Envelope) -> Voting:
     vote = read_body(envelope, CohortVote)
-    if vote.cohort_hash != state.cohort_hash or envelope.header.refers_to != state.cohort_hash:
+    if vote.cohort_hash != state.cohort_hash or envelope.header.refers_to != state.named:
         raise MalformedMessage(f"{envelope.header.sender} voted for another cohort")
     return replace(state, votes={**state.votes, envelope.header.sender: envelope})
 
@@ -339,7 +430,16 @@ _HANDLERS: Mapping[type[RunningRound], Mapping[str, Callable[..., Any]]] = Mappi
         Drawing: {type_name(GraphNonce): _take_nonce},
         Sharing: {type_name(ShareBundle): _take_bundle},
         Committing: {type_name(UploadHash): _take_hash, type_name(RoundAck): _take_early_ack},
-        Uploading: {type_name(WrappedKey): _take_wrap, type_name(Upload): _take_upload},
+        Uploading: {
+            type_name(WrappedKey): _take_wrap,
+            type_name(Upload): _take_upload,
+            type_name(BeaconNonce): _take_beacon_nonce,
+        },
+        Measuring: {type_name(Sketch): _take_sketch},
+        Scoring: {},
+        Judging: {type_name(Verdict): _take_verdict},
+        Reporting: {type_name(SumSketch): _take_report},
+        Comparing: {type_name(BindingResult): _take_binding},
         Voting: {type_name(CohortVote): _take_vote},
         Unmasking: {type_name(Unmask): _take_shares},
         Decrypting: {type_name(KeyOpening): _take_opening},

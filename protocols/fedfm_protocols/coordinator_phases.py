@@ -6,24 +6,40 @@ its deadline, with whoever has answered.  Steps are numbered as in protocols/REA
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 
-from fedfm_protocols.context import NO_HASH, context1
+from fedfm_protocols.context import context1
 from fedfm_protocols.coordinator_epoch import conclude_key, deliver_key
 from fedfm_protocols.coordinator_results import conclude, open_sum, publish_sum, void
+from fedfm_protocols.coordinator_robust import (
+    ask_binding,
+    compute_scores,
+    conclude_binding,
+    out_of_time,
+    propose_judged,
+    publish_nonces,
+)
 from fedfm_protocols.coordinator_round import Group
 from fedfm_protocols.coordinator_speech import abort, finish, over, tell
 from fedfm_protocols.coordinator_states import (
     Acking,
     Committing,
+    Comparing,
     CoordinatorContext,
     CoordinatorState,
     Dealing,
     Decrypting,
     Drawing,
+    Judging,
     KeyAcking,
+    Measuring,
     Offering,
+    Reporting,
     RunningRound,
+    Scoring,
     Sharing,
     Unmasking,
     Uploading,
@@ -55,29 +71,8 @@ def advance(
     context: CoordinatorContext, state: RunningRound, *, forced: bool
 ) -> Transition[CoordinatorState]:
     """Go to the next phase if this one is over; otherwise stay."""
-    match state:
-        case Offering():
-            return _fix_roster(context, state, forced)
-        case Dealing():
-            return deliver_key(context, state, forced)
-        case Drawing():
-            return _draw_graph(context, state, forced)
-        case Sharing():
-            return _deliver_shares(context, state, forced)
-        case Committing():
-            return _fix_uploads(context, state, forced)
-        case Uploading():
-            return _propose_cohort(context, state, forced)
-        case Voting():
-            return _prove_cohort(context, state, forced)
-        case Unmasking():
-            return open_sum(context, state, forced)
-        case Decrypting():
-            return publish_sum(context, state, forced)
-        case Acking():
-            return conclude(context, state, forced)
-        case KeyAcking():
-            return conclude_key(context, state, forced)
+    transition: Transition[CoordinatorState] = _ADVANCE[type(state)](context, state, forced)
+    return transition
 
 
 def _fix_roster(
@@ -91,10 +86,8 @@ def _fix_roster(
     names = sorted(state.offers)
     roster = KeyRoster(tuple(state.offers[name].encode() for name in names))
     digest = body_hash(roster)
-    key = NO_HASH if current.key is None else current.key.key_hash
-    current = replace(
-        current, context=context1(current.context0, digest, key), sent=0, roster_hash=digest
-    )
+    fixed = context1(current.context0, digest, current.key_hash)
+    current = replace(current, context=fixed, sent=0, roster_hash=digest)
     # To all invited: whoever is left out leaves the round and drops its keys, instead of waiting.
     current, sends = tell(context, current, current.identity.invited, roster)
     offers = {name: read_body(state.offers[name], KeyOffer) for name in names}
@@ -201,6 +194,8 @@ def _fix_uploads(
 def _propose_cohort(
     context: CoordinatorContext, state: Uploading, forced: bool
 ) -> Transition[CoordinatorState]:
+    if context.site.federation.robust:
+        return publish_nonces(context, state, forced)
     current, needed = state.round, context.site.federation.thresholds.min_accepted
     if not over(current, state.hashes, state.uploaded, forced):
         return Transition(state)
@@ -261,5 +256,29 @@ def _prove_cohort(
         wraps=state.wraps,
         voters=frozenset(state.votes),
         total=state.total,
+        judged=state.judged,
     )
     return Transition(unmasking, sends)
+
+
+# Phase -> what ends it.  The functions' state types differ, hence Any.
+_ADVANCE: Mapping[type[RunningRound], Callable[..., Any]] = MappingProxyType(
+    {
+        Offering: _fix_roster,
+        Dealing: deliver_key,
+        Drawing: _draw_graph,
+        Sharing: _deliver_shares,
+        Committing: _fix_uploads,
+        Uploading: _propose_cohort,
+        Measuring: compute_scores,
+        Scoring: out_of_time,
+        Judging: propose_judged,
+        Voting: _prove_cohort,
+        Unmasking: open_sum,
+        Decrypting: publish_sum,
+        Reporting: ask_binding,
+        Comparing: conclude_binding,
+        Acking: conclude,
+        KeyAcking: conclude_key,
+    }
+)

@@ -19,6 +19,7 @@ from fedfm_protocols.coordinator_states import (
     CoordinatorContext,
     CoordinatorState,
     Decrypting,
+    Reporting,
     Unmasking,
 )
 from fedfm_protocols.effects import Transition
@@ -57,6 +58,7 @@ def open_sum(
         active_hash=NO_HASH,
         openings={},
         words=words,
+        judged=state.judged,
     )
     if federation.encrypted:
         return _request_keys(context, decrypting)
@@ -114,6 +116,8 @@ def _publish(context: CoordinatorContext, state: Decrypting) -> Transition[Coord
     dealers = state.group.dealers
     current, sends = tell(context, state.round, dealers, aggregate, state.cohort_hash)
     result = StepSum(current.step, state.cohort, encode(aggregate), body_hash(aggregate), acks={})
+    if state.judged is not None:  # nobody applies it before it is bound to what was judged
+        return Transition(Reporting(current, result, state.judged, reports={}), sends)
     if current.step + 1 == current.identity.steps:
         return Transition(Acking(current, result), sends)
     group = state.group.only(state.cohort.accepted)
@@ -133,6 +137,9 @@ def conclude(
     good = result.good(adapter, state.round.good)
     dissenters = good.dissenters
     reason = f"{', '.join(dissenters)} computed another adapter" if dissenters else ""
+    if state.deviators:
+        told = f"{', '.join(state.deviators)} reported another sketch of the sum"
+        reason = f"{reason}; {told}" if reason else told
     return complete(context, state.round, good, reason)
 
 

@@ -11,7 +11,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from fedfm_crypto.envelope import CheckpointSeen, Envelope, SignedHeader
-from fedfm_protocols.context import NO_HASH, RoundIdentity
+from fedfm_protocols.context import NO_HASH, RoundIdentity, judged_keys_hash
+from fedfm_protocols.errors import RoundAborted
 from fedfm_protocols.key_messages import KeyDealing, KeyDelivery
 from fedfm_protocols.messages import (
     Cohort,
@@ -28,12 +29,15 @@ from fedfm_protocols.messages import (
     type_name,
 )
 from fedfm_protocols.neighbourhood import Neighbourhoods
+from fedfm_protocols.robust_messages import SketchKey
+from fedfm_protocols.sketch_keys import SketchEpoch
 
 # What comes once in a round, before its first step.
 _SETUP = frozenset(
     type_name(body)
     for body in (
         RoundOpen,
+        SketchKey,
         KeyOffer,
         KeyRoster,
         GraphNonce,
@@ -122,7 +126,7 @@ class Round:
     SHA-256 of the KeyRoster body, once it is fixed.  ``taken`` maps (sender, step,
     ``checks.place_of``) to the body hash already taken; ``gone`` are participants whose connection
     is lost; ``sent`` counts own messages under ``context``.  ``good`` is what the round has
-    achieved: the steps that it can end with.
+    achieved: the steps that it can end with.  ``sketch`` are the validator's keys where it judges.
 
     Source: protocols/README.md, section "A round".
     """
@@ -140,6 +144,31 @@ class Round:
     transcript: RoundTranscript
     roster_hash: bytes = NO_HASH
     good: GoodSteps | None = None
+    sketch: SketchEpoch | None = field(default=None, repr=False)
+
+    @property
+    def collective_hash(self) -> bytes:
+        """The name of the collective key; zeros for none."""
+        return NO_HASH if self.key is None else self.key.key_hash
+
+    @property
+    def key_hash(self) -> bytes:
+        """What context1 names for keys."""
+        if self.sketch is None:
+            return self.collective_hash
+        return judged_keys_hash(self.collective_hash, self.sketch.key.key_hash)
+
+    def need_sketch(self) -> SketchEpoch:
+        """The validator's keys, which a robust round is not opened without.
+
+        Raises
+        ------
+        RoundAborted
+            if there are none.
+        """
+        if self.sketch is None:
+            raise RoundAborted("this round has no sketch key of the validator")
+        return self.sketch
 
     def next_step(self) -> Round:
         """The same round, one step on; what was taken in the step before still counts as taken."""

@@ -13,11 +13,13 @@ from fedfm_protocols.coordinator_round import CompletedRound, GoodSteps, Round, 
 from fedfm_protocols.coordinator_states import (
     Acking,
     Committing,
+    Comparing,
     CoordinatorContext,
     CoordinatorState,
     Decrypting,
     Finished,
     KeyAcking,
+    Reporting,
     RunningRound,
     Unmasking,
     Voting,
@@ -97,7 +99,7 @@ def complete(
     record = CompletedRound(
         opened=current.opened.encode(),
         roster_hash=current.roster_hash,
-        key_hash=NO_HASH if current.key is None else current.key.key_hash,
+        key_hash=current.key_hash,
         aggregates=good.aggregates,
         acks=good.acks,
     )
@@ -156,6 +158,8 @@ def _cohort_of(state: RunningRound) -> tuple[tuple[str, ...], tuple[str, ...]]:
     match state:
         case Voting() | Unmasking() | Decrypting():
             return state.cohort.accepted, state.cohort.removed
+        case Reporting() | Comparing():
+            return state.result.cohort.accepted, state.result.cohort.removed
     pending = _pending(state)
     return ((), ()) if pending is None else (pending.cohort.accepted, pending.cohort.removed)
 

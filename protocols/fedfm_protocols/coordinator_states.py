@@ -3,7 +3,10 @@
 ::
 
     Offering [-> Drawing] -> Sharing -> Committing -> Uploading
-        -> Voting -> Unmasking [-> Decrypting [-> Decrypting]] -> Acking -> Finished
+        [-> Measuring -> Scoring -> Judging]                        (a validator judges)
+        -> Voting -> Unmasking [-> Decrypting [-> Decrypting]]
+        [-> Reporting -> Comparing]                                 (a validator judged)
+        -> Acking -> Finished
              or, where another step follows, -> Committing
     Offering -> Dealing -> KeyAcking -> Finished       (a round that makes a collective key)
 
@@ -31,8 +34,10 @@ from fedfm_protocols.encryption import Encryption
 from fedfm_protocols.errors import RoundAborted
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.key_messages import KeyDealing
-from fedfm_protocols.messages import Cohort, KeyOffer, ShareBundle, Unmask, UploadHash
+from fedfm_protocols.messages import Cohort, KeyOffer, ShareBundle, Unmask, Upload, UploadHash
 from fedfm_protocols.neighbourhood import Neighbourhoods
+from fedfm_protocols.robust_messages import BeaconNonces, BindingResult, Verdict
+from fedfm_protocols.sketching import Sketching
 from fedfm_protocols.summing import Opening, Total
 
 
@@ -110,7 +115,8 @@ class Committing:
 class Uploading:
     """Step 4c: adding up uploads as they come; ``total`` is the protected sum so far (words, or a
     ciphertext that is opaque to the protocol), ``uploaded`` says whose are in it.  With encryption
-    ``wraps`` holds the wrapped keys, each of which comes before the update that it opens."""
+    ``wraps`` holds the wrapped keys, each of which comes before the update that it opens.  Where a
+    validator judges nothing is added yet: ``kept`` are the uploads, ``nonces`` opens the beacon."""
 
     round: Round
     group: Group
@@ -119,6 +125,53 @@ class Uploading:
     uploaded: frozenset[str]
     wraps: Mapping[str, Envelope] = field(repr=False)
     total: Total | None = field(repr=False)
+    kept: Mapping[str, Upload] = field(default_factory=dict, repr=False)
+    nonces: Mapping[str, Envelope] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """Step 6: collecting sketches from the candidates, whose ``uploads`` wait for the verdict;
+    ``sketches`` holds the signed messages, ``ciphertexts`` what is in them."""
+
+    round: Round
+    group: Group
+    upload_set: bytes
+    nonces: BeaconNonces
+    uploads: Mapping[str, Upload] = field(repr=False)
+    wraps: Mapping[str, Envelope] = field(repr=False)
+    sketches: Mapping[str, Envelope]
+    ciphertexts: Mapping[str, bytes] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """Step 7: the sketches are being multiplied, outside of the state machine."""
+
+    round: Round
+    measured: Measuring
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """Step 7: waiting for the validator's verdict on the request with this hash."""
+
+    round: Round
+    measured: Measuring
+    request_hash: bytes
+    verdict: tuple[Envelope, Verdict] | None
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedSum:
+    """What is kept of a verdict for step 13: its hash, and the encrypted sum of the accepted
+    sketches.
+
+    Source: protocols/README.md, step 13.
+    """
+
+    verdict_hash: bytes
+    sketched: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +185,12 @@ class Voting:
     votes: Mapping[str, Envelope]
     wraps: Mapping[str, Envelope] = field(repr=False)
     total: Total = field(repr=False)
+    judged: JudgedSum | None = None
+
+    @property
+    def named(self) -> bytes:
+        """What the header of a vote refers to: the cohort, or the verdict behind it."""
+        return self.cohort_hash if self.judged is None else self.judged.verdict_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +210,7 @@ class Unmasking:
     wraps: Mapping[str, Envelope] = field(repr=False)
     voters: frozenset[str]
     total: Total = field(repr=False)
+    judged: JudgedSum | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,14 +232,36 @@ class Decrypting:
     active_hash: bytes
     openings: Mapping[str, Envelope] = field(repr=False)
     words: bytes = field(repr=False)
+    judged: JudgedSum | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reporting:
+    """Step 13 where a validator judged: collecting sketches of the sum, boxed to it."""
+
+    round: Round
+    result: StepSum
+    judged: JudgedSum
+    reports: Mapping[str, Envelope]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparing:
+    """Step 13: waiting for the validator to compare the sum with what it judged."""
+
+    round: Round
+    result: StepSum
+    binding: tuple[Envelope, BindingResult] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Acking:
-    """Step 14 of the last step: collecting acknowledgements of the new adapter."""
+    """Step 14 of the last step: collecting acknowledgements of the new adapter; ``deviators``
+    told the validator another sketch of the sum than the quorum."""
 
     round: Round
     result: StepSum
+    deviators: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,9 +304,14 @@ RunningRound = (
     | Sharing
     | Committing
     | Uploading
+    | Measuring
+    | Scoring
+    | Judging
     | Voting
     | Unmasking
     | Decrypting
+    | Reporting
+    | Comparing
     | Acking
     | KeyAcking
 )
@@ -238,8 +325,13 @@ _PHASES: Mapping[type[RunningRound], str] = MappingProxyType(
         Sharing: "shares",
         Committing: "training",
         Uploading: "uploads",
+        Measuring: "sketches",
+        Scoring: "scores",
+        Judging: "verdict",
         Voting: "votes",
         Unmasking: "unmasking",
+        Reporting: "sum_sketches",
+        Comparing: "binding",
         Acking: "acknowledgements",
         KeyAcking: "key_acknowledgements",
     }
@@ -256,7 +348,8 @@ def phase_of(state: RunningRound) -> str:
 @dataclass(frozen=True, slots=True)
 class CoordinatorContext:
     """What a transition may use besides state and event: the site, its randomness, and the
-    encryption of a suite that has one (adding up and checking; it holds no key).
+    encryption of a suite that has one (adding up and checking; it holds no key), the sketching of
+    a robust federation likewise.
 
     Source: protocols/README.md, section "A round".
     """
@@ -264,6 +357,22 @@ class CoordinatorContext:
     site: CoordinatorSite
     random: RandomSource
     encryption: Encryption | None = None
+    sketching: Sketching | None = None
+
+    def need_sketching(self) -> Sketching:
+        """The sketches of a robust federation.
+
+        Raises
+        ------
+        RoundAborted
+            if none was passed in.
+        """
+        if self.sketching is None:
+            raise RoundAborted(
+                "this federation's updates are judged by their sketches and this coordinator has "
+                "no sketching at hand; install the federation extra"
+            )
+        return self.sketching
 
     def need_encryption(self) -> Encryption:
         """The encryption of a suite that cannot do without.

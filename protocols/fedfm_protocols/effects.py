@@ -7,6 +7,7 @@ means that the record is on disk before the message leaves.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -14,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedfm_crypto.envelope import Envelope
+from fedfm_crypto.secret import Secret
+from fedfm_protocols.sketching import Judgement, Question
 
 StateT_co = TypeVar("StateT_co", covariant=True)
 
@@ -79,6 +82,41 @@ class Left:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class ScoresComputed:
+    """The coordinator's encrypted inner products of ``round`` and ``step`` are there; ``scores``
+    is empty, and ``reason`` says why, if they could not be computed.
+
+    Source: protocols/README.md, step 7.
+    """
+
+    round: int
+    step: int
+    scores: bytes = field(repr=False)
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoresJudged:
+    """The validator's rule has answered; None, with the reason, if it could not.
+
+    Source: protocols/README.md, step 7.
+    """
+
+    round: int
+    step: int
+    judgement: Judgement | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RenewKey:
+    """The validator is to make the sketch key of the next epoch.
+
+    Source: protocols/README.md, section "Sketch keys".
+    """
+
+
 # ---- effects
 
 
@@ -87,7 +125,8 @@ class Persist:
     """Write this journal record durably before any later effect.
 
     ``record`` names what happened (``opened``, ``voted``, ``closed``), ``value`` is what must be
-    remembered about it (never a secret).
+    remembered about it (never a secret).  ``round`` is the epoch where the record is of a sketch
+    key.
 
     Source: protocols/README.md, section "What a crash leaves".
     """
@@ -168,6 +207,66 @@ class RoundEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class VerdictSeen:
+    """What the validator decided in a round, as this client was told before it voted.
+
+    ``own`` is ``accepted``, ``removed`` (then ``reason`` is the rule's code) or ``unseen`` (no
+    sketch of this site was judged); ``removed`` are all removed clients with their codes.
+
+    Source: protocols/README.md, step 8.
+    """
+
+    round: int
+    step: int
+    own: str
+    reason: str
+    removed: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeScores:
+    """Compute encrypted inner products of all pairs of ``sketches`` (in the order of their owners'
+    names), then answer with :class:`ScoresComputed`; work for other processes.
+
+    Source: protocols/README.md, step 7.
+    """
+
+    round: int
+    step: int
+    sketches: tuple[bytes, ...] = field(repr=False)
+    public_key: bytes = field(repr=False)
+    evaluation: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeScores:
+    """Decrypt ``scores`` with ``secret`` and apply the rule, then answer with
+    :class:`ScoresJudged`; work for another process.
+
+    Source: protocols/README.md, step 7.
+    """
+
+    round: int
+    step: int
+    secret: Secret
+    scores: bytes = field(repr=False)
+    question: Question
+
+
+@dataclass(frozen=True, slots=True)
+class StoreScores:
+    """Keep what opens the verdict's commitments, durably and at the validator only: name ->
+    (salt, its scores).
+
+    Source: protocols/README.md, step 7.
+    """
+
+    round: int
+    step: int
+    openings: Mapping[str, tuple[bytes, bytes]] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """Something an operator should read: a peer that misbehaves, a clip that bites.
 
@@ -177,8 +276,29 @@ class Note:
     text: str
 
 
-Event = Received | UpdateReady | AdapterComputed | Deadline | Left
-Effect = Persist | Send | Charge | Train | ApplySum | RoundEnded | Note
+Event = (
+    Received
+    | UpdateReady
+    | AdapterComputed
+    | Deadline
+    | Left
+    | ScoresComputed
+    | ScoresJudged
+    | RenewKey
+)
+Effect = (
+    Persist
+    | Send
+    | Charge
+    | Train
+    | ApplySum
+    | RoundEnded
+    | VerdictSeen
+    | ComputeScores
+    | JudgeScores
+    | StoreScores
+    | Note
+)
 
 
 @dataclass(frozen=True, slots=True)

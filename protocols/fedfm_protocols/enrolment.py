@@ -30,7 +30,7 @@ STATEMENT_PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 ENROLMENT_PREDICATE_TYPE = "urn:secure-fedfm:enrolment:v1"
 
-Role = Literal["client", "coordinator"]
+Role = Literal["client", "coordinator", "validator"]
 # Days are enough precision for an expiry, and tell nothing else about the site.
 Day = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
 

@@ -60,6 +60,17 @@ class Federation:
         return self.charter.coordinator.name
 
     @property
+    def validator(self) -> str:
+        """The validator's name; empty in a federation without one."""
+        validator = self.charter.validator
+        return "" if validator is None else validator.name
+
+    @property
+    def robust(self) -> bool:
+        """Whether a validator judges the updates of every round that sums any."""
+        return self.charter.robustness is not None
+
+    @property
     def lane_count(self) -> int:
         """Lanes of an upload: as many as an update has values, padded where it is rotated."""
         return self.encoding.lanes

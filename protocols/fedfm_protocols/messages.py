@@ -1,4 +1,5 @@
-"""The bodies of all messages, in the order of the round.
+"""The bodies of all messages, in the order of the round; those of robust rounds are in
+``robust_messages``.
 
 Every body is a frozen dataclass with one canonical encoding (``fedfm_crypto.codec``) and travels
 in one signed envelope, whose header names the type, the step, the context and the message it
@@ -46,6 +47,18 @@ from fedfm_protocols.message_fields import (
     Proof,
     ShareValue,
     Words,
+)
+from fedfm_protocols.robust_messages import (
+    BeaconNonce,
+    BeaconNonces,
+    BindingRequest,
+    BindingResult,
+    ScoreRequest,
+    Sketch,
+    SketchEvaluationKeys,
+    SketchKey,
+    SumSketch,
+    Verdict,
 )
 
 MAX_CHARGES = 24
@@ -425,6 +438,16 @@ Body = (
     | Cosignature
     | Hello
     | CatchUp
+    | SketchKey
+    | SketchEvaluationKeys
+    | BeaconNonce
+    | BeaconNonces
+    | Sketch
+    | ScoreRequest
+    | Verdict
+    | SumSketch
+    | BindingRequest
+    | BindingResult
 )
 
 B = TypeVar("B")

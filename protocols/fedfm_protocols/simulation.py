@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedfm_crypto.envelope import CheckpointSeen, Envelope
+from fedfm_crypto.errors import CryptoError
 from fedfm_crypto.hashing import hash_tensors
 from fedfm_crypto.identity import IdentityKey
 from fedfm_crypto.random_source import RandomSource
@@ -37,25 +38,45 @@ from fedfm_protocols.coordinator_states import (
 from fedfm_protocols.effects import (
     AdapterComputed,
     ApplySum,
+    ComputeScores,
     Deadline,
     Effect,
     Event,
+    JudgeScores,
     Note,
     Persist,
     Received,
+    RenewKey,
     RoundEnded,
+    ScoresComputed,
+    ScoresJudged,
     Send,
+    StoreScores,
     Train,
     UpdateReady,
+    VerdictSeen,
 )
 from fedfm_protocols.encryption import Encryption
 from fedfm_protocols.errors import DivergenceError, MessageRefused, ProtocolError, RoundViolation
 from fedfm_protocols.federation import Federation
+from fedfm_protocols.messages import type_name
+from fedfm_protocols.robust_messages import SketchEvaluationKeys, SketchKey
 from fedfm_protocols.shared_sets import SharedSets
+from fedfm_protocols.sketch_keys import SketchEpoch, read_sketch_epoch
+from fedfm_protocols.sketching import Sketching
+from fedfm_protocols.validator import key_due, validator_step
+from fedfm_protocols.validator_states import (
+    Ready,
+    ValidatorContext,
+    ValidatorMemory,
+    ValidatorSite,
+    ValidatorState,
+)
 from fedfm_protocols.witness import NOTHING_SEEN
 
 Delivery = tuple[str, Envelope]
 Intercept = Callable[[str, str, Envelope], Sequence[Delivery]]
+SKETCH_KEYS = frozenset({type_name(SketchKey), type_name(SketchEvaluationKeys)})
 
 
 def deliver(sender: str, recipient: str, envelope: Envelope) -> Sequence[Delivery]:
@@ -65,11 +86,30 @@ def deliver(sender: str, recipient: str, envelope: Envelope) -> Sequence[Deliver
 
 
 @dataclass
+class SimulatedValidator:
+    """The validator of a robust federation with everything that happened to it.
+
+    ``refused`` are requests that got no answer, ``stored`` the openings of its commitments.
+
+    Source: protocols/README.md, section "The validator".
+    """
+
+    context: ValidatorContext
+    state: ValidatorState
+    refused: list[ProtocolError] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    journal: list[Persist] = field(default_factory=list)
+    stored: list[StoreScores] = field(default_factory=list)
+    sent: list[Envelope] = field(default_factory=list)
+
+
+@dataclass
 class SimulatedClient:
     """One client with everything that happened to it.
 
     ``refused`` are messages it dropped, ``violations`` why it left a round, ``journal`` what it
-    persisted, ``totals`` the sums it was given to apply, ``sent`` its messages.  ``cpu_s`` are its
+    persisted, ``totals`` the sums it was given to apply, ``verdicts`` what it was told of those of
+    the validator, ``sent`` its messages.  ``cpu_s`` are its
     processor seconds, ``spared_s`` those that it would have spent on signatures which were
     verified for another client already (:class:`~fedfm_protocols.shared_sets.SharedSets`).
 
@@ -84,6 +124,7 @@ class SimulatedClient:
     journal: list[Persist] = field(default_factory=list)
     totals: list[NDArray[np.float64]] = field(default_factory=list)
     outcomes: list[RoundEnded] = field(default_factory=list)
+    verdicts: list[VerdictSeen] = field(default_factory=list)
     sent: list[Envelope] = field(default_factory=list)
     cpu_s: float = 0.0
     spared_s: float = 0.0
@@ -106,7 +147,8 @@ class Simulation:
 
     ``updates`` gives every client's update (flat float array of the charter's number of values) in
     a round and step;
-    ``intercept`` is the network; ``encryption`` is needed in the suites that encrypt.  The new
+    ``intercept`` is the network; ``encryption`` is needed in the suites that encrypt,
+    ``validator_key`` and ``sketching`` in robust federations.  The new
     adapter's hash is the hash of old hash and sum, so that clients agree on it exactly if they
     were given the same sum.
 
@@ -129,6 +171,8 @@ class Simulation:
         shared_sets: SharedSets | None = None,
         keep_messages: bool = True,
         encryption: Encryption | None = None,
+        validator_key: IdentityKey | None = None,
+        sketching: Sketching | None = None,
     ) -> None:
         self.federation = federation
         self.updates = updates
@@ -136,8 +180,17 @@ class Simulation:
         self.intercept = intercept
         self.encryption = encryption
         self.coordinator = CoordinatorContext(
-            CoordinatorSite(coordinator_key, federation), random, encryption
+            CoordinatorSite(coordinator_key, federation), random, encryption, sketching
         )
+        self.sketching = sketching
+        self.validator: SimulatedValidator | None = None
+        if validator_key is not None and sketching is not None and federation.robust:
+            site = ValidatorSite(federation.validator, validator_key, federation)
+            self.validator = SimulatedValidator(
+                ValidatorContext(site, random, sketching), Ready(ValidatorMemory())
+            )
+        self.sketch: SketchEpoch | None = None
+        self._sketch_key: Envelope | None = None
         adapter = bytes.fromhex(federation.charter.initial_adapter)
         memory = ClientMemory(0, 0, 0, adapter, NOTHING_SEEN)
         self._shared_sets = shared_sets
@@ -149,6 +202,7 @@ class Simulation:
                     random,
                     encryption,
                     open_set=open_set,
+                    sketching=sketching,
                 ),
                 Idle(memory),
             )
@@ -178,6 +232,8 @@ class Simulation:
 
         One of kind ``keys`` makes the next epoch's key; the others use the last key made.
         """
+        if kind != KEYS:
+            self.renew_sketch_key()
         opening = RoundOpening(
             round=number,
             kind=kind,
@@ -188,6 +244,7 @@ class Simulation:
             consistency=consistency,
             key_epoch=self._epoch(kind),
             key=None if kind == KEYS else self.key,
+            sketch=None if kind == KEYS else self.sketch,
         )
         self._last_epoch = max(self._last_epoch, opening.key_epoch)
         started = time.process_time()
@@ -213,6 +270,10 @@ class Simulation:
             recipient, envelope = self._queue.popleft()
             if recipient in self.clients:
                 self.tell_client(recipient, Received(envelope))
+            elif self.validator is not None and recipient == self.federation.validator:
+                self.tell_validator(Received(envelope))
+            elif envelope.header.type in SKETCH_KEYS:
+                self._take_sketch_keys(envelope)
             else:
                 if self._keep_messages:
                     self.coordinator_received.append(envelope)
@@ -239,6 +300,85 @@ class Simulation:
         for effect in effects:
             if isinstance(effect, Send):
                 self._send(self.federation.coordinator, effect)
+            elif isinstance(effect, ComputeScores):
+                self._tell_coordinator(self._compute(effect))
+
+    def _compute(self, effect: ComputeScores) -> ScoresComputed:
+        try:
+            scores = self.coordinator.need_sketching().scores(
+                effect.sketches, effect.public_key, effect.evaluation
+            )
+        except CryptoError as error:
+            return ScoresComputed(effect.round, effect.step, b"", str(error))
+        return ScoresComputed(effect.round, effect.step, scores)
+
+    # ------------------------------------------------------------ the validator
+
+    def renew_sketch_key(self) -> None:
+        """Have the validator make its next key, where the round to come needs one."""
+        validator = self.validator
+        if validator is not None and key_due(validator.context, validator.state.memory):
+            self.tell_validator(RenewKey())
+            self._drain()
+
+    def _take_sketch_keys(self, envelope: Envelope) -> None:
+        """The coordinator's part outside of rounds: check an epoch's keys, pass the public one
+        on."""
+        if envelope.header.type == type_name(SketchKey):
+            self._sketch_key = envelope
+            return
+        if self._sketch_key is None:
+            return
+        sketching = self.coordinator.need_sketching()
+        try:
+            self.sketch = read_sketch_epoch(
+                self.federation, sketching, self._sketch_key, envelope, self.sketch
+            )
+        except (MessageRefused, RoundViolation) as error:
+            self.refused.append(error)
+            return
+        for name in self.clients:
+            self._send(self.federation.coordinator, Send(name, self.sketch.envelope))
+
+    def tell_validator(self, event: Event) -> None:
+        """Hand one event to the validator and carry out what it asks for."""
+        validator = self.validator
+        if validator is None:
+            raise RuntimeError("this federation has no validator")
+        try:
+            transition = validator_step(validator.context, validator.state, event)
+        except (MessageRefused, RoundViolation) as error:
+            validator.refused.append(error)
+            return
+        validator.state = transition.state
+        for effect in transition.effects:
+            self._carry_out_validator(validator, effect)
+
+    def _carry_out_validator(self, validator: SimulatedValidator, effect: Effect) -> None:
+        match effect:
+            case Persist():
+                validator.journal.append(effect)
+            case Send():
+                if self._keep_messages:
+                    validator.sent.append(effect.envelope)
+                self._send(self.federation.validator, effect)
+            case Note(text):
+                validator.notes.append(text)
+            case StoreScores():
+                validator.stored.append(effect)
+            case JudgeScores():
+                self.tell_validator(self._judge(effect))
+
+    def _judge(self, effect: JudgeScores) -> ScoresJudged:
+        if self.sketching is None:
+            raise RuntimeError("this federation has no sketching")
+        try:
+            judgement = self.sketching.judge(effect.secret, effect.scores, effect.question)
+        except CryptoError as error:
+            return ScoresJudged(effect.round, effect.step, None, str(error))
+        return ScoresJudged(effect.round, effect.step, judgement)
+
+    # ------------------------------------------------------------ clients
 
     def tell_client(self, name: str, event: Event) -> None:
         """Hand one event to a client and carry out what it asks for."""
@@ -272,6 +412,8 @@ class Simulation:
                 client.notes.append(text)
             case RoundEnded():
                 client.outcomes.append(effect)
+            case VerdictSeen():
+                client.verdicts.append(effect)
             case Train(number, step):
                 update = self.updates(name, number, step)
                 self.tell_client(name, UpdateReady(number, step, update))

@@ -41,17 +41,33 @@ def add_upload(
     MalformedMessage
         if the update is not what the charter's number of values takes, or out of range.
     """
-    lane_bits, values = federation.lanes.lane_bits, federation.lane_count
     if encryption is not None and federation.encrypted:
-        try:
-            encryption.check_upload(upload.words, values, lane_bits)
-        except CryptoError as error:
-            raise MalformedMessage(f"upload of {sender}: {error}") from error
+        check_upload(federation, encryption, upload, sender)
         return encryption.add(total, upload.words)
     words = read_words(upload, federation, sender)
     if total is not None:
-        add_lanes(words, total, lane_bits)
+        add_lanes(words, total, federation.lanes.lane_bits)
     return words
+
+
+def check_upload(
+    federation: Federation, encryption: Encryption | None, upload: Upload, sender: str
+) -> None:
+    """Refuse an upload that :func:`add_upload` would refuse, without adding it to anything.
+
+    Raises
+    ------
+    MalformedMessage
+        as :func:`add_upload`.
+    """
+    lane_bits, values = federation.lanes.lane_bits, federation.lane_count
+    if encryption is None or not federation.encrypted:
+        read_words(upload, federation, sender)
+        return
+    try:
+        encryption.check_upload(upload.words, values, lane_bits)
+    except CryptoError as error:
+        raise MalformedMessage(f"upload of {sender}: {error}") from error
 
 
 def read_words(upload: Upload, federation: Federation, sender: str) -> Words:

@@ -37,9 +37,16 @@ class LearningSpecs:
         Raises
         ------
         ConfigurationError
-            if a section is wrong, or does not go with the privacy mode.
+            if a section is wrong, does not go with the privacy mode, or asks for a robust rule,
+            which the protocol knows and no service plays yet.
         """
         charter = federation.charter
+        if federation.robust:
+            raise ConfigurationError(
+                "the charter names a validator and a robust rule; in this version only scenarios "
+                "and simulations run robust rounds: draft a charter without `validator` and "
+                "`robustness`"
+            )
         training = dict(charter.training)
         private = training.pop("private", None)
         optimiser = read_optimiser(charter.server_optimiser)

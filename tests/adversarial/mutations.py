@@ -25,6 +25,7 @@ from tests.adversarial.mutation import Mutation
 from tests.adversarial.numbered_client_checks import EARLY
 from tests.adversarial.numbered_key_checks import KEYS
 from tests.adversarial.numbered_result_checks import LATE
+from tests.adversarial.numbered_robust_checks import ROBUST
 from tests.adversarial.numbered_session_checks import SESSIONS
 from tests.adversarial.numbered_shared_checks import SHARED
 from tests.conftest import REPOSITORY
@@ -52,7 +53,7 @@ else:
 """
 
 
-MUTATIONS: tuple[Mutation, ...] = (*SHARED, *EARLY, *LATE, *SESSIONS, *KEYS)
+MUTATIONS: tuple[Mutation, ...] = (*SHARED, *EARLY, *LATE, *SESSIONS, *KEYS, *ROBUST)
 
 
 @dataclass(frozen=True, slots=True)

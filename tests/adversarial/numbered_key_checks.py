@@ -225,8 +225,8 @@ _WRAPS = (
     swap(
         "O8",
         "summing.py",
-        "            encryption.check_upload(upload.words, values, lane_bits)\n",
-        "            pass\n",
+        "        encryption.check_upload(upload.words, values, lane_bits)\n",
+        "        pass\n",
         "ciphertexts of the right size and range",
         "false-wraps",
     ),

@@ -150,7 +150,7 @@ _INBOX = (
     off(
         "L13",
         "coordinator_inbox.py",
-        "vote.cohort_hash != state.cohort_hash or envelope.header.refers_to != state.cohort_hash",
+        "vote.cohort_hash != state.cohort_hash or envelope.header.refers_to != state.named",
         "votes for this cohort",
         "false-votes-by-client",
     ),

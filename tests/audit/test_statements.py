@@ -108,7 +108,7 @@ def test_a_subject_cannot_contradict_its_predicate() -> None:
 
 
 BREAKS: list[tuple[int, list[str], Any]] = [
-    (0, ["predicate", "role"], "validator"),
+    (0, ["predicate", "role"], "auditor"),
     (0, ["predicate", "name"], "North"),
     (0, ["predicate", "name"], "north\n"),
     (0, ["predicate", "identity"], "AB" * 32),

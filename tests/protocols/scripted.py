@@ -40,6 +40,7 @@ from fedfm_protocols.simulation import (
     deliver,
     next_adapter,
 )
+from fedfm_protocols.validator_states import ValidatorState
 from tests.protocols.federations import make_federation, make_keys
 
 CLIENT_MESSAGES = (
@@ -74,6 +75,7 @@ class RecordingSimulation(Simulation):
         super().__init__(*args, **kwargs)
         self.client_tape: list[tuple[str, ClientState, Event]] = []
         self.coordinator_tape: list[tuple[CoordinatorState, Event]] = []
+        self.validator_tape: list[tuple[ValidatorState, Event]] = []
         self.records: list[CompletedRound] = []
         self.coordinator_sent: list[Envelope] = []
 
@@ -88,6 +90,11 @@ class RecordingSimulation(Simulation):
     def tell_client(self, name: str, event: Event) -> None:
         self.client_tape.append((name, self.clients[name].state, event))
         super().tell_client(name, event)
+
+    def tell_validator(self, event: Event) -> None:
+        assert self.validator is not None
+        self.validator_tape.append((self.validator.state, event))
+        super().tell_validator(event)
 
     def _tell_coordinator(self, event: Event) -> None:
         assert self.state is not None
@@ -307,6 +314,8 @@ def key_of(simulation: Simulation, name: str) -> IdentityKey:
     """The identity key of any party of a simulation."""
     if name == simulation.federation.coordinator:
         return simulation.coordinator.site.key
+    if simulation.validator is not None and name == simulation.federation.validator:
+        return simulation.validator.context.site.key
     return simulation.clients[name].context.site.key
 
 

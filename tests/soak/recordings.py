@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from fedfm_crypto.agreement import AgreementKey
 from fedfm_crypto.codec import decode
 from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import CodecError
@@ -31,7 +32,10 @@ from fedfm_protocols.context import KEYS, TRAIN, RoundIdentity, context1
 from fedfm_protocols.coordinator_states import CoordinatorState, Finished
 from fedfm_protocols.effects import Event, Received
 from fedfm_protocols.federation import Federation
-from fedfm_protocols.simulation import Delivery, Intercept
+from fedfm_protocols.robust_messages import Sketch
+from fedfm_protocols.simulation import Delivery, Intercept, deliver
+from fedfm_protocols.validator_states import Deliberating, Ready, ValidatorState
+from tests.protocols.robust_federations import robust_simulation
 from tests.protocols.scripted import Crash, RecordingSimulation, exact_simulation, forge
 
 SPARSE_CLIENTS = 12
@@ -43,6 +47,8 @@ SETS = {
     "RoundClose": ("acks", "RoundAck"),
     "KeyRequest": ("wraps", "WrappedKey"),
     "Aggregate": ("openings", "KeyOpening"),
+    "BeaconNonces": ("nonces", "BeaconNonce"),
+    "BindingRequest": ("reports", "SumSketch"),
 }
 
 
@@ -71,6 +77,8 @@ class Recording:
 
     def key(self, name: str) -> IdentityKey:
         """A party's identity key; the coordinator's for a name that nobody has."""
+        if name == self.federation.validator and self.simulation.validator is not None:
+            return self.simulation.validator.context.site.key
         client = self.simulation.clients.get(name)
         context = self.simulation.coordinator if client is None else client.context
         return context.site.key
@@ -93,9 +101,10 @@ def record(simulation: RecordingSimulation) -> Recording:
     """Sort the tapes of a simulation that has run."""
     moments_of_a_kind = 40 * simulation.federation.steps_of(TRAIN)
     recording = Recording(simulation)
-    tape: list[tuple[str, ClientState | CoordinatorState, Event]] = [
+    tape: list[tuple[str, ClientState | CoordinatorState | ValidatorState, Event]] = [
         *simulation.client_tape,
         *(("coordinator", state, event) for state, event in simulation.coordinator_tape),
+        *(("validator", state, event) for state, event in simulation.validator_tape),
     ]
     seen: set[bytes] = set()
     for party, state, event in tape:
@@ -134,6 +143,38 @@ def layered() -> Recording:
     simulation = exact_simulation(5, quantiser={"values": 12}, rounds=50, suite="layered")
     assert simulation.run_round(1, kind=KEYS).key is not None
     return _three_rounds(simulation, first=2)
+
+
+@cache
+def robust() -> Recording:
+    """Five clients and a validator, four rounds: one client stands out, lies about its sketch in
+    the second, dies before it in the third."""
+    simulation = robust_simulation(outliers={"client-03": 1.0}, rounds=50)
+    rounds = [simulation.run_round(1)]
+    simulation.intercept = _another_sketch(simulation)
+    rounds.append(simulation.run_round(2))
+    simulation.intercept = Crash({"client-03": "Sketch"})
+    rounds.append(simulation.run_round(3))
+    simulation.catch_up("client-03")
+    simulation.intercept = deliver
+    rounds.append(simulation.run_round(4))
+    assert [one.outcome for one in rounds] == ["completed", "void", "completed", "completed"]
+    recording = record(simulation)
+    recording.finished = rounds
+    return recording
+
+
+def _another_sketch(simulation: RecordingSimulation) -> Intercept:
+    def lie(sender: str, recipient: str, envelope: Envelope) -> Sequence[Delivery]:
+        if (sender, envelope.header.type) != ("client-03", "Sketch"):
+            return ((recipient, envelope),)
+        data = messages.read_body(envelope, Sketch).ciphertext
+        halved = np.frombuffer(data[16:], "<i8") // 2
+        false = Sketch(data[:16] + halved.astype("<i8").tobytes())
+        key = simulation.clients["client-03"].context.site.key
+        return ((recipient, forge(key, envelope, false)),)
+
+    return lie
 
 
 @cache
@@ -217,6 +258,8 @@ def _feed(digest: Any, value: object) -> None:
                 _feed(digest, value[key])
         case frozenset() | set():
             _feed(digest, tuple(sorted(value, key=repr)))
+        case AgreementKey():
+            digest.update(value.secret.reveal())
         case _ if hasattr(value, "_sums"):  # a ciphertext sum
             _feed(digest, value._sums)
         case tuple() | list():
@@ -253,8 +296,12 @@ def fitting_context(state: Any, kind: str, body: bytes, federation: Federation) 
             adapter_hash=opened.adapter_hash,
             config_hash=opened.config_hash,
         ).context0()
-    if isinstance(state, Idle):
+    if kind in ("SketchKey", "SketchEvaluationKeys"):
+        return federation.link_context
+    if isinstance(state, Idle | Ready):
         return None
+    if isinstance(state, Deliberating):
+        return state.context
     place = state.session if hasattr(state, "session") else state.round
     if kind == "KeyRoster" and hasattr(place, "key_hash"):
         return context1(place.context0, hashlib.sha256(body).digest(), place.key_hash)

@@ -16,6 +16,7 @@ from tests.soak.engine import Attempt, Target
 from tests.soak.front_door import FrontDoor, frame_targets
 from tests.soak.handlers import client_targets, coordinator_targets
 from tests.soak.parsers import parser_targets
+from tests.soak.robust import robust_targets
 from tests.soak.services import service_targets
 
 _OPEN = ExitStack()  # the front door, once a case wanted it
@@ -43,6 +44,7 @@ def all_targets() -> list[Target]:
         *client_targets(),
         *coordinator_targets(),
         *encrypted_targets(),
+        *robust_targets(),
         *service_targets(),
         Target("front-door", _front_door),
     ]

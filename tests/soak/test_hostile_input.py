@@ -55,9 +55,11 @@ def test_every_state_and_phase_has_a_target() -> None:
     """A new state without a target fails here."""
     from fedfm_protocols.client_states import ClientState
     from fedfm_protocols.coordinator_states import RunningRound
+    from fedfm_protocols.validator_states import ValidatorState
 
     if missing_for("layered"):
         pytest.skip(missing_for("layered"))
     names = {target.name for target in TARGETS}
     assert {f"client/{state.__name__}" for state in ClientState.__args__} <= names
     assert {f"coordinator/{phase.__name__}" for phase in get_args(RunningRound)} <= names
+    assert {f"validator/{state.__name__}" for state in get_args(ValidatorState)} <= names

@@ -101,7 +101,7 @@ def _check_enrolment(
     if party is None:
         findings.fail(place, f"enrols {predicate.name!r}, who is not in the charter")
         return
-    role = "coordinator" if party.name == charter.coordinator.name else "client"
+    role = charter.role_of(party.name)
     said = (signer, predicate.role, predicate.identity, predicate.transport)
     if said != (party.identity.hex, role, party.identity.hex, party.transport):
         findings.fail(place, f"enrols {party.name} with another role or key than the charter")

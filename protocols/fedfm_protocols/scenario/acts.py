@@ -34,6 +34,8 @@ CLIENT_MESSAGES = (
     "Unmask",
     "RoundAck",
 )
+ROBUST_CLIENT_MESSAGES = ("BeaconNonce", "Sketch", "SumSketch")
+VALIDATOR_MESSAGES = ("SketchKey", "SketchEvaluationKeys", "Verdict", "BindingResult")
 COORDINATOR_MESSAGES = (
     "RoundOpen",
     "KeyRoster",
@@ -56,6 +58,8 @@ SETUP = frozenset(
         "ShareDelivery",
         "KeyDealing",
         "KeyDelivery",
+        "SketchKey",
+        "SketchEvaluationKeys",
     }
 )
 """What comes once in a round, before its first step."""

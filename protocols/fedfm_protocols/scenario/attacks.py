@@ -18,6 +18,8 @@ MODULES = (
     "lies_wraps",
     "lies_decrypting",
     "lies_session",
+    "lies_robust",
+    "lies_judged",
     "two_stories",
     "two_histories",
 )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.privacy import SharedNoisePrivacy
-from fedfm_protocols.scenario.federations import Keys, make_federation
+from fedfm_protocols.scenario.federations import Keys, make_federation, robust_fields
 from fedfm_protocols.scenario.form import Scenario
 
 
@@ -29,6 +29,9 @@ def charter_of(scenario: Scenario, keys: Keys, **changes: Any) -> Federation:
             "lane_bits": form.lane_bits,
         },
     }
+    if form.robust:
+        rule = {} if form.key_rounds is None else {"key_rounds": form.key_rounds}
+        fields = {**robust_fields(keys, **rule), **fields}
     federation = make_federation(keys, **{**fields, **changes})
     return federation if form.session == 1 else session_of(federation, form.session)
 
@@ -64,8 +67,9 @@ def update_of(
     form, section = scenario.updates, federation.charter.quantiser
     if name in form.vectors:
         return np.array(form.vectors[name], np.float64)
-    if form.kind != "random":
-        return np.full(section.values, section.clip if form.kind == "bound" else 0.0)
+    kind = form.kinds.get(name, form.kind)
+    if kind != "random":
+        return np.full(section.values, section.clip if kind == "bound" else 0.0)
     bound = int(section.scale * section.clip)
     later = (step,) if step else ()
     seed = np.random.SeedSequence([scenario.seed, number, *later, *name.encode()])

@@ -17,16 +17,21 @@ from fedfm_protocols.charter import make_charter
 from fedfm_protocols.federation import Federation
 
 COORDINATOR = "coordinator"
+VALIDATOR = "validator"
 LOG_ORIGIN = "test/log"
+LEAST_ROBUST_VALUES = 16 * 4096
+"""Fewest values of an update that may be sketched."""
 
 
 @dataclass(frozen=True)
 class Keys:
-    """Seeded identity keys of everyone, the log's and those of an outsider included."""
+    """Seeded identity keys of everyone, the log's and those of an outsider included; the
+    validator's is used in robust federations."""
 
     coordinator: IdentityKey = field(repr=False)
     log: IdentityKey = field(repr=False)
     clients: dict[str, IdentityKey] = field(repr=False)
+    validator: IdentityKey = field(repr=False)
 
 
 def client_names(clients: int) -> tuple[str, ...]:
@@ -35,12 +40,14 @@ def client_names(clients: int) -> tuple[str, ...]:
 
 
 def make_keys(clients: int, seed: int = 1) -> Keys:
-    """Keys of a coordinator, a log and ``clients`` clients, the same for the same seed."""
+    """Keys of a coordinator, a log, ``clients`` clients and a validator, the same for the same
+    seed."""
     random = SeededRandom(seed.to_bytes(4, "big"))
     return Keys(
         IdentityKey.generate(random),
         IdentityKey.generate(random),
         {name: IdentityKey.generate(random) for name in client_names(clients)},
+        IdentityKey.generate(random),
     )
 
 
@@ -89,6 +96,27 @@ def charter_fields(keys: Keys, **changes: Any) -> dict[str, Any]:
     return {**fields, **changes}
 
 
+def robust_fields(keys: Keys, **changes: Any) -> dict[str, Any]:
+    """The fields that make a federation robust; ``changes`` replace fields of ``robustness``."""
+    robustness: dict[str, Any] = {
+        "rule": "norm-bound",
+        "parameters": {"factor": 1.2},
+        "norm_bound": 1024.0,
+        "key_rounds": 1000,
+        "groups": [],
+    }
+    return {
+        "validator": {
+            "name": VALIDATOR,
+            "identity": keys.validator.public.hex,
+            "transport": _transport(VALIDATOR),
+            "enrolment": "00" * 32,
+        },
+        "robustness": {**robustness, **changes},
+        "quantiser": {"values": LEAST_ROBUST_VALUES, "clip": 1.0, "scale": 65536, "lane_bits": 32},
+    }
+
+
 def make_federation(keys: Keys, **changes: Any) -> Federation:
     """A federation under a charter for these keys.
 
@@ -102,5 +130,9 @@ def make_federation(keys: Keys, **changes: Any) -> Federation:
 
 def identity_of(keys: Keys, name: str) -> IdentityKey | None:
     """The identity key of any party by name, ``log`` included; ``None`` for others."""
-    others: Mapping[str, IdentityKey] = {COORDINATOR: keys.coordinator, "log": keys.log}
+    others: Mapping[str, IdentityKey] = {
+        COORDINATOR: keys.coordinator,
+        "log": keys.log,
+        VALIDATOR: keys.validator,
+    }
     return others.get(name) or keys.clients.get(name)

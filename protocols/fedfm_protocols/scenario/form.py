@@ -17,7 +17,7 @@ from fedfm_protocols.errors import ScenarioError
 from fedfm_protocols.scenario import attacks as _attacks
 from fedfm_protocols.scenario.actors import OUTSIDER
 from fedfm_protocols.scenario.acts import ActForm, parse_act
-from fedfm_protocols.scenario.federations import COORDINATOR, client_names
+from fedfm_protocols.scenario.federations import COORDINATOR, VALIDATOR, client_names
 
 __all__ = [
     "Expectation",
@@ -55,14 +55,21 @@ class FederationForm(_Form):
     lane_bits: Literal[24, 32] = 32
     session: int = Field(default=1, ge=1, le=1024)
     """Steps of a round; with more than one, sessions as in mode ``shared-noise``, without noise."""
+    robust: bool | None = None
+    """Whether a validator judges the updates (``values`` at least 65536), with open sketches: it
+    removes whose norm exceeds 1.2 times the median."""
+    key_rounds: int | None = Field(default=None, ge=1)
+    """How many rounds one sketch key judges; 1000 if left out."""
 
 
 class UpdatesForm(_Form):
     """What clients upload: ``random`` multiples of the quantisation step, all at the clip
-    ``bound`` or all ``zero``; ``vectors`` gives single clients their own (any length, any float).
+    ``bound`` or all ``zero``; ``kinds`` says otherwise for single clients, ``vectors`` gives single
+    clients their own (any length, any float).
     """
 
     kind: Literal["random", "bound", "zero"] = "random"
+    kinds: dict[str, Literal["random", "bound", "zero"]] = Field(default_factory=dict)
     vectors: dict[str, list[float]] = Field(default_factory=dict)
 
 
@@ -192,11 +199,12 @@ class Scenario(_Form):
     @model_validator(mode="after")
     def _consistent(self) -> Scenario:
         clients = set(client_names(self.federation.clients))
-        known = clients | {COORDINATOR, LOG}
+        known = clients | self.parties
         for what, names in (
             ("malicious", self.malicious),
             ("stolen_keys", self.stolen_keys),
             ("updates.vectors", self.updates.vectors),
+            ("updates.kinds", self.updates.kinds),
         ):
             strangers = sorted(set(names) - known)
             if strangers:
@@ -253,8 +261,10 @@ class Scenario(_Form):
 
     @property
     def parties(self) -> frozenset[str]:
-        """Everyone who can be named: the roster, ``coordinator``, ``log``."""
-        return frozenset({*client_names(self.federation.clients), COORDINATOR, LOG})
+        """Everyone who can be named: the roster, ``coordinator``, ``log``, and ``validator`` where
+        there is one."""
+        others = {VALIDATOR} if self.federation.robust else set[str]()
+        return frozenset({*client_names(self.federation.clients), COORDINATOR, LOG, *others})
 
     @property
     def keys_held(self) -> frozenset[str]:

@@ -43,7 +43,8 @@ def in_session(scenario: Scenario, steps: int, step: int) -> Scenario:
     Raises
     ------
     ScenarioError
-        if there is no such step, or the scenario is about sessions itself.
+        if there is no such step, or the scenario is about sessions itself, or about robust rounds
+        (which have one step).
     """
     if not 0 <= step < steps <= 1024:
         raise ScenarioError(f"step {step} of a session of {steps} steps; expected 0 to {steps - 1}")
@@ -51,6 +52,8 @@ def in_session(scenario: Scenario, steps: int, step: int) -> Scenario:
         return scenario
     if scenario.federation.session > 1:
         raise ScenarioError(f"{scenario.name} says itself what happens in which step of a session")
+    if scenario.federation.robust:
+        raise ScenarioError(f"{scenario.name} is robust: a validator judges rounds of one step")
     federation = scenario.federation.model_copy(update={"session": steps})
     rounds = [
         _round_in_session(scenario, one, bool(place), steps, step)

@@ -33,6 +33,7 @@ class LieForm(ActForm):
     needs: ClassVar[tuple[str, ...]] = ()
     may: ClassVar[tuple[str, ...]] = ()
     message: ClassVar[str] = ""
+    told_by: ClassVar[str] = COORDINATOR
     signs_for: ClassVar[bool] = False
 
     to: list[str] | None = None
@@ -68,7 +69,7 @@ class LieForm(ActForm):
     @property
     def speaker(self) -> str:
         """Who lies."""
-        return self.by or COORDINATOR
+        return self.by or type(self).told_by
 
     def signers(self) -> frozenset[str]:
         """The liar, and the accomplice whose signed word it changes."""
@@ -139,22 +140,24 @@ def lie(
     may: tuple[str, ...] = (),
     signs_for: bool = False,
     deferred: bool = False,
+    told_by: str = COORDINATOR,
 ) -> Callable[[LieFunction], LieFunction]:
     """Decorator: the act ``name`` changes ``message`` (empty: any message of the liar).
 
     ``needs`` and ``may`` are the fields that its form takes; ``signs_for`` if it also signs with
-    the key of ``client``; ``deferred`` if it shows in a step of a session only.  The function's
-    docstring describes the act.
+    the key of ``client``; ``deferred`` if it shows in a step of a session only; ``told_by`` the
+    validator where it is one of its messages.  The function's docstring describes the act.
     """
 
     def add(function: LieFunction) -> LieFunction:
-        role = "malicious client" if "by" in needs else "malicious coordinator"
+        role = "malicious client" if "by" in needs else f"malicious {told_by}"
         attributes = {
             "__doc__": function.__doc__,
             "__module__": function.__module__,
             "needs": needs,
             "may": may,
             "message": message,
+            "told_by": told_by,
             "signs_for": signs_for,
             "deferred": deferred,
             "role": role,
@@ -163,6 +166,7 @@ def lie(
                 "needs": ClassVar[tuple[str, ...]],
                 "may": ClassVar[tuple[str, ...]],
                 "message": ClassVar[str],
+                "told_by": ClassVar[str],
                 "signs_for": ClassVar[bool],
                 "deferred": ClassVar[bool],
                 "role": ClassVar[str],
@@ -217,8 +221,7 @@ def sign_lie(stage: Stage, speaker: Actor, envelope: Envelope, false: object) ->
         opened = stage.last("RoundOpen")
         before = opened.header.context if opened is not None else bytes(32)
         state = stage.state
-        key = state.round.key if state is not None else None
-        key_hash = NO_HASH if key is None else key.key_hash
+        key_hash = NO_HASH if state is None else state.round.key_hash
         header.setdefault("context", context1(before, body_hash(signed.body), key_hash))
     return speaker.forge(envelope, signed.body, **header)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fedfm_crypto.codec import encode
 from fedfm_crypto.envelope import Envelope
 from fedfm_protocols.coordinator_round import StepSum
-from fedfm_protocols.coordinator_states import Acking, Committing
+from fedfm_protocols.coordinator_states import Acking, Committing, Reporting
 from fedfm_protocols.messages import Aggregate, RoundAck, RoundClose, body_hash
 from fedfm_protocols.scenario.actors import resigned, swapped
 from fedfm_protocols.scenario.lies import Moment, Signed, lie
@@ -58,6 +58,8 @@ def _stand_by(stage: Stage, false: Aggregate) -> None:
     match stage.state:
         case Acking(_, result) as acking:
             stage.state = replace(acking, result=told(result))
+        case Reporting(_, result) as reporting:
+            stage.state = replace(reporting, result=told(result))
         case Committing(before=StepSum() as before) as committing:
             stage.state = replace(committing, before=told(before))
 

@@ -12,6 +12,8 @@
 6.  No honest client signs two different bodies of one type for one step, offers keys twice for
     one round number, offers a key that it offered before, or gives out a share that it gave out
     before.
+7.  The honest validator gives one verdict and one check of a sum for a step, each journalled before
+    it is sent and the same bytes however often it is asked.
 
 Source: protocols/README.md, sections "Roles and trust", "Sessions" and "What a crash leaves".
 """
@@ -51,6 +53,23 @@ class Promises:
     _protected: set[bytes] = field(default_factory=set)
     _offers: set[tuple[str, int]] = field(default_factory=set)
     _keys: set[bytes] = field(default_factory=set)
+    _answers: dict[tuple[str, bytes, int], bytes] = field(default_factory=dict)
+    _judged: set[bytes] = field(default_factory=set)
+
+    def judged(self, record: Persist) -> None:
+        """The validator made an answer durable."""
+        self._judged.add(record.value)
+
+    def answered(self, envelope: Envelope) -> None:
+        """Promise 7: the validator's state machine produced an answer."""
+        header = envelope.header
+        if header.type not in ("Verdict", "BindingResult"):
+            return
+        if header.body_hash not in self._judged:
+            self._break(f"the validator sent a {header.type} that it had not journalled")
+        place = (header.type, header.context, header.step)
+        if self._answers.setdefault(place, envelope.encode()) != envelope.encode():
+            self._break(f"the validator signed two different {header.type} messages for one step")
 
     def journalled(self, name: str, record: Persist) -> None:
         """A client made a record durable."""

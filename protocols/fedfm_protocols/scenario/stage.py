@@ -44,7 +44,7 @@ from fedfm_protocols.neighbourhood import Neighbourhoods
 from fedfm_protocols.scenario.actors import OUTSIDER, Actor, body_of, outsider
 from fedfm_protocols.scenario.acts import CoordinatorDied, Interceptor
 from fedfm_protocols.scenario.charters import charter_of, update_of
-from fedfm_protocols.scenario.federations import COORDINATOR, Keys, identity_of
+from fedfm_protocols.scenario.federations import COORDINATOR, VALIDATOR, Keys, identity_of
 from fedfm_protocols.scenario.form import Scenario
 from fedfm_protocols.scenario.late import LateResults
 from fedfm_protocols.scenario.log import ScenarioLog
@@ -56,9 +56,15 @@ from fedfm_protocols.scenario.observations import (
     journal_value,
 )
 from fedfm_protocols.scenario.promises import Promises
-from fedfm_protocols.scenario.suites import encryption_for
+from fedfm_protocols.scenario.suites import encryption_for, sketches_for
 from fedfm_protocols.shared_sets import SharedSets
-from fedfm_protocols.simulation import Delivery, SimulatedClient, Simulation
+from fedfm_protocols.simulation import (
+    Delivery,
+    SimulatedClient,
+    SimulatedValidator,
+    Simulation,
+)
+from fedfm_protocols.validator_states import Ready, ValidatorMemory
 
 OTHER_ADAPTER = b"\x66" * 32
 OfferChange = Callable[[str, CheckpointOffer], CheckpointOffer]
@@ -86,6 +92,8 @@ class Stage(Simulation):
             shared_sets=SharedSets() if scenario.large else None,
             keep_messages=not scenario.large,
             encryption=encryption_for(federation.charter.suite),
+            validator_key=keys.validator if federation.robust else None,
+            sketching=sketches_for(federation, world + seed),
         )
         self.scenario = scenario
         self.keys = keys
@@ -109,11 +117,14 @@ class Stage(Simulation):
         self.when_quiet: list[Callable[[], Sequence[Delivery]]] = []
         self._soon: deque[Callable[[], None]] = deque()
         self._durable = {name: c.state.memory for name, c in self.clients.items()}
+        self._durable_validator = ValidatorMemory()
         self._handling: Envelope | None = None
         self.refused = Announcing(partial(self._error, COORDINATOR))
         for name, client in self.clients.items():
             client.refused = Announcing(partial(self._error, name))
             client.violations = Announcing(partial(self._error, name))
+        if self.validator is not None:
+            self.validator.refused = Announcing(partial(self._error, VALIDATOR))
 
     # ------------------------------------------------------------ what actors have
 
@@ -198,7 +209,10 @@ class Stage(Simulation):
     def revive(self, name: str) -> None:
         """What a crash leaves: what the journal made durable, and nothing of the round."""
         self.dead.pop(name, None)
-        self.clients[name].state = Idle(replace(self._durable[name]))
+        if name == VALIDATOR and self.validator is not None:
+            self.validator.state = Ready(self._durable_validator)
+        else:
+            self.clients[name].state = Idle(replace(self._durable[name]))
         self.observer.record("restarted", by=name)
 
     def holds_key(self, name: str) -> bool:
@@ -255,7 +269,7 @@ class Stage(Simulation):
             deliveries = after
         for _, passing in deliveries:
             self._note_cohort(passing)
-        known = {COORDINATOR, *self.clients}
+        known = {COORDINATOR, *self.clients, self.federation.validator}
         return [d for d in deliveries if d[0] in known and d[0] not in self.dead]
 
     def _note_cohort(self, envelope: Envelope) -> None:
@@ -288,6 +302,31 @@ class Stage(Simulation):
         if isinstance(event, Deadline) and not isinstance(self.state, Finished):
             for release in list(self.when_quiet):
                 self.inject(release())
+
+    # ------------------------------------------------------------ the validator
+
+    def tell_validator(self, event: Event) -> None:
+        """Hand one event to the validator; what it refuses is written down."""
+        if VALIDATOR in self.dead:
+            return
+        outer, self._handling = self._handling, envelope_of(event)
+        try:
+            super().tell_validator(event)
+        finally:
+            self._handling = outer
+
+    def _carry_out_validator(self, validator: SimulatedValidator, effect: Effect) -> None:
+        if VALIDATOR in self.dead:
+            return
+        if isinstance(effect, Persist):
+            self._durable_validator = validator.state.memory
+            self.promises.judged(effect)
+            self.observer.record(
+                "journal", by=VALIDATOR, record=effect.record, value=journal_value(effect)
+            )
+        super()._carry_out_validator(validator, effect)
+        if isinstance(effect, Send) and VALIDATOR not in self.dead:
+            self.promises.answered(effect.envelope)
 
     # ------------------------------------------------------------ clients
 

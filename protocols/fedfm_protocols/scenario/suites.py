@@ -9,8 +9,11 @@ from __future__ import annotations
 from functools import cache
 from importlib import import_module
 
+from fedfm_crypto.random_source import SeededRandom
 from fedfm_protocols.encryption import Encryption
 from fedfm_protocols.errors import ScenarioError
+from fedfm_protocols.federation import Federation
+from fedfm_protocols.scenario.open_sketches import OpenSketches
 
 ENCRYPTED = ("sealed", "layered")
 OPTIONAL = ("numba", "tenseal")
@@ -31,6 +34,11 @@ def encryption_for(suite: str) -> Encryption | None:
         raise ScenarioError(missing)
     encryption: Encryption = import_module("fedfm_protocols.lattice_encryption").LatticeEncryption()
     return encryption
+
+
+def sketches_for(federation: Federation, seed: bytes) -> OpenSketches | None:
+    """Open sketches for a robust federation; ``None`` for another."""
+    return OpenSketches.of(federation, SeededRandom(seed)) if federation.robust else None
 
 
 def missing_for(suite: str) -> str:

@@ -58,6 +58,7 @@ def scenario_view(scenario: Scenario) -> dict[str, Any]:
     fields = scenario.model_dump(mode="json", exclude={"rounds", "updates"}, exclude_none=True)
     fields["updates"] = {
         "kind": scenario.updates.kind,
+        **({"kinds": scenario.updates.kinds} if scenario.updates.kinds else {}),
         "vectors_sha256": {
             name: hashlib.sha256(np.array(values, "<f8").tobytes()).hexdigest()
             for name, values in scenario.updates.vectors.items()

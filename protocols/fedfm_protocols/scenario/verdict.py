@@ -20,8 +20,10 @@ from fedfm_protocols.scenario.stage import Stage
 LATE = re.compile(r"^(CohortVote|Unmask|RoundAck) from \S+ is of step \d+, expected \d+$")
 AFTERMATH = re.compile(
     r"while in no round$|^the round is over$"
-    r"|^CohortVote from \S+ while waiting for (unmasking|(second )?decryption|acknowledgements)$"
-    r"|^Unmask from \S+ while waiting for ((second )?decryption|acknowledgements)$"
+    r"|^CohortVote from \S+ while waiting for "
+    r"(unmasking|(second )?decryption|sum sketches|binding|acknowledgements)$"
+    r"|^Unmask from \S+ while waiting for "
+    r"((second )?decryption|sum sketches|binding|acknowledgements)$"
 )
 # "{3}" in the text of an error or a reason stands for the number of the scenario's third round.
 PLACE = re.compile(r"\{(\d+)\}")
