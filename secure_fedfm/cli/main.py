@@ -31,6 +31,7 @@ VERBS = {
     "evaluate": "evaluate:evaluate",
     "audit": "audit:app",
     "ledger": "ledger:app",
+    "watermark": "watermark:app",
     "log": "log:app",
     "protocol": "protocol:app",
     "config": "config_check:app",

@@ -26,6 +26,7 @@ from fedfm_audit.schema_checks import compile_schema
 from fedfm_audit.statements import LogKeyPredicate, log_key_statement
 from fedfm_crypto.dsse import dsse_read_unverified
 from fedfm_crypto.note import format_vkey
+from tests.audit.marks import Shape, owner
 from tests.audit.played_round import MAKE_KEYS, Script
 from tests.audit.privacy_ledgers import CLIENT, EVENT, HASH, LOCAL, SHARED, PrivateFederation
 from tests.audit.synthetic import ORIGIN, SHARED_NOISE, play_federation
@@ -60,6 +61,7 @@ def documents() -> dict[str, list[dict[str, Any]]]:
     vkey = format_vkey(ORIGIN, plain.log_key.public)
     rotation = LogKeyPredicate(HASH, 1, vkey, vkey)
     found["log-key-v1"].append(log_key_statement(rotation).to_json())
+    found["watermark-claim-v1"].append(owner(1, Shape(modules=2)).claim.to_json())
     found["privacy-v1"] = [*found["privacy-v1"][:1], *_entries(found["privacy-v1"][0])]
     return {name: _few(listed) for name, listed in found.items()}
 
@@ -202,7 +204,7 @@ def _kind(value: Any) -> str:
 UNKNOWN: list[dict[str, Any]] = [
     {"format": "date"},
     {"properties": {"a": {"contains": {}}}},
-    {"additionalProperties": {"type": "string"}},
+    {"properties": {}, "additionalProperties": {"type": "string"}},
     {"$ref": "https://schemas.example/round.json"},
 ]
 
@@ -211,6 +213,32 @@ def test_a_keyword_that_is_not_known_is_an_error() -> None:
     for schema in UNKNOWN:
         with pytest.raises(ValueError, match=r"not known|known as false|own \$defs"):
             compile_schema(schema)
+
+
+NAMED = {
+    "type": "object",
+    "maxProperties": 2,
+    "propertyNames": {"pattern": "^[a-z]+$"},
+    "additionalProperties": {"type": "number"},
+    "dependentRequired": {"left": ["right"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "fits"),
+    [
+        ({}, True),
+        ({"left": 1, "right": 2.5}, True),
+        ({"right": 1}, True),
+        ({"left": 1}, False),
+        ({"A": 1}, False),
+        ({"a": "1"}, False),
+        ({"a": 1, "b": 2, "c": 3}, False),
+    ],
+)
+def test_objects_with_names_of_their_own(value: dict[str, Any], fits: bool) -> None:
+    assert compile_schema(NAMED)(value) is fits
+    assert Draft202012Validator(NAMED).is_valid(value) is fits
 
 
 NUMBERS = (1, 1.0, True, 0, 0.0, False, None, "1", [1], {"a": 1})

@@ -1,0 +1,1 @@
+"""Ownership marks in adapters: claims, verification, disputes, leak tracing (audit/README.md)."""

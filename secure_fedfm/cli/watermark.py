@@ -1,0 +1,167 @@
+"""`watermark claim`, and the place where the other verbs about marks are hung in. On the base
+install: no torch, no transport."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedfm_audit.charter_view import open_charter
+from fedfm_audit.storage import write_durably
+from fedfm_audit.watermark.adapter_suspect import AdapterSuspect
+from fedfm_audit.watermark.capacity import DEFAULT_CHANGE, check_capacity, choose_size
+from fedfm_audit.watermark.claim import Claim
+from fedfm_audit.watermark.commitment import MarkKey
+from fedfm_crypto.identity import IdentityKey
+from fedfm_crypto.random_source import system_random
+from secure_fedfm.cli.options import JsonOption, SiteOption
+from secure_fedfm.cli.outcome import EPILOG
+from secure_fedfm.cli.output import emit, say
+from secure_fedfm.cli.watermark_judging import dispute, plain_errors, trace_copy, verify
+from secure_fedfm.enrolling import check_name
+from secure_fedfm.errors import ConfigurationError
+from secure_fedfm.storage.keys import save_identity
+from secure_fedfm.storage.site import Site
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+_TAKEN = ("identity", "transport", "log", "log-next", "enrolment", "charter", "metrics")
+
+
+class Purpose(StrEnum):
+    """What a claim is for."""
+
+    ownership = "ownership"
+    fingerprint = "fingerprint"
+
+
+@app.callback()
+def group() -> None:
+    """Claim, find and judge ownership marks in adapters; trace leaked copies. Offline.
+
+    No federation embeds marks by itself yet: these verbs are for marks that an owner has embedded
+    (`secure_fedfm.watermark.embedding`). Formats: audit/README.md, "Marks".
+    """
+
+
+app.command("verify", epilog=EPILOG)(verify)
+app.command("dispute", epilog=EPILOG)(dispute)
+app.command("trace", epilog=EPILOG)(trace_copy)
+
+
+@app.command("claim", epilog=EPILOG)
+def claim(
+    site: SiteOption,
+    adapter: Annotated[
+        Path,
+        typer.Option(
+            "--adapter",
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            help="A PEFT adapter of the shape to be marked; its values do not matter.",
+        ),
+    ],
+    charter: Annotated[
+        Path | None,
+        typer.Option(
+            "--charter",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="Takes federation and base model from there.",
+        ),
+    ] = None,
+    federation: Annotated[
+        str | None, typer.Option("--federation", help="Its name, without a charter.")
+    ] = None,
+    base_model: Annotated[
+        str | None,
+        typer.Option("--base-model", metavar="HEX", help="SHA-256 of its weights, the same."),
+    ] = None,
+    purpose: Annotated[Purpose, typer.Option("--purpose", help="What it is for.")] = (
+        Purpose.ownership
+    ),
+    size: Annotated[
+        int | None,
+        typer.Option("--size", help="Directions N; by default what fits, up to 1024."),
+    ] = None,
+    strength: Annotated[float, typer.Option("--strength", help="kappa.")] = 0.6,
+    keys: Annotated[
+        int, typer.Option("--keys", help="Sub-keys: disputes to come, or recipients.")
+    ] = 1,
+    max_change: Annotated[
+        float, typer.Option("--max-change", help="Largest predicted relative change of B A.")
+    ] = DEFAULT_CHANGE,
+    name: Annotated[str, typer.Option("--name", help="What to call the files.")] = "mark",
+    as_json: JsonOption = False,
+) -> None:
+    """Draw a mark's key, commit to it and sign the claim; do this before round 1.
+
+    Writes DIR/keys/NAME.pem (secret, readable by its owner only, encrypted if
+    SECURE_FEDFM_KEY_PASSPHRASE is set) and DIR/NAME.json (the claim, public). Neither is ever
+    overwritten. Refuses a size that the adapter cannot carry.
+    """
+    check_name(name)
+    if name in _TAKEN:
+        raise ConfigurationError(f"the name {name} is taken by a site's own; choose another --name")
+    folder = Site(site)
+    key_file, claim_file = folder.root / "keys" / f"{name}.pem", folder.root / f"{name}.json"
+    if claim_file.exists():
+        raise ConfigurationError(f"{claim_file} exists already; choose another --name")
+    with plain_errors():
+        federation, base_model = _federation(charter, federation, base_model)
+        identity = folder.identity()
+        modules = AdapterSuspect.open(adapter).modules()
+        if size is None:
+            size = choose_size(modules, strength, keys if purpose == "ownership" else 1, max_change)
+        made = Claim(
+            purpose=purpose.value,
+            federation=federation,
+            identity=identity.public,
+            base_model=base_model,
+            modules=modules,
+            size=size,
+            strength=strength,
+            keys=keys,
+        )
+        rho = check_capacity(made, max_change)
+        key = MarkKey.generate(system_random)
+        committed = key.commit(made, identity)
+    # Stored as the 32 bytes of an Ed25519 key: mode, passphrase and refusals are those of all keys.
+    save_identity(key_file, IdentityKey(key.secret))
+    write_durably(claim_file, committed.encode() + b"\n", folder.root)
+    say(f"wrote {claim_file}: {made.size} directions x {made.keys}, {len(modules)} modules")
+    say(f"  commitment {committed.commitment.hex()}")
+    say(f"  predicted change {rho:.3f} of the adapter's norm")
+    say(f"  secret key in {key_file}; without it the mark can never be shown")
+    if as_json:
+        emit(
+            {
+                "claim": str(claim_file),
+                "key": str(key_file),
+                "commitment": committed.commitment.hex(),
+                "claim_hash": made.digest().hex(),
+                "size": made.size,
+                "keys": made.keys,
+                "capacity": made.capacity,
+                "relative_change": round(rho, 4),
+            }
+        )
+
+
+def _federation(
+    charter: Path | None, federation: str | None, base_model: str | None
+) -> tuple[str, str]:
+    """Name and base model, from a charter or from the options."""
+    if charter is not None:
+        if federation is not None or base_model is not None:
+            raise typer.BadParameter("a charter says both; leave --federation, --base-model out")
+        view = open_charter(charter.read_bytes())
+        return view.federation, view.base_model
+    if federation is None or base_model is None:
+        raise typer.BadParameter("give --charter, or both --federation and --base-model")
+    return federation, base_model.lower()

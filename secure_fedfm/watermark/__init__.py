@@ -1,0 +1,1 @@
+"""Writing ownership marks into adapters, and keeping their keys. What a mark is: fedfm_audit."""
