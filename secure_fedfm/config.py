@@ -88,6 +88,24 @@ class Timeouts(_Section):
         return float(getattr(self, phase.removeprefix("second_")))
 
 
+class ArchiveSection(_Section):
+    """Whether the coordinator keeps what repeats every sum, and of how many rounds.
+
+    ``keep_rounds`` 0 keeps all; else only the latest so many rounds that published a sum.
+    """
+
+    enabled: bool = False
+    keep_rounds: Annotated[int, Field(ge=0)] = 0
+
+
+class TimestampSection(_Section):
+    """Who stamps the final checkpoint with the time (RFC 3161), if anybody: an http or https URL,
+    and the PEM certificates that its answer must verify under."""
+
+    url: Annotated[str, Field(pattern=r"^(https?://[^\s]+)?$")] = ""
+    root: Path | None = None
+
+
 class SiteConfig(_Section):
     """Everything a service reads from site.toml, the environment and its flags.
 
@@ -110,6 +128,8 @@ class SiteConfig(_Section):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     policy: PolicySection = PolicySection()
     timeouts: Timeouts = Timeouts()
+    archive: ArchiveSection = ArchiveSection()
+    timestamp: TimestampSection = TimestampSection()
 
     @model_validator(mode="after")
     def _complete(self) -> SiteConfig:

@@ -6,9 +6,11 @@
         ModelError                  a base model or an adapter: missing, wrong hash, wrong shape
           PrivacyGateError          a model that private training would not protect; not trained
         ConfigurationError          a setting or a charter section: unknown key, value out of range
+        RobustnessError             scores that a robust rule cannot judge
         StorageError                durable state: schema version, missing or damaged database
         TransportError              sockets: port in use, peer refused, limit exceeded
         ServiceError                a running coordinator or client that cannot go on
+          SplitViewFound            a client that was shown two histories of the log
 
 Every message names what was found, what was expected and what to do about it; none holds a secret.
 """
@@ -38,6 +40,10 @@ class ConfigurationError(ApplicationError):
     """A setting or charter section is unknown, of the wrong type or out of range."""
 
 
+class RobustnessError(ApplicationError):
+    """Scores are malformed, or too few for what a robust rule promises."""
+
+
 class StorageError(ApplicationError):
     """The durable state of a service is missing, damaged or of another schema version."""
 
@@ -48,3 +54,7 @@ class TransportError(ApplicationError):
 
 class ServiceError(ApplicationError):
     """A coordinator or client process cannot continue."""
+
+
+class SplitViewFound(ServiceError):
+    """A client was shown two histories of the log; it keeps the evidence and takes no part."""

@@ -73,10 +73,26 @@ _TIMEOUTS = """
 # cosignatures = 15.0
 """
 
+_ARCHIVE = """
+# Uploads and shares kept in SITE/archive, so that an auditor can repeat every sum
+# (`audit verify --replay`). Read first what it tells whom: docs/for-auditors.md.
+[archive]
+# enabled = false
+# keep_rounds = 0            # the latest so many; 0 keeps all
+"""
+
+
+_TIMESTAMP = """
+# A time-stamping authority (RFC 3161) for the final checkpoint; needs the extra `timestamp`.
+[timestamp]
+# url = "https://tsa.example/tsr"
+# root = "/path/to/tsa-root.pem"   # its answer must verify under these certificates
+"""
+
 
 def site_toml(role: Role, name: str) -> str:
     """A commented configuration; ``name`` must match the pattern of names (it is not escaped)."""
     head = _HEAD.format(role=role, name=name)
     if role == "client":
         return head + _CLIENT + _LOGS + _POLICY
-    return head + _COORDINATOR + _LOGS + _TIMEOUTS
+    return head + _COORDINATOR + _LOGS + _TIMEOUTS + _ARCHIVE + _TIMESTAMP

@@ -18,6 +18,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PROCESSES = ("tests/integration/", "tests/soak/test_kill_processes")
 CAPTURED = (
     "test_mutated_bundle.py",
+    "test_never_logged.py",
     "test_recorded_run.py",
     "test_tampered_bundle.py",
     "test_wire.py",

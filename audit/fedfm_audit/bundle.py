@@ -28,6 +28,7 @@ from pathlib import Path, PurePosixPath
 from fedfm_audit.charter_view import open_charter
 from fedfm_audit.errors import BundleError
 from fedfm_audit.log import CHECKPOINT, Log
+from fedfm_audit.log_keys import LogKeys, log_keys_of
 from fedfm_audit.policy import render_policy
 from fedfm_audit.statements import transcript_path
 from fedfm_audit.tiles import render_tiles
@@ -35,6 +36,7 @@ from fedfm_crypto.note import parse_checkpoint, split_note
 
 CHARTER = "charter.json"
 POLICY = "policy"
+TIMESTAMP = "checkpoint.tsr"
 
 _TILE = re.compile(
     r"tile/(?:entries|[0-9]|[1-5][0-9]|6[0-3])/(?:x[0-9]{3}/)*[0-9]{3}(?:\.p/[0-9]{1,3})?"
@@ -61,7 +63,7 @@ DEFAULT_LIMITS = Limits()
 def known_name(name: str) -> bool:
     """Whether a bundle may hold a file of this name at all."""
     return (
-        name in (CHARTER, POLICY, CHECKPOINT)
+        name in (CHARTER, POLICY, CHECKPOINT, TIMESTAMP)
         or _TILE.fullmatch(name) is not None
         or _TRANSCRIPT.fullmatch(name) is not None
     )
@@ -70,11 +72,13 @@ def known_name(name: str) -> bool:
 # ---- writing
 
 
-def bundle_files(log: Log, charter: bytes, transcripts: Mapping[int, bytes]) -> dict[str, bytes]:
+def bundle_files(
+    log: Log, charter: bytes, transcripts: Mapping[int, bytes], timestamp: bytes | None = None
+) -> dict[str, bytes]:
     """The files of a bundle: the log at its stored checkpoint, and the rounds' transcripts.
 
     ``charter`` is the signed charter (DSSE bytes), ``transcripts`` maps round number to the
-    encoded transcript.
+    encoded transcript, ``timestamp`` is an RFC 3161 response about the checkpoint.
 
     Raises
     ------
@@ -91,17 +95,23 @@ def bundle_files(log: Log, charter: bytes, transcripts: Mapping[int, bytes]) -> 
             f"the checkpoint covers {head.size} of {log.size} leaves; sign a new one and have it "
             "cosigned"
         )
+    view = open_charter(charter)
     return {
         CHARTER: charter,
-        POLICY: render_policy(open_charter(charter)),
+        POLICY: render_policy(view, log_keys_of(LogKeys.of(view), log.leaves)),
         CHECKPOINT: log.checkpoint,
+        **({} if timestamp is None else {TIMESTAMP: timestamp}),
         **render_tiles(log.leaves),
         **{transcript_path(number): data for number, data in transcripts.items()},
     }
 
 
 def write_bundle(
-    log: Log, charter: bytes, transcripts: Mapping[int, bytes], destination: Path
+    log: Log,
+    charter: bytes,
+    transcripts: Mapping[int, bytes],
+    destination: Path,
+    timestamp: bytes | None = None,
 ) -> Path:
     """Write a bundle to ``destination``: a zip if it ends in ``.zip``, else a new folder.
 
@@ -110,7 +120,7 @@ def write_bundle(
     BundleError
         if ``destination`` exists already, and as :func:`bundle_files`.
     """
-    return write_files(bundle_files(log, charter, transcripts), destination)
+    return write_files(bundle_files(log, charter, transcripts, timestamp), destination)
 
 
 def write_files(files: Mapping[str, bytes], destination: Path) -> Path:

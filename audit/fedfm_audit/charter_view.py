@@ -52,8 +52,9 @@ class Party:
 class CharterView:
     """What the verifier needs of a charter.  ``digest`` is the SHA-256 of its payload, ``signers``
     the founders whose signatures verified, ``privacy`` the section of that name as it stands,
-    ``values`` the length of an update, and ``scale`` its integer steps per unit.  ``validator`` and
-    ``robustness`` (the section as it stands) are there in robust federations."""
+    ``values`` the length of an update, ``scale`` its integer steps per unit, and ``lane_bits`` the
+    width of a lane.  ``validator`` and ``robustness`` (the section as it stands) are there in
+    robust federations."""
 
     digest: bytes
     federation: str
@@ -72,6 +73,7 @@ class CharterView:
     privacy: Mapping[str, Any]
     values: int
     scale: int
+    lane_bits: int
     validator: Party | None = None
     robustness: Mapping[str, Any] | None = None
 
@@ -84,6 +86,12 @@ class CharterView:
     def encrypted(self) -> bool:
         """Whether uploads are encrypted, and rounds of kind ``keys`` make the key."""
         return self.suite in ENCRYPTED_SUITES
+
+    @property
+    def lanes(self) -> int:
+        """Lanes of an upload: its values, padded to a power of two where they are rotated."""
+        rotated = self.privacy["mode"] == "client" and self.privacy["rotation"]
+        return 1 << (self.values - 1).bit_length() if rotated else self.values
 
     def steps_of(self, kind: str) -> int:
         """How many steps a round of ``kind`` has: one, unless every sum that it opens is one step
@@ -189,6 +197,7 @@ def _view(charter: Mapping[str, Any], payload: bytes, envelope: bytes) -> Charte
         privacy=charter["privacy"],
         values=charter["quantiser"]["values"],
         scale=charter["quantiser"]["scale"],
+        lane_bits=charter["quantiser"]["lane_bits"],
         validator=validator,
         robustness=charter.get("robustness"),
     )

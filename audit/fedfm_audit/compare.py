@@ -53,7 +53,7 @@ class ReadLog:
     def statement(self, index: int) -> Statement | None:
         """What a leaf says; None if that cannot be read."""
         try:
-            return open_leaf(self.tree.leaves[index], self.roots.charter.keys).statement
+            return open_leaf(self.tree.leaves[index], self.roots.signers).statement
         except FedFMError:
             return None
 
@@ -174,6 +174,15 @@ def compare_bundles(
     return Comparison(
         sides, relation, tuple(problems), tuple(_cosigner_notes(left, right)), fork, proof
     )
+
+
+def read_log(files: Mapping[str, bytes]) -> ReadLog | None:
+    """The log of a bundle whose head the log's key signed over exactly these leaves, cosigned or
+    not; None if there is none."""
+    log = _read(files, "", None).log
+    if log is None or log.tree.root(log.tree.size) != log.head.checkpoint.root:
+        return None
+    return log
 
 
 def _read(files: Mapping[str, bytes], name: str, policy: bytes | None) -> Side:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from fedfm_audit.errors import TranscriptError
 from fedfm_audit.messages import CohortProof, GraphNonces, KeyRoster, UploadSet
 from fedfm_crypto.codec import decode, encode
-from fedfm_crypto.envelope import Envelope, Header, SignedHeader
+from fedfm_crypto.envelope import Header, SignedHeader
 from fedfm_crypto.errors import CodecError
+from fedfm_crypto.identity import SIGNATURE_SIZE, IdentityPublicKey
 
 MESSAGE_ORDER = (
     "RoundOpen",
@@ -102,11 +103,21 @@ class Entry:
 
     signed: SignedHeader
     body: bytes | None
+    _encoded: bytes | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def encoded(self) -> bytes:
+        """The codec's form of header and signature (64 bytes at the end)."""
+        return encode(self.signed) if self._encoded is None else self._encoded
 
     @property
     def header(self) -> Header:
         """The header that the sender signed."""
         return self.signed.header
+
+    def verify(self, public: IdentityPublicKey) -> None:
+        """Check the signature over the header; raise SignatureError if it fails."""
+        self.signed.verify(public, encoded=self.encoded[:-SIGNATURE_SIZE])
 
     @property
     def order(self) -> tuple[int, str, int]:
@@ -124,7 +135,8 @@ class Entry:
         """
         if self.body is None:
             raise TranscriptError(f"{self.header.type} has no public body")
-        return Envelope(self.header, self.signed.signature, self.body).encode()
+        # What Envelope.encode gives: header, signature, and the body behind its length.
+        return self.encoded + len(self.body).to_bytes(4, "big") + self.body
 
     def to_json(self) -> dict[str, Any]:
         """JSON object of this message (hashes in hex, signature and body in base64)."""
@@ -175,11 +187,12 @@ def read_entry(item: object, place: str) -> Entry:
             checkpoint_root=_hex(checkpoint["root"]),
         )
         signed = SignedHeader(header, _base64(fields["signature"]))
-        encode(signed)  # the codec's bounds on every field, before anything else looks at them
+        # The codec's bounds on every field, before anything else looks at them.
+        encoded = encode(signed)
         body = _base64(fields["body"]) if has_body else None
     except (CodecError, TypeError, ValueError) as error:
         raise TranscriptError(f"{place}: {error}") from error
-    return Entry(signed, body)
+    return Entry(signed, body, encoded)
 
 
 def rebuild_roster(offers: Sequence[Entry]) -> bytes:
@@ -237,13 +250,19 @@ def exact_fields(value: object, names: frozenset[str], place: str) -> Mapping[st
 def _hex(text: object) -> bytes:
     if not isinstance(text, str):
         raise ValueError(f"found {type(text).__name__}, expected hex text")
-    return bytes.fromhex(text)
+    data = bytes.fromhex(text)
+    if data.hex() != text:
+        raise ValueError(f"hex text {text[:80]!r} is not written in lowercase without spaces")
+    return data
 
 
 def _base64(text: object) -> bytes:
     if not isinstance(text, str):
         raise ValueError(f"found {type(text).__name__}, expected base64 text")
     try:
-        return base64.b64decode(text, validate=True)
+        data = base64.b64decode(text, validate=True)
     except binascii.Error as error:
         raise ValueError(f"not base64: {error}") from error
+    if base64.b64encode(data).decode() != text:
+        raise ValueError("base64 that does not re-encode to the same text")
+    return data

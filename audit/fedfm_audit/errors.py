@@ -10,6 +10,7 @@
         ├── PolicyError             a tlog-policy that cannot be read, or that trusts nobody
         ├── TranscriptError         a round transcript that cannot be read or built
         ├── BundleError             a bundle that cannot be read or written at all
+        ├── ArchiveError            a replay archive that cannot be read or written, or that lies
         ├── ProofError              a document about one leaf that cannot be read or does not hold
         ├── PrivacyError            privacy accounting
         │   ├── PrivacyEventError   a mechanism outside the allow-list, or numbers it cannot have
@@ -56,6 +57,10 @@ class TranscriptError(AuditError):
 
 class BundleError(AuditError):
     """A bundle cannot be read safely, or cannot be written."""
+
+
+class ArchiveError(AuditError):
+    """A replay archive lacks a message, or holds what the evidence does not account for."""
 
 
 class ProofError(AuditError):

@@ -89,6 +89,14 @@ class MaskingGraph:
         order = sorted(nonces, key=lambda name: hash_parts(Label.GRAPH, seed, name.encode()))
         return cls(seed, parameters, tuple(order))
 
+    def neighbours(self, name: str) -> tuple[str, ...]:
+        """Who masks with ``name``: those around it on the ring."""
+        size, half = len(self.ring), self.parameters.degree // 2
+        place = self.ring.index(name)
+        return tuple(
+            self.ring[(place + offset) % size] for offset in range(-half, half + 1) if offset
+        )
+
     def lonely(self, accepted: Collection[str]) -> list[str]:
         """Accepted participants with too few accepted neighbours."""
         size, half = len(self.ring), self.parameters.degree // 2

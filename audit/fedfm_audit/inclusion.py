@@ -14,8 +14,9 @@ from typing import Any
 from fedfm_audit.bundle import CHARTER, POLICY
 from fedfm_audit.charter_view import CharterView, open_charter
 from fedfm_audit.errors import ProofError
-from fedfm_audit.inclusion_document import VERSION, InclusionDocument
+from fedfm_audit.inclusion_document import VERSION, InclusionDocument, PlacedLeaf
 from fedfm_audit.log import CHECKPOINT
+from fedfm_audit.log_keys import LogKeys, log_keys_in
 from fedfm_audit.policy import render_policy
 from fedfm_audit.report import TrustRoots
 from fedfm_audit.statements import (
@@ -134,11 +135,20 @@ def prove_inclusion(
     if not 0 <= index < len(leaves):
         raise ProofError(f"no leaf {index}; the log has {len(leaves)}, numbered from 0")
     charter = files.get(CHARTER, b"")
-    path = inclusion_proof([leaf_hash(leaf) for leaf in leaves], index)
-    document = InclusionDocument(charter, leaves[index], index, tuple(path), files[CHECKPOINT])
+    hashes = [leaf_hash(leaf) for leaf in leaves]
+    keys, _ = log_keys_in(files, open_charter(charter))
+    changes = tuple(
+        PlacedLeaf(leaves[key.above], key.above, tuple(inclusion_proof(hashes, key.above)))
+        for key in keys.keys[1:]
+    )
+    path = tuple(inclusion_proof(hashes, index))
+    document = InclusionDocument(
+        charter, leaves[index], index, path, files[CHECKPOINT], log_keys=changes
+    )
     if step is None:
         return document
-    predicate = open_leaf(leaves[index], open_charter(charter).keys).statement.predicate
+    signers = {**open_charter(charter).keys, **keys.publics}
+    predicate = open_leaf(leaves[index], signers).statement.predicate
     if not isinstance(predicate, RoundPredicate):
         raise ProofError(f"leaf {index} is about no round; it has no steps")
     name = transcript_path(predicate.round)
@@ -173,22 +183,30 @@ def verify_document(
     """
     findings = Findings()
     try:
-        rendered = render_policy(open_charter(document.charter))
+        charter = open_charter(document.charter)
+        keys = LogKeys.of(charter)
+        for change in document.log_keys:
+            keys = keys.follow(change.leaf, change.index)
+        rendered = render_policy(charter, keys)
         files = {CHARTER: document.charter, POLICY: rendered, CHECKPOINT: document.checkpoint}
-        roots = check_roots(files, policy, charter_sha256, findings)
+        roots = check_roots(files, policy, charter_sha256, findings, keys)
         head = None if roots is None else check_head(files, roots, findings)
         _refuse(findings)
         if roots is None or head is None:
             raise ProofError("charter and checkpoint give nothing to judge by")
         checkpoint = head.checkpoint
-        verify_inclusion(
-            document.index,
-            checkpoint.size,
-            leaf_hash(document.leaf),
-            document.path,
-            checkpoint.root,
-        )
-        signed = open_leaf(document.leaf, roots.charter.keys)
+        for placed in (
+            *document.log_keys,
+            PlacedLeaf(document.leaf, document.index, document.path),
+        ):
+            verify_inclusion(
+                placed.index,
+                checkpoint.size,
+                leaf_hash(placed.leaf),
+                placed.path,
+                checkpoint.root,
+            )
+        signed = open_leaf(document.leaf, roots.signers)
         _check_leaf(roots.charter, signed, document.leaf, findings)
         _refuse(findings)
         if document.step is not None:
@@ -197,9 +215,8 @@ def verify_document(
         raise
     except FedFMError as error:
         raise ProofError(str(error)) from error
-    signer = next(
-        name for name, party in roots.charter.parties.items() if party.identity.hex == signed.signer
-    )
+    parties = {party.identity.hex: name for name, party in roots.charter.parties.items()}
+    signer = parties.get(signed.signer, f"the log {roots.charter.log_key.name}")
     return ProvenLeaf(
         roots.charter.federation,
         roots.charter.digest.hex(),

@@ -4,13 +4,15 @@
 
     {"version": 1, "charter": <base64>, "leaf": <base64>, "index": N, "path": [<hex>, ...],
      "checkpoint": <note text>,
-     "step": null | {"number": S, "part": <base64>, "path": [<hex>, ...]}}
+     "step": null | {"number": S, "part": <base64>, "path": [<hex>, ...]},
+     "log_keys": [{"leaf": <base64>, "index": N, "path": [<hex>, ...]}, ...]}
 
 The document (canonical JSON) carries the signed charter, because it names who may sign which
 statement; the path is the inclusion proof of RFC 6962; the checkpoint stands as it does in the
-bundle.  ``step`` is one step of a session with its path to the root that the round's statement
-holds.  ``tlog_proof`` is the same proof as other implementations read it, without charter
-and leaf.  Source: https://c2sp.org/tlog-proof
+bundle.  ``log_keys`` are the leaves by which the log's key changed, each with its path; the field
+is there exactly if there is one.  ``step`` is one step of a session with its path to the root that
+the round's statement holds.  ``tlog_proof`` is the same proof as other implementations read it,
+without charter and leaf.  Source: https://c2sp.org/tlog-proof
 """
 
 from __future__ import annotations
@@ -30,13 +32,26 @@ VERSION = 1
 MAX_DOCUMENT_BYTES = 64 << 20
 _FIELDS = frozenset({"version", "charter", "leaf", "index", "path", "checkpoint", "step"})
 _STEP_FIELDS = frozenset({"number", "part", "path"})
+_LOG_KEYS = "log_keys"
+_CHANGE_FIELDS = frozenset({"leaf", "index", "path"})
+_MAX_CHANGES = 1000
 _HASH = re.compile(r"[0-9a-f]{64}")
 _MAX_PATH = 64  # twice what a tree of this log or a session can need
 
 
 @dataclass(frozen=True, slots=True)
+class PlacedLeaf:
+    """A leaf, its index, and its path to the checkpoint's root."""
+
+    leaf: bytes = field(repr=False)
+    index: int
+    path: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class InclusionDocument:
-    """A leaf, the charter that says who may sign it, its path, and the checkpoint's note."""
+    """A leaf, the charter that says who may sign it, its path, and the checkpoint's note;
+    ``log_keys`` are the changes of the log's key below that checkpoint."""
 
     charter: bytes = field(repr=False)
     leaf: bytes = field(repr=False)
@@ -44,12 +59,22 @@ class InclusionDocument:
     path: tuple[bytes, ...]
     checkpoint: bytes = field(repr=False)
     step: StepProof | None = None
+    log_keys: tuple[PlacedLeaf, ...] = ()
 
     def encode(self) -> bytes:
         """Canonical JSON of the document."""
         step = self.step
+        changes = [
+            {
+                "leaf": encode_base64(one.leaf),
+                "index": one.index,
+                "path": [node.hex() for node in one.path],
+            }
+            for one in self.log_keys
+        ]
         return canonical_encode(
             {
+                **({_LOG_KEYS: changes} if changes else {}),
                 "version": VERSION,
                 "charter": encode_base64(self.charter),
                 "leaf": encode_base64(self.leaf),
@@ -78,7 +103,9 @@ class InclusionDocument:
         if len(data) > MAX_DOCUMENT_BYTES:
             raise ProofError(f"{len(data)} bytes, at most {MAX_DOCUMENT_BYTES} are read")
         try:
-            fields = _exact(canonical_decode(data), _FIELDS, "the document")
+            parsed = canonical_decode(data)
+            changed = isinstance(parsed, dict) and _LOG_KEYS in parsed
+            fields = _exact(parsed, _FIELDS | ({_LOG_KEYS} if changed else set()), "the document")
             if fields["version"] != VERSION:
                 raise ProofError(f"version {fields['version']!r}, expected {VERSION}")
             step = fields["step"]
@@ -89,6 +116,7 @@ class InclusionDocument:
                 path=_path(fields["path"]),
                 checkpoint=_text(fields["checkpoint"], "checkpoint").encode(),
                 step=None if step is None else _read_step(step),
+                log_keys=_read_changes(fields[_LOG_KEYS]) if changed else (),
             )
             same = document.encode() == data
         except ProofError:
@@ -108,6 +136,22 @@ class InclusionDocument:
             "",
         ]
         return ("\n".join(lines) + "\n").encode() + self.checkpoint
+
+
+def _read_changes(value: object) -> tuple[PlacedLeaf, ...]:
+    if not isinstance(value, list) or not 0 < len(value) <= _MAX_CHANGES:
+        raise ProofError(f"{_LOG_KEYS} must be a list of 1 to {_MAX_CHANGES} leaves")
+    found = []
+    for item in value:
+        fields = _exact(item, _CHANGE_FIELDS, _LOG_KEYS)
+        found.append(
+            PlacedLeaf(
+                _base64(fields["leaf"], "log_keys.leaf"),
+                _number(fields["index"], "log_keys.index"),
+                _path(fields["path"]),
+            )
+        )
+    return tuple(found)
 
 
 def _read_step(value: object) -> StepProof:

@@ -145,12 +145,15 @@ class Log:
         if size > self.size:
             raise LogForkError(
                 f"a witness holds a head of size {size}, this log has {self.size} leaves; it was "
-                "restored from an old copy. Restore the newest copy, never append to this one"
+                f"restored from an old copy. Restore the newest copy of {self.folder}, never "
+                "append to this one; without one, the witnesses' leaves are lost: found a new log"
             )
         own = self.root(size)
         if own != root:
             raise LogForkError(
-                f"a witness holds root {root.hex()} at size {size}, this log has {own.hex()}"
+                f"a witness holds root {root.hex()} at size {size}, this log of {self.size} leaves "
+                f"has {own.hex()} there; it went on from an old copy. Restore the newest copy of "
+                f"{self.folder} from before that, never append to this one"
             )
 
     # ---- writing

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from fedfm_audit.charter_view import CharterView
 from fedfm_audit.errors import PolicyError
+from fedfm_audit.log_keys import LogKeys
 from fedfm_crypto.errors import NoteError
 from fedfm_crypto.note import NoteAlgorithm, VerifierKey, format_vkey, parse_vkey
 
@@ -55,14 +56,17 @@ class Policy:
         return self.quorum == _NONE or met[self.quorum]
 
 
-def render_policy(charter: CharterView) -> bytes:
-    """The one policy text of a charter: its log key, every client as a witness, and
-    ``vote_quorum`` of them as the quorum."""
+def render_policy(charter: CharterView, keys: LogKeys | None = None) -> bytes:
+    """The one policy text of a charter: the log key in force at the end of ``keys`` (left out: the
+    charter's), every client as a witness, and ``vote_quorum`` of them as the quorum."""
+    last = charter.log_key if keys is None else keys.last
+    changes = () if keys is None else keys.keys[1:]
     names = [key.name for key in charter.witnesses]
     lines = [
         f"# C2SP tlog-policy of federation {charter.federation}",
         f"# rendered from the charter with SHA-256 {charter.digest.hex()}",
-        f"log {_vkey(charter.log_key)}",
+        *(f"# leaf {change.above} changed the log's key" for change in changes),
+        f"log {_vkey(last)}",
         "",
         *(f"witness {key.name} {_vkey(key)}" for key in charter.witnesses),
         "",

@@ -97,13 +97,16 @@ class Report:
     roots: TrustRoots
     summary: Summary | None
     steps: tuple[StepResult, ...]
+    asked: tuple[int, ...] = ()
+    """Steps that the auditor asked for on top of those that every bundle must pass."""
 
     @property
     def ok(self) -> bool:
-        """Whether every required step was verified and no other failed."""
+        """Whether every step that is required or asked for was verified and no other failed."""
+        needed = (*REQUIRED_STEPS, *self.asked)
         return all(
             step.status is Status.VERIFIED
-            or (step.number not in REQUIRED_STEPS and step.status is Status.NOT_CHECKABLE)
+            or (step.number not in needed and step.status is Status.NOT_CHECKABLE)
             for step in self.steps
         )
 

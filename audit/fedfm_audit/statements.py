@@ -1,8 +1,8 @@
-"""The five statements of the log: in-toto Statement v1, one frozen dataclass per predicate.
+"""The six statements of the log: in-toto Statement v1, one frozen dataclass per predicate.
 
 A leaf is a DSSE envelope around the canonical JSON of a statement, signed by one party: an
-enrolment by the identity key that it names, a privacy ledger's entry by its institution, everything
-else by the coordinator.  The subject
+enrolment by the identity key that it names, a privacy ledger's entry by its institution, a change
+of the log's key by the key before it, everything else by the coordinator.  The subject
 follows from the predicate (only a round's transcript digest is information of its own), so a
 statement cannot say two things about one subject.  Schemas: ``fedfm_audit/schemas``.
 Source: https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md
@@ -30,16 +30,20 @@ from fedfm_audit.schema import check_schema
 from fedfm_audit.tiles import MAX_LEAF_BYTES
 from fedfm_crypto.canonical_json import canonical_decode, canonical_encode
 from fedfm_crypto.dsse import dsse_open, dsse_sign
+from fedfm_crypto.errors import NoteError
 from fedfm_crypto.identity import IdentityKey, IdentityPublicKey
+from fedfm_crypto.note import parse_vkey
 
 __all__ = [
     "PAYLOAD_TYPE",
     "STATEMENT_TYPE",
     "CheckpointReference",
     "ConclusionPredicate",
+    "Distribution",
     "EnrolmentPredicate",
     "FederationPredicate",
     "KeyReference",
+    "LogKeyPredicate",
     "Predicate",
     "RoundCounts",
     "RoundPredicate",
@@ -49,6 +53,7 @@ __all__ = [
     "conclusion_statement",
     "enrolment_statement",
     "federation_statement",
+    "log_key_statement",
     "open_leaf",
     "privacy_statement",
     "round_statement",
@@ -74,9 +79,22 @@ class EnrolmentPredicate:
 
 
 @dataclass(frozen=True, slots=True)
+class Distribution:
+    """An installed package: its name as PEP 503 normalises it, and its version."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
 class FederationPredicate:
     """The coordinator starts the federation of ``charter`` (hex SHA-256 of its payload) with
-    this package version, Python version and base model (hex SHA-256 of its weights)."""
+    this package version, Python version and base model (hex SHA-256 of its weights).
+
+    ``config`` is the charter's config_hash (hex), ``code`` the hash of the program's own files
+    (hex; audit/README.md, "Program and dependencies"), ``distributions`` are the installed packages
+    that it stands on, sorted by name.
+    """
 
     TYPE: ClassVar[str] = "urn:secure-fedfm:federation:v1"
     charter: str
@@ -84,6 +102,9 @@ class FederationPredicate:
     version: str
     python: str
     base_model: str
+    config: str
+    code: str
+    distributions: tuple[Distribution, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +120,22 @@ class ConclusionPredicate:
     aborted: int
 
 
+@dataclass(frozen=True, slots=True)
+class LogKeyPredicate:
+    """The log's checkpoints are signed by ``key`` (a C2SP vkey) from this leaf on, no longer by
+    ``previous``, which signs this; ``sequence`` counts the changes, from 1."""
+
+    TYPE: ClassVar[str] = "urn:secure-fedfm:log-key:v1"
+    charter: str
+    sequence: int
+    previous: str
+    key: str
+
+
 Predicate = (
     EnrolmentPredicate
     | FederationPredicate
+    | LogKeyPredicate
     | PrivacyPredicate
     | RoundPredicate
     | ConclusionPredicate
@@ -110,6 +144,7 @@ Predicate = (
 _SCHEMAS = {
     EnrolmentPredicate.TYPE: "enrolment-v1",
     FederationPredicate.TYPE: "federation-v1",
+    LogKeyPredicate.TYPE: "log-key-v1",
     PrivacyPredicate.TYPE: "privacy-v1",
     RoundPredicate.TYPE: "round-v1",
     ConclusionPredicate.TYPE: "conclusion-v1",
@@ -165,7 +200,7 @@ class Statement:
 
     @classmethod
     def decode(cls, payload: bytes) -> Statement:
-        """Parse a canonical statement of one of the five types.
+        """Parse a canonical statement of one of the six types.
 
         Raises
         ------
@@ -187,7 +222,8 @@ class Statement:
         predicate = _read_predicate(predicate_type, document["predicate"])
         (digest,) = document["subject"][0]["digest"].values()
         statement = cls(predicate, digest)
-        if statement.to_json() != document:
+        # The schema leaves nothing else that the predicate does not say.
+        if [statement.subject] != document["subject"]:
             raise StatementError(
                 f"{predicate_type}: subject {document['subject'][0]['name']!r} is not "
                 f"{statement.subject['name']!r}, which the predicate implies"
@@ -213,6 +249,12 @@ def round_statement(predicate: RoundPredicate, transcript: bytes) -> Statement:
 def conclusion_statement(predicate: ConclusionPredicate) -> Statement:
     """Statement about the final adapter."""
     return Statement(predicate, predicate.adapter)
+
+
+def log_key_statement(predicate: LogKeyPredicate) -> Statement:
+    """Statement about the key that signs the log from here on; subject is SHA-256 of its 32
+    bytes."""
+    return Statement(predicate, _log_key_digest(predicate))
 
 
 def privacy_statement(predicate: PrivacyPredicate) -> Statement:
@@ -261,12 +303,21 @@ def _keys_digest(predicate: EnrolmentPredicate) -> str:
     return hashlib.sha256(keys).hexdigest()
 
 
+def _log_key_digest(predicate: LogKeyPredicate) -> str:
+    try:
+        return hashlib.sha256(parse_vkey(predicate.key).public.raw).hexdigest()
+    except NoteError as error:
+        raise StatementError(f"{predicate.TYPE}: {error}") from error
+
+
 def _implied_digest(predicate: Predicate) -> str | None:
     match predicate:
         case EnrolmentPredicate():
             return _keys_digest(predicate)
         case FederationPredicate():
             return predicate.charter
+        case LogKeyPredicate():
+            return _log_key_digest(predicate)
         case ConclusionPredicate():
             return predicate.adapter
         case PrivacyPredicate():
@@ -282,6 +333,8 @@ def _subject_name(predicate: Predicate) -> tuple[str, str]:
             return f"keys/{predicate.name}", "sha256"
         case FederationPredicate():
             return "charter.json", "sha256"
+        case LogKeyPredicate():
+            return f"log-keys/{predicate.sequence:06d}", "sha256"
         case RoundPredicate():
             return transcript_path(predicate.round), "sha256"
         case PrivacyPredicate():
@@ -294,7 +347,12 @@ def _subject_name(predicate: Predicate) -> tuple[str, str]:
 def _write_predicate(predicate: Predicate) -> dict[str, Any]:
     if isinstance(predicate, RoundPredicate):
         return write_round_predicate(predicate)
-    return asdict(predicate)
+    if isinstance(predicate, PrivacyPredicate):
+        return predicate.to_json()
+    fields = asdict(predicate)
+    if isinstance(predicate, FederationPredicate):
+        fields["distributions"] = list(fields["distributions"])
+    return fields
 
 
 def _read_predicate(predicate_type: str, fields: dict[str, Any]) -> Predicate:
@@ -303,10 +361,16 @@ def _read_predicate(predicate_type: str, fields: dict[str, Any]) -> Predicate:
         return read_privacy_predicate(fields)
     if predicate_type == RoundPredicate.TYPE:
         return read_round_predicate(fields)
-    classes: tuple[type[EnrolmentPredicate | FederationPredicate | ConclusionPredicate], ...] = (
+    classes: tuple[
+        type[EnrolmentPredicate | FederationPredicate | LogKeyPredicate | ConclusionPredicate], ...
+    ] = (
         EnrolmentPredicate,
         FederationPredicate,
+        LogKeyPredicate,
         ConclusionPredicate,
     )
+    if predicate_type == FederationPredicate.TYPE:
+        listed = tuple(Distribution(**one) for one in fields["distributions"])
+        fields = {**fields, "distributions": listed}
     (found,) = (cls for cls in classes if predicate_type == cls.TYPE)
     return found(**fields)

@@ -4,6 +4,7 @@
 
     0  policy and charter signatures (founders' quorum)            steps/roots.py
     1  checkpoint signature and witness quorum                     steps/head.py
+       (and its RFC 3161 time stamp, if it has one)                timestamp.py
     2  tree rebuilt from leaves, with every stored tile            steps/tree.py
     3  every envelope: signature, enrolled key, context, sequence  steps/leaves.py, envelopes.py
     4  state machine of every round replayed                       steps/history.py, replay.py,
@@ -13,7 +14,8 @@
        (not checkable where the charter's privacy mode is none)
     7  robust verdicts           not checkable: the charter has no robust rule
     8  watermark                 not checkable: the charter has no watermark
-    9  replay of arithmetic      not checkable: bundles hold no archived ciphertexts
+    9  coordinator's arithmetic repeated from a replay archive     steps/arithmetic.py
+       (not checkable without one)
 
 Each step judges by what the earlier ones established, so only a report whose steps 0 to 5 are all
 verified says anything about the federation.  Nothing is ever fetched, unpacked to disk or
@@ -27,8 +29,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from fedfm_audit.archive import Archive
 from fedfm_audit.bundle import read_bundle
-from fedfm_audit.errors import BundleError
+from fedfm_audit.errors import ArchiveError, BundleError
 from fedfm_audit.messages import KEYS, TRAIN
 from fedfm_audit.privacy.entries import PrivacyPredicate
 from fedfm_audit.report import (
@@ -41,6 +44,7 @@ from fedfm_audit.report import (
 )
 from fedfm_audit.statements import ConclusionPredicate, RoundPredicate
 from fedfm_audit.steps.adapters import check_adapter, check_chain
+from fedfm_audit.steps.arithmetic import check_arithmetic
 from fedfm_audit.steps.envelopes import RoundEvidence, check_envelopes
 from fedfm_audit.steps.findings import Findings
 from fedfm_audit.steps.head import Head, check_head
@@ -50,13 +54,13 @@ from fedfm_audit.steps.privacy import check_privacy, describe, why_not_checkable
 from fedfm_audit.steps.replay import replay_round
 from fedfm_audit.steps.roots import Roots, check_roots
 from fedfm_audit.steps.tree import Tree, check_tree
+from fedfm_audit.timestamp import check_timestamp
 
 _T = TypeVar("_T")
 
 _BEYOND = {
     7: "the charter names no robust rule",
     8: "the charter names no watermark",
-    9: "bundles of this version hold no archived ciphertexts",
 }
 _UNREAD_ROOTS = TrustRoots(charter="bundle", policy="bundle")
 
@@ -68,6 +72,9 @@ def verify_bundle(
     charter_sha256: str | None = None,
     adapter: Path | None = None,
     full: bool = False,
+    replay: Path | None = None,
+    replay_rounds: range | None = None,
+    tsa_roots: bytes | None = None,
 ) -> Report:
     """Verify a bundle folder or zip.
 
@@ -82,8 +89,17 @@ def verify_bundle(
         Folder with ``adapter_model.safetensors`` (and ``head.safetensors``) whose tensors must
         have the hash that the log ends with.
     full
-        Recompute the privacy ledgers by privacy loss distribution too, which takes seconds for
-        each distinct state of a ledger.
+        Recompute every figure of the privacy ledgers by privacy loss distribution too, which takes
+        seconds for each distinct state of a ledger; without it only those of the last entries of
+        the ledger that spent most, and what the budget cannot be judged without.
+    replay
+        Folder of a replay archive: repeat the coordinator's arithmetic from it.  Then the verdict
+        needs step 9 too.
+    replay_rounds
+        Only of these rounds; all if not given.
+    tsa_roots
+        Certificates (PEM) of the time-stamping authorities that the auditor trusts: the bundle
+        must have a time stamp of one of them over its checkpoint (part of step 1).
     """
     try:
         files = read_bundle(path)
@@ -92,7 +108,7 @@ def verify_bundle(
             0, Status.FAILED, "the bundle cannot be read", (Failure(str(path), str(error)),)
         )
         rest = (_not_checkable(number, "step 0 failed") for number in range(1, 10))
-        return Report(str(path), _UNREAD_ROOTS, None, (failed, *rest))
+        return Report(str(path), _UNREAD_ROOTS, None, (failed, *rest), _asked(replay))
     return verify_files(
         files,
         name=str(path),
@@ -100,6 +116,9 @@ def verify_bundle(
         charter_sha256=charter_sha256,
         adapter=adapter,
         full=full,
+        replay=replay,
+        replay_rounds=replay_rounds,
+        tsa_roots=tsa_roots,
     )
 
 
@@ -111,23 +130,32 @@ def verify_files(
     charter_sha256: str | None = None,
     adapter: Path | None = None,
     full: bool = False,
+    replay: Path | None = None,
+    replay_rounds: range | None = None,
+    tsa_roots: bytes | None = None,
 ) -> Report:
     """Verify the files of a bundle that is already in memory; see :func:`verify_bundle`."""
     run = _Run()
     roots = run.step0(files, policy, charter_sha256)
-    head = run.step1(files, roots)
+    head = run.step1(files, roots, tsa_roots)
     tree = run.step2(files, head)
     leaves, rounds = run.step3(files, roots, head, tree)
     run.step4(roots, leaves, rounds)
     last = run.step5(roots, leaves, rounds, adapter)
     run.step6(roots, leaves, rounds, full=full)
-    beyond = tuple(_not_checkable(number, reason) for number, reason in _BEYOND.items())
+    run.results += [_not_checkable(number, reason) for number, reason in _BEYOND.items()]
+    run.step9(roots, rounds, replay, replay_rounds)
     return Report(
         bundle=name,
         roots=_UNREAD_ROOTS if roots is None else roots.trust,
         summary=_summary(roots, tree, leaves, last),
-        steps=(*run.results, *beyond),
+        steps=tuple(run.results),
+        asked=_asked(replay),
     )
+
+
+def _asked(replay: Path | None) -> tuple[int, ...]:
+    return () if replay is None else (9,)
 
 
 def _not_checkable(number: int, reason: str) -> StepResult:
@@ -152,16 +180,27 @@ class _Run:
             ),
         )
 
-    def step1(self, files: Mapping[str, bytes], roots: Roots | None) -> Head | None:
+    def step1(
+        self, files: Mapping[str, bytes], roots: Roots | None, tsa_roots: bytes | None
+    ) -> Head | None:
         if roots is None:
             self._skip(1, 0)
             return None
+        stamped = ""
+
+        def check(findings: Findings) -> Head | None:
+            nonlocal stamped
+            head = check_head(files, roots, findings)
+            if head is not None:
+                stamped = check_timestamp(files, head.checkpoint, tsa_roots, findings)
+            return head
+
         return self._record(
             1,
-            lambda findings: check_head(files, roots, findings),
+            check,
             lambda head: (
                 f"size {head.checkpoint.size}, cosigned by {len(head.cosigned)} of "
-                f"{len(roots.witnesses)} witnesses"
+                f"{len(roots.witnesses)} witnesses{stamped}"
             ),
         )
 
@@ -256,8 +295,41 @@ class _Run:
         self._record(
             6,
             lambda findings: check_privacy(charter, leaves, rounds, findings, full=full),
-            lambda summaries: describe(summaries, full=full),
+            describe,
         )
+
+    def step9(
+        self,
+        roots: Roots | None,
+        rounds: Sequence[RoundEvidence],
+        replay: Path | None,
+        asked: range | None,
+    ) -> None:
+        if replay is None:
+            self.results.append(_not_checkable(9, "no replay archive was given"))
+            return
+        if roots is None or not rounds:
+            self._skip(9, 3)
+            return
+        charter = roots.charter
+        try:
+            archive = Archive(replay)
+        except ArchiveError as error:
+            failed = Failure(str(replay), str(error))
+            detail = "the archive cannot be read"
+            self.results.append(StepResult(9, Status.FAILED, detail, (failed,)))
+            return
+        repeated = self._record(
+            9,
+            lambda findings: check_arithmetic(archive, charter, rounds, asked, findings),
+            str,
+        )
+        if self.results[-1].status is not Status.VERIFIED or repeated is None:
+            return
+        if repeated.gaps:
+            self.results[-1] = _not_checkable(9, str(repeated))
+        elif not repeated.sums:
+            self.results[-1] = _not_checkable(9, "no sum of these rounds was published")
 
     def _skip(self, number: int, failed: int) -> None:
         self.results.append(_not_checkable(number, f"step {failed} left nothing to check"))

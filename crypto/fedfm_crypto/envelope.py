@@ -98,10 +98,14 @@ class SignedHeader:
     header: Header
     signature: Bytes64
 
-    def verify(self, public: IdentityPublicKey) -> None:
-        """Check the signature under ``Label.ENVELOPE``; raise SignatureError if it fails."""
+    def verify(self, public: IdentityPublicKey, *, encoded: bytes | None = None) -> None:
+        """Check the signature under ``Label.ENVELOPE``; raise SignatureError if it fails.
+
+        ``encoded`` is the encoded header, from a caller that has it already.
+        """
         try:
-            public.verify(Label.ENVELOPE, self.signature, encode(self.header))
+            header = encode(self.header) if encoded is None else encoded
+            public.verify(Label.ENVELOPE, self.signature, header)
         except SignatureError as error:
             raise SignatureError(
                 f"{self.header.type} number {self.header.sequence} from {self.header.sender}: "

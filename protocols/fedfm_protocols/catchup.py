@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedfm_crypto.codec import decode
-from fedfm_crypto.envelope import Envelope
+from fedfm_crypto.envelope import NO_CHECKPOINT, CheckpointSeen, Envelope
 from fedfm_crypto.errors import CodecError
 from fedfm_protocols.checks import check_place, open_signed_set, verify_signature
 from fedfm_protocols.client_decrypt import open_aggregate
@@ -34,6 +34,7 @@ from fedfm_protocols.messages import (
     RoundOpen,
     read_body,
 )
+from fedfm_protocols.split_view import check_echo
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +70,23 @@ def verify_catch_up(
     adapter_hash: bytes,
     keys: KeyRing,
     encryption: Encryption | None,
+    head: CheckpointSeen = NO_CHECKPOINT,
+    note: bytes = b"",
 ) -> Iterator[MissedRound]:
     """Verify missed rounds one after the other, as a chain from the adapter at hand.
 
-    With encryption the sums are opened here, under the group key of each round's epoch.
+    With encryption the sums are opened here, under the group key of each round's epoch.  ``head``
+    is what this site has seen of the log, ``note`` the log's note of it.
 
     Raises
     ------
+    SplitView
+        if those who acknowledged a round echo another history of the log than this site saw.
     ProtocolError
         at the first round whose evidence does not hold.
     """
     for missed in catch_up.rounds:
-        verified = _verify(federation, missed, keys, encryption)
+        verified = _verify(federation, missed, keys, encryption, head, note)
         if verified.round <= last_applied:
             raise RoundRefused(f"round {verified.round} was applied before")
         if verified.adapter_before != adapter_hash:
@@ -93,7 +99,12 @@ def verify_catch_up(
 
 
 def _verify(
-    federation: Federation, missed: CatchUpRound, keys: KeyRing, encryption: Encryption | None
+    federation: Federation,
+    missed: CatchUpRound,
+    keys: KeyRing,
+    encryption: Encryption | None,
+    head: CheckpointSeen,
+    note: bytes,
 ) -> MissedRound:
     try:
         envelope = Envelope.decode(missed.opened)
@@ -119,6 +130,10 @@ def _verify(
         context=context,
         step=last,
     )
+    for member, _ in acks.values():
+        check_echo(envelope.header.checkpoint, b"", member)
+        if member.header.checkpoint_size == head.size > 0:
+            check_echo(head, note, member)
     # What a quorum acknowledges of the last sum covers all: its adapter comes of every one.
     digest = hashlib.sha256(missed.aggregates[last]).digest()
     counts: dict[bytes, int] = {}

@@ -74,6 +74,7 @@ from fedfm_protocols.messages import (
     type_name,
 )
 from fedfm_protocols.robust_messages import BeaconNonces, BindingResult, SketchKey, Verdict
+from fedfm_protocols.split_view import check_echo
 
 
 def client_step(
@@ -143,6 +144,7 @@ def _receive(
         )
     if header.type != type_name(KeyRoster):  # a roster fixes its own context, take_roster checks it
         check_place(envelope, context=state.session.context, step=state.session.step)
+        check_echo(state.session.head, state.session.note, envelope)
     transition: Transition[ClientState] = handler(context, state, envelope)
     return transition
 

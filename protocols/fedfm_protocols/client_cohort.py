@@ -18,6 +18,7 @@ from fedfm_protocols.messages import (
     body_hash,
     read_body,
 )
+from fedfm_protocols.split_view import one_history
 
 
 def vote_cohort(
@@ -99,7 +100,7 @@ def unmask(context: ClientContext, state: Voted, envelope: Envelope) -> Transiti
     proof = read_body(envelope, CohortProof)
     if envelope.header.refers_to != state.cohort_hash:
         raise EquivocationError("the proof refers to another cohort than this site voted for")
-    members = context.open_set(
+    members = one_history(context.open_set, session)(
         proof.votes,
         CohortVote,
         federation=federation,

@@ -27,6 +27,7 @@ from fedfm_protocols.federation import Federation
 from fedfm_protocols.key_messages import KeyOpening, KeyRequest, WrappedKey
 from fedfm_protocols.masking import Words
 from fedfm_protocols.messages import Aggregate, read_body
+from fedfm_protocols.split_view import one_history
 
 _RECORDS = ("decrypting", "decrypting-again")
 
@@ -95,7 +96,7 @@ def check_active(
 
 def _check_wraps(context: ClientContext, state: Unmasked, request: KeyRequest) -> tuple[bytes, ...]:
     session = state.session
-    members = context.open_set(
+    members = one_history(context.open_set, session)(
         request.wraps,
         WrappedKey,
         federation=context.site.federation,

@@ -34,6 +34,7 @@ from fedfm_protocols.messages import (
 )
 from fedfm_protocols.neighbourhood import Neighbourhoods, complete_graph, sparse_graph
 from fedfm_protocols.offers import OfferRules, check_offers
+from fedfm_protocols.split_view import check_echo, one_history
 from fedfm_protocols.steps import keys_of_steps
 
 
@@ -45,7 +46,9 @@ def take_roster(
     roster = read_body(envelope, KeyRoster)
     fixed = session.context1(envelope.header.body_hash)
     check_place(envelope, context=fixed, step=session.step)
-    members = context.open_set(
+    check_echo(session.head, session.note, envelope)
+    # Before a share leaves, and also by whoever was left off the roster.
+    members = one_history(context.open_set, session)(
         roster.offers,
         KeyOffer,
         federation=federation,
@@ -81,7 +84,7 @@ def take_nonces(
     site, session = context.site, state.session
     federation = site.federation
     published = read_body(envelope, GraphNonces)
-    members = context.open_set(
+    members = one_history(context.open_set, session)(
         published.nonces,
         GraphNonce,
         federation=federation,

@@ -14,10 +14,12 @@ from fedfm_protocols.context import KEYS, NO_HASH, TRAIN, RoundIdentity, judged_
 from fedfm_protocols.effects import Effect, Persist, Transition
 from fedfm_protocols.errors import EquivocationError, ReplayedMessage, RoundRefused
 from fedfm_protocols.federation import Federation
+from fedfm_protocols.log_keys import log_in_force
 from fedfm_protocols.masking import RoundSecrets
 from fedfm_protocols.messages import RoundOpen, read_body
 from fedfm_protocols.offers import make_offer
-from fedfm_protocols.witness import extend_checkpoint
+from fedfm_protocols.split_view import check_echo
+from fedfm_protocols.witness import extend_checkpoint, log_note
 
 ROUND_KINDS = (TRAIN, KEYS)
 
@@ -40,12 +42,13 @@ def open_round(
         objection = context.objection()
         if objection:
             raise RoundRefused(f"round {opened.round} is not joined: {objection}")
-    checkpoint = memory.checkpoint
+    head, note = memory.checkpoint, memory.note
     if opened.checkpoint:
-        checkpoint = extend_checkpoint(
-            checkpoint, opened.checkpoint, opened.consistency, federation.charter.log
-        )
-    memory = replace(memory, last_opened=opened.round, checkpoint=checkpoint)
+        log = log_in_force(federation, memory.log_changes)
+        head = extend_checkpoint(head, opened.checkpoint, opened.consistency, log, own=note)
+        note = log_note(opened.checkpoint, log)
+    check_echo(head, note, envelope)
+    memory = replace(memory, last_opened=opened.round, checkpoint=head, note=note)
     secrets = _draw(context, identity, context0)
     offer = make_offer(federation, identity, name, secrets, context.encryption)
     keys = None if identity.makes_keys else memory.keys.of(opened.key_epoch)
@@ -63,6 +66,8 @@ def open_round(
         taken={},
         received=0,
         sketch_key=sketch_key,
+        head=head,
+        note=note,
     )
     session = taken(begun, envelope)
     session, send = say(context, memory, session, offer)

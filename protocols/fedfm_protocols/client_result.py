@@ -32,6 +32,7 @@ from fedfm_protocols.errors import (
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.masking import Words
 from fedfm_protocols.messages import Aggregate, RoundAck, RoundClose, read_body
+from fedfm_protocols.split_view import check_echo, one_history
 from fedfm_protocols.steps import StepResult
 
 
@@ -69,7 +70,7 @@ def _open(context: ClientContext, state: Unmasked, aggregate: Aggregate) -> Word
         context.need_encryption(),
         federation,
         aggregate,
-        open_set=context.open_set,
+        open_set=one_history(context.open_set, session),
         holders=keys.holders,
         group_keys=(keys.group,),
         context=session.context,
@@ -125,6 +126,7 @@ def close_round(
     session, federation = state.session, context.site.federation
     closed, last = read_body(envelope, RoundClose), envelope.header.step
     check_place(envelope, context=session.context, step=last)
+    check_echo(session.head, session.note, envelope)
     if closed.outcome != "completed":
         if closed.adapter_hash != session.identity.adapter_hash:
             raise EquivocationError(
@@ -145,7 +147,7 @@ def close_round(
         raise RoundRefused("the round was completed without this site; catch up")
     check_acks(
         closed.acks,
-        open_set=context.open_set,
+        open_set=one_history(context.open_set, session),
         federation=federation,
         context=session.context,
         step=last,

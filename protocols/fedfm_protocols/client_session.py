@@ -131,7 +131,7 @@ def say_encoded(
         step=session.step,
         sequence=session.sent,
         refers_to=refers_to,
-        checkpoint=memory.checkpoint,
+        checkpoint=session.head,
         body=body,
         body_hash=digest,
     )

@@ -57,8 +57,9 @@ class ClientMemory:
 
     ``last_opened`` is the highest round this client ever answered, ``last_applied`` the last whose
     adapter it adopted, ``adapter_hash`` the adapter it holds, ``checkpoint`` the last it saw,
-    ``keys`` its part of the collective keys (suites with encryption; secret), ``sketch_key`` the
-    newest key of the validator (robust federations).
+    ``note`` the log's signed note of it (cosignatures left out), ``log_changes`` the leaves by
+    which the log's key changed up to there, ``keys`` its part of the collective keys (suites with
+    encryption; secret), ``sketch_key`` the newest key of the validator (robust federations).
 
     Source: protocols/README.md, section "What a crash leaves".
     """
@@ -70,6 +71,8 @@ class ClientMemory:
     checkpoint: CheckpointSeen
     keys: KeyRing = field(default_factory=KeyRing, repr=False)
     sketch_key: HeldSketchKey | None = None
+    note: bytes = b""
+    log_changes: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,8 @@ class Session:
     the place (``checks.place_of``) of every coordinator message taken in this ``step`` to its body
     hash: another body in the same place is equivocation.  ``sent`` counts own messages under
     ``context``, ``received`` the coordinator's.  ``done`` are the last two steps that this site
-    finished: a round may end at either.
+    finished: a round may end at either.  ``head`` is the log's head that the round was opened with,
+    ``note`` the log's note of it.
 
     Source: protocols/README.md, section "A round".
     """
@@ -94,6 +98,8 @@ class Session:
     sent: int
     taken: Mapping[str, bytes]
     received: int
+    head: CheckpointSeen
+    note: bytes
     done: tuple[StepResult, ...] = ()
     sketch_key: HeldSketchKey | None = None
 

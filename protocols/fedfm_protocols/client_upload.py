@@ -29,6 +29,7 @@ from fedfm_protocols.federation import Federation
 from fedfm_protocols.key_messages import WrappedKey
 from fedfm_protocols.messages import Upload, UploadHash, UploadSet, read_body
 from fedfm_protocols.robust_messages import BeaconNonce
+from fedfm_protocols.split_view import one_history
 from fedfm_protocols.steps import basis_of
 
 
@@ -86,7 +87,7 @@ def send_upload(
     site, session = context.site, state.session
     federation = site.federation
     upload_set = read_body(envelope, UploadSet)
-    members = context.open_set(
+    members = one_history(context.open_set, session)(
         upload_set.hashes,
         UploadHash,
         federation=federation,

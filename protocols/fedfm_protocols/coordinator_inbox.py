@@ -127,6 +127,13 @@ def take(context: CoordinatorContext, state: RunningRound, envelope: Envelope) -
     if earlier == header.body_hash:
         raise ReplayedMessage(f"{header.type} from {header.sender} was taken already")
     check_place(envelope, context=current.context, step=_expected_step(state, header.type))
+    if header.checkpoint != current.checkpoint:
+        # In a set it would look as if the log had two histories; the round has one head.
+        raise WrongContext(
+            f"{header.type} from {header.sender} echoes the log at size {header.checkpoint_size}, "
+            f"root {header.checkpoint_root.hex()[:16]}; this round was opened at size "
+            f"{current.checkpoint.size}, root {current.checkpoint.root.hex()[:16]}"
+        )
     if earlier is not None:
         raise ReplayedMessage(
             f"{header.sender} signed two different {header.type} messages; the first stands"

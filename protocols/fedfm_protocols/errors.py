@@ -17,6 +17,7 @@
         │   ├── RoundRefused            the opening of a round that must not be joined
         │   │   └── MissingGroupKey         a missed sum that no key at hand opens
         │   ├── EquivocationError       the other side contradicts itself or a signed fact
+        │   │   └── SplitView               two histories of the log: no cosignature ever again
         │   └── BelowThreshold          too few participants for the promises of the charter
         ├── RoundAborted            the coordinator cannot finish the round (names why)
         ├── DivergenceError         this site's adapter is not the one the quorum agreed on
@@ -29,6 +30,7 @@ and the round's keys are dropped.
 
 from __future__ import annotations
 
+from fedfm_crypto.envelope import SignedHeader
 from fedfm_crypto.errors import FedFMError
 
 
@@ -131,6 +133,28 @@ class EquivocationError(RoundViolation):
 
     Source: protocols/README.md, section "A round".
     """
+
+
+class SplitView(EquivocationError):
+    """The log was shown with two histories: this site keeps what proves it, and never cosigns that
+    log again.
+
+    ``notes`` are checkpoints signed by the log (its own lines only), ``headers`` signed headers of
+    others that echo another head.
+
+    Source: protocols/README.md, section "Witness".
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        notes: tuple[bytes, ...] = (),
+        headers: tuple[SignedHeader, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.notes = tuple(note for note in notes if note)
+        self.headers = headers
 
 
 class BelowThreshold(RoundViolation):

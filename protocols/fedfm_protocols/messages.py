@@ -35,6 +35,7 @@ from fedfm_protocols.key_messages import (
     WrappedKey,
 )
 from fedfm_protocols.message_fields import (
+    MAX_LOG_KEY_CHANGES,
     MAX_PARTICIPANTS,
     MAX_REASON_BYTES,
     MAX_SEALED_BYTES,
@@ -323,11 +324,25 @@ class RoundClose:
 
 
 @dataclass(frozen=True, slots=True)
+class LogKeyChange:
+    """Step 15: the leaf by which the log's key changed, with the proof that it is in the
+    checkpoint offered with it.
+
+    Source: protocols/README.md, section "Witness".
+    """
+
+    leaf_index: U32
+    leaf: Annotated[bytes, MaxLength(65535)]
+    inclusion: Proof
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointOffer:
     """Step 15, coordinator to one client: the log has grown by this round's statement.
 
     ``consistency`` leads from the size the client named last to the offered checkpoint,
-    ``inclusion`` proves that ``leaf`` is in it at ``leaf_index``.
+    ``inclusion`` proves that ``leaf`` is in it at ``leaf_index``; ``changes`` are those of the
+    log's key since that size.
     """
 
     checkpoint: Note
@@ -335,6 +350,7 @@ class CheckpointOffer:
     leaf_index: U32
     leaf: Annotated[bytes, MaxLength(65535)]
     inclusion: Proof
+    changes: Annotated[tuple[LogKeyChange, ...], MaxCount(MAX_LOG_KEY_CHANGES)] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,7 +366,9 @@ class Hello:
 
     ``last_round`` is the last round whose outcome it has applied; ``round`` and ``received`` say
     how many coordinator envelopes of which round it holds; ``key_epoch`` and ``key_hash`` name the
-    collective key that it holds (zeros for none).
+    collective key that it holds (zeros for none).  ``note`` is the log's signed note of the head
+    that the header echoes, empty before the first: with it one client alone can show a coordinator
+    that its log is an old copy.
 
     Source: protocols/README.md, section "Catching up".
     """
@@ -362,6 +380,7 @@ class Hello:
     log_size: U32
     key_epoch: U32
     key_hash: Bytes32
+    note: Note = b""
 
 
 @dataclass(frozen=True, slots=True)

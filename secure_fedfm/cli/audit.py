@@ -9,11 +9,13 @@ from typing import Annotated
 import typer
 
 from fedfm_audit.verify import verify_bundle
-from secure_fedfm.cli.audit_documents import diff, inclusion, report
+from secure_fedfm.cli.audit_documents import TsaRootOption, diff, inclusion, report
 from secure_fedfm.cli.audit_privacy import audit_privacy
+from secure_fedfm.cli.audit_split_view import split_view
 from secure_fedfm.cli.options import JsonOption
 from secure_fedfm.cli.outcome import EPILOG, Exit
 from secure_fedfm.cli.output import emit, say
+from secure_fedfm.cli.replay_options import ReplayOption, ReplayRoundsOption, rounds_asked
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -26,6 +28,7 @@ def group() -> None:
 app.command("report", epilog=EPILOG)(report)
 app.command("diff", epilog=EPILOG)(diff)
 app.command("inclusion", epilog=EPILOG)(inclusion)
+app.command("split-view", epilog=EPILOG)(split_view)
 app.command("privacy", epilog=EPILOG)(audit_privacy)
 
 
@@ -66,10 +69,13 @@ def verify(
             "--full", help="Recompute privacy ledgers by PLD too (seconds for each distinct state)."
         ),
     ] = False,
+    replay: ReplayOption = None,
+    replay_rounds: ReplayRoundsOption = None,
+    tsa_root: TsaRootOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Verify an evidence bundle: signatures, log, every round replayed, the adapter's hash chain,
-    and the privacy ledgers recomputed.
+    the privacy ledgers recomputed, and with --replay the coordinator's arithmetic.
 
     Nothing is fetched and nothing in the bundle is executed. Without --policy or --charter-hash
     the keys come from the bundle itself, and the report says so. Ends with 1 if a step failed.
@@ -80,6 +86,9 @@ def verify(
         charter_sha256=None if charter_hash is None else charter_hash.lower(),
         adapter=adapter,
         full=full,
+        replay=replay,
+        replay_rounds=rounds_asked(replay_rounds),
+        tsa_roots=None if tsa_root is None else tsa_root.read_bytes(),
     )
     say(found.to_text().rstrip("\n"))
     if as_json:

@@ -21,6 +21,7 @@ from fedfm_crypto.errors import FedFMError
 from secure_fedfm.cli.options import JsonOption
 from secure_fedfm.cli.outcome import Exit, explain
 from secure_fedfm.cli.output import emit, say
+from secure_fedfm.cli.replay_options import ReplayOption, ReplayRoundsOption, rounds_asked
 
 BundleArgument = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="Bundle folder or zip.", exists=True)
@@ -38,6 +39,18 @@ PolicyOption = Annotated[
 CharterHashOption = Annotated[
     str | None,
     typer.Option("--charter-hash", metavar="HEX", help="SHA-256 of the charter that you expect."),
+]
+
+
+TsaRootOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--tsa-root",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="PEM certificates of the time-stamping authority that must have stamped it.",
+    ),
 ]
 
 
@@ -70,6 +83,9 @@ def report(
             "--full", help="Recompute privacy ledgers by PLD too (seconds for each distinct state)."
         ),
     ] = False,
+    replay: ReplayOption = None,
+    replay_rounds: ReplayRoundsOption = None,
+    tsa_root: TsaRootOption = None,
 ) -> None:
     """Verify a bundle and write an HTML report for people: one file, no scripts, no network.
 
@@ -86,6 +102,9 @@ def report(
         charter_sha256=_lower(charter_hash),
         adapter=adapter,
         full=full,
+        replay=replay,
+        replay_rounds=rounds_asked(replay_rounds),
+        tsa_roots=_bytes(tsa_root),
     )
     _write(target, page)
     say(found.to_text().rstrip("\n"))

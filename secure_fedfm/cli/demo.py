@@ -84,13 +84,20 @@ def demo(
     central: Annotated[
         bool, typer.Option("--central/--no-central", help="Also train the central baseline.")
     ] = True,
+    archive: Annotated[
+        bool,
+        typer.Option(
+            "--archive", help="Keep a replay archive, and repeat every sum from it at the end."
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a whole federation on this machine: coordinator, clients and verifier as processes.
 
     Makes keys, enrolments and a charter, trains with differential privacy over encrypted loopback
     connections with secure aggregation, verifies the evidence, and writes DIR/adapter (a PEFT
-    folder), DIR/bundle (evidence for `audit verify`) and DIR/metrics.json.
+    folder), DIR/bundle (evidence for `audit verify`) and DIR/metrics.json; with --archive also
+    DIR/archive, for `audit verify --replay`.
     """
     options = DemoOptions(
         clients=clients,
@@ -106,6 +113,7 @@ def demo(
         split=split.value,
         alpha=alpha,
         central=central,
+        archive=archive,
         json=as_json,
     )
     require("zmq", "torch", "transformers", "peft")

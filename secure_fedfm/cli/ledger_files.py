@@ -11,6 +11,7 @@ from fedfm_audit.bundle import CHARTER, read_bundle
 from fedfm_audit.charter_view import CharterView, open_charter
 from fedfm_audit.errors import BundleError
 from fedfm_audit.log import CHECKPOINT
+from fedfm_audit.log_keys import LogKeys
 from fedfm_audit.privacy.entries import PrivacyPredicate
 from fedfm_audit.privacy.reader import LedgerReader
 from fedfm_audit.privacy.terms import PrivacyTerms, read_terms
@@ -83,7 +84,11 @@ def _ledgers(
     charter: CharterView, leaves: Iterable[bytes], *, full: bool
 ) -> tuple[ReadLedger, ...]:
     found: dict[str, list[tuple[PrivacyPredicate, str]]] = {}
-    for leaf in leaves:
+    keys = LogKeys.of(charter)
+    for index, leaf in enumerate(leaves):
+        if keys.changes(leaf):
+            keys = keys.follow(leaf, index)
+            continue
         predicate = open_leaf(leaf, charter.keys).statement.predicate
         if isinstance(predicate, PrivacyPredicate):
             digest = hashlib.sha256(leaf).hexdigest()

@@ -6,6 +6,7 @@ and no transport, and `-h` should answer at once.
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import sys
 from collections.abc import Sequence
@@ -14,32 +15,28 @@ from typing import Annotated
 
 import typer
 
-from secure_fedfm.cli import (
-    audit,
-    charter,
-    config_check,
-    demo,
-    doctor,
-    evaluate,
-    keys,
-    ledger,
-    protocol,
-    services,
-    status,
-)
 from secure_fedfm.cli.outcome import EPILOG, Exit, report
 from secure_fedfm.cli.output import say
 
 PROGRAM = "secure-fedfm"
 
-app = typer.Typer(
-    name=PROGRAM,
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+VERBS = {
+    "demo": "demo:demo",
+    "keygen": "keys:keygen",
+    "enroll": "keys:enroll",
+    "charter": "charter:app",
+    "coordinator": "services:coordinator",
+    "client": "services:client",
+    "status": "status:status",
+    "evaluate": "evaluate:evaluate",
+    "audit": "audit:app",
+    "ledger": "ledger:app",
+    "log": "log:app",
+    "protocol": "protocol:app",
+    "config": "config_check:app",
+    "doctor": "doctor:doctor",
+}
+"""Each verb, in the order of the help, with its module here and what in it is the verb."""
 
 
 @dataclass
@@ -59,7 +56,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(epilog=EPILOG)
 def root(
     context: typer.Context,
     debug: Annotated[
@@ -82,25 +78,40 @@ def root(
         context.obj.debug = debug
 
 
-app.command("demo", epilog=EPILOG)(demo.demo)
-app.command("keygen", epilog=EPILOG)(keys.keygen)
-app.command("enroll", epilog=EPILOG)(keys.enroll)
-app.add_typer(charter.app, name="charter", epilog=EPILOG)
-app.command("coordinator", epilog=EPILOG)(services.coordinator)
-app.command("client", epilog=EPILOG)(services.client)
-app.command("status", epilog=EPILOG)(status.status)
-app.command("evaluate", epilog=EPILOG)(evaluate.evaluate)
-app.add_typer(audit.app, name="audit", epilog=EPILOG)
-app.add_typer(ledger.app, name="ledger", epilog=EPILOG)
-app.add_typer(protocol.app, name="protocol", epilog=EPILOG)
-app.add_typer(config_check.app, name="config", epilog=EPILOG)
-app.command("doctor", epilog=EPILOG)(doctor.doctor)
+def build(verb: str | None = None) -> typer.Typer:
+    """The program with this verb alone, or with all of them where it is none: an auditor should not
+    wait until the rest is loaded."""
+    made = typer.Typer(
+        name=PROGRAM,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    made.callback(epilog=EPILOG)(root)
+    for name in [verb] if verb in VERBS else VERBS:
+        place, _, what = VERBS[name].partition(":")
+        found = getattr(importlib.import_module(f"secure_fedfm.cli.{place}"), what)
+        if isinstance(found, typer.Typer):
+            made.add_typer(found, name=name, epilog=EPILOG)
+        else:
+            made.command(name, epilog=EPILOG)(found)
+    return made
+
+
+def __getattr__(name: str) -> typer.Typer:
+    """``app``, the whole program, for whoever asks for it."""
+    if name == "app":
+        return build()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code and raises nothing."""
     options = GlobalOptions()
-    command = typer.main.get_command(app)
+    given = sys.argv[1:] if arguments is None else arguments
+    command = typer.main.get_command(build(next(iter(given), None)))
     try:
         ended = command.main(
             args=None if arguments is None else list(arguments),

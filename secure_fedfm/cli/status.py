@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from fedfm_audit.log import CHECKPOINT
@@ -14,6 +14,7 @@ from secure_fedfm.cli.charter_files import read_charter_file
 from secure_fedfm.cli.options import JsonOption, SiteOption
 from secure_fedfm.cli.output import emit, say, table
 from secure_fedfm.errors import ConfigurationError, StorageError
+from secure_fedfm.services.split_views import kept_split_views
 from secure_fedfm.services.status import STATUS_FILE
 from secure_fedfm.storage.site import Site
 
@@ -32,8 +33,9 @@ def status(site: SiteOption, as_json: JsonOption = False) -> None:
     last = read_status(folder)
     charter = _charter_facts(folder)
     log_size = read_log_size(folder)
+    evidence = [str(path) for path in kept_split_views(folder)]
     say(_headline(folder, running, last))
-    say(table(_lines(last, charter, log_size)))
+    say(table(_lines(last, charter, log_size, evidence)))
     if as_json:
         emit(
             {
@@ -42,6 +44,7 @@ def status(site: SiteOption, as_json: JsonOption = False) -> None:
                 "status": last,
                 "charter": charter,
                 "log_size": log_size,
+                "split_views": evidence,
             }
         )
 
@@ -125,7 +128,10 @@ def _headline(site: Site, running: bool, last: Mapping[str, object] | None) -> s
 
 
 def _lines(
-    last: Mapping[str, object] | None, charter: Mapping[str, object] | None, log_size: int | None
+    last: Mapping[str, object] | None,
+    charter: Mapping[str, object] | None,
+    log_size: int | None,
+    split_views: Sequence[str],
 ) -> dict[str, object]:
     lines: dict[str, object] = {}
     if last is not None:
@@ -143,6 +149,11 @@ def _lines(
         lines["charter"] = f"{charter['federation']}, sha256 {charter['sha256']}{state}"
     if log_size is not None:
         lines["log"] = f"{log_size} statements"
+    if split_views:
+        lines["SPLIT VIEW"] = (
+            f"this site was shown two histories of the log and cosigns no more; evidence: "
+            f"{', '.join(split_views)}"
+        )
     return lines
 
 

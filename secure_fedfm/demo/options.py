@@ -30,6 +30,7 @@ class DemoOptions:
         seed: seed of the split, of the batches and of the initial adapter.
         split, alpha: how rows are dealt to clients; alpha is Dirichlet's concentration.
         central: whether the centrally trained baseline is measured too.
+        archive: whether the coordinator keeps a replay archive and every sum is repeated from it.
         json: whether metrics are printed as one JSON document on stdout at the end.
     """
 
@@ -46,6 +47,7 @@ class DemoOptions:
     split: Literal["iid", "dirichlet"] = "iid"
     alpha: float = 0.5
     central: bool = True
+    archive: bool = False
     json: bool = False
 
     def __post_init__(self) -> None:

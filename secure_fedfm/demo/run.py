@@ -55,7 +55,11 @@ def run_demo(options: DemoOptions) -> int:
     federated = time.monotonic()
     _collect(workspace)
     console.print("Verifying the evidence bundle")
-    report = verify_bundle(workspace.root / "bundle", adapter=workspace.root / "adapter")
+    report = verify_bundle(
+        workspace.root / "bundle",
+        adapter=workspace.root / "adapter",
+        replay=workspace.root / "archive" if options.archive else None,
+    )
     console.print(report.to_text(), highlight=False, markup=False, soft_wrap=True)
     console.print("Measuring the adapter" + (" and the central baseline" * options.central))
     measured = measure(workspace, central=options.central, say=_sayer(console))
@@ -149,6 +153,8 @@ def _collect(workspace: Workspace) -> None:
     shutil.copytree(workspace.coordinator.bundle_folder, workspace.root / "bundle")
     first = workspace.sites[workspace.clients[0]]
     shutil.copytree(first.export_folder, workspace.root / "adapter")
+    if workspace.coordinator.archive_folder.exists():
+        shutil.move(workspace.coordinator.archive_folder, workspace.root / "archive")
 
 
 def _metrics(

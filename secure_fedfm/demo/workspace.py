@@ -221,7 +221,8 @@ def _write_coordinator(site: Site, enrolments: dict[str, Enrolment], options: De
                 "log_format": "json",
             },
             options,
-        ),
+        )
+        + (b"\n[archive]\nenabled = true\n" if options.archive else b""),
     )
 
 

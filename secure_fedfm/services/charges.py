@@ -7,7 +7,8 @@ dropped, and its sender counts as silent.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from fedfm_audit.privacy.accountant import pld_epsilon, rdp_epsilon
 from fedfm_audit.privacy.entries import PrivacyPredicate
@@ -16,6 +17,7 @@ from fedfm_audit.privacy.reader import LedgerReader
 from fedfm_audit.privacy.terms import PrivacyTerms
 from fedfm_audit.statements import open_leaf
 from fedfm_crypto.errors import FedFMError
+from fedfm_crypto.identity import IdentityPublicKey
 from fedfm_protocols.errors import MalformedMessage
 from fedfm_protocols.federation import Federation
 
@@ -23,18 +25,23 @@ from fedfm_protocols.federation import Federation
 class ChargeDesk:
     """Follows every institution's ledger as the log holds it.
 
-    ``leaves`` is the whole log; in a federation without privacy terms no entry is taken.
+    ``leaves`` is the whole log, ``log_keys`` what changes of its key are signed with; in a
+    federation without privacy terms no entry is taken.
     """
 
     def __init__(
-        self, federation: Federation, terms: PrivacyTerms | None, leaves: Iterable[bytes]
+        self,
+        federation: Federation,
+        terms: PrivacyTerms | None,
+        leaves: Iterable[bytes],
+        log_keys: Mapping[str, IdentityPublicKey] = MappingProxyType({}),
     ) -> None:
         self._federation = federation
         self._terms = terms
         self._keys = {key.hex: key for key in federation.identities.values()}
         self._known: dict[str, list[bytes]] = {name: [] for name in federation.clients}
         for leaf in leaves:
-            predicate = open_leaf(leaf, self._keys).statement.predicate
+            predicate = open_leaf(leaf, {**self._keys, **log_keys}).statement.predicate
             if isinstance(predicate, PrivacyPredicate):
                 self._known[predicate.institution].append(leaf)
 

@@ -42,7 +42,9 @@ from fedfm_protocols.errors import (
     DivergenceError,
     MessageRefused,
     RoundViolation,
+    SplitView,
 )
+from secure_fedfm.errors import SplitViewFound
 from secure_fedfm.learning.learner import LocalLearner
 from secure_fedfm.learning.training import TrainingProgress
 from secure_fedfm.services.ahead import WorkAhead
@@ -51,6 +53,7 @@ from secure_fedfm.services.client_setup import ClientSetup
 from secure_fedfm.services.encryption import encryption_for
 from secure_fedfm.services.metering import Stopwatch, client_part
 from secure_fedfm.services.privacy import RoundLedger
+from secure_fedfm.services.split_views import keep_split_view, refuse_after_split_view
 from secure_fedfm.services.status import Status, StatusFile
 from secure_fedfm.storage.site import Site
 from secure_fedfm.transport.client import ClientTransport
@@ -122,17 +125,22 @@ class ClientService(ClientLink):
             asyncio.create_task(self._feed(self._read_messages)),
             asyncio.create_task(self._feed(self._watch_connections)),
         ]
+        ended = "stopped"
         try:
             while not self._concluded:
                 self._report()
                 await self._handle(await self._inbox.get())
+            ended = "finished"
+        except SplitViewFound:
+            ended = "split view"
+            raise
         finally:
             for task in tasks:
                 task.cancel()
             self._state = Idle(self._state.memory)
             self._worker.shutdown(wait=False, cancel_futures=True)
             self._ahead.stop()
-            self._report("finished" if self._concluded else "stopped")
+            self._report(ended)
             self._status.close()
             self._write_metrics()
 
@@ -191,6 +199,9 @@ class ClientService(ClientLink):
                     await self._step(Received(envelope))
         except MessageRefused as error:
             LOG.info("refused: %s", error)
+        except SplitView as error:
+            keep_split_view(self._site, error, self._state.memory.log_changes)
+            refuse_after_split_view(self._site)
         except RoundViolation as error:
             LOG.warning("not taken: %s", error)
 
@@ -206,6 +217,8 @@ class ClientService(ClientLink):
             else:
                 LOG.error("left the round: %s", error)
             await self._carry_out(leave_round(self._state, str(error)))
+            if isinstance(error, SplitView):
+                raise
             await self._ask(event.envelope.signature if isinstance(event, Received) else None)
             return
         await self._carry_out(transition)

@@ -29,8 +29,10 @@ from fedfm_protocols.errors import (
     EquivocationError,
     MissingGroupKey,
     ProtocolError,
+    SplitView,
 )
 from fedfm_protocols.federation import Federation
+from fedfm_protocols.log_keys import log_in_force
 from fedfm_protocols.messages import (
     Body,
     CatchUp,
@@ -40,7 +42,8 @@ from fedfm_protocols.messages import (
     read_body,
     type_name,
 )
-from fedfm_protocols.witness import review_offer
+from fedfm_protocols.split_view import check_echo, head_text
+from fedfm_protocols.witness import grown_note, log_note, review_leaf, take_offer
 from secure_fedfm.errors import ServiceError
 from secure_fedfm.services.adapter_keeper import AdapterKeeper
 from secure_fedfm.services.client_memory import ClientJournal
@@ -48,6 +51,7 @@ from secure_fedfm.transport.client import ClientTransport
 from secure_fedfm.transport.errors import NotConnectedError
 
 LOG = logging.getLogger("secure_fedfm.client")
+MAX_UNPROVEN = 4  # answers that were under way before this site said where it stands, and more
 
 
 class ClientLink(ABC):
@@ -72,6 +76,7 @@ class ClientLink(ABC):
         self._asked: bytes | None = None  # what this site asked the coordinator about last
         self._closed_epoch = 0  # of the sum that this site missed and has no group key for
         self._concluded = False
+        self._unproven = 0  # times in a row that the log grew without a proof
 
     @abstractmethod
     async def _carry_out(self, transition: Transition[ClientState]) -> None:
@@ -108,6 +113,7 @@ class ClientLink(ABC):
             log_size=memory.checkpoint.size,
             key_epoch=0 if keys is None else keys.epoch,
             key_hash=NO_HASH if keys is None else keys.key_hash,
+            note=memory.note,
         )
         self._hellos += 1
         await self._send(self._seal(hello, self._hellos))
@@ -124,6 +130,8 @@ class ClientLink(ABC):
     async def _catch_up(self, envelope: Envelope) -> None:
         self._check_link(envelope)
         memory = self._state.memory
+        if envelope.header.checkpoint_size == memory.checkpoint.size > 0:
+            check_echo(memory.checkpoint, memory.note, envelope)
         catch_up = read_body(envelope, CatchUp)
         missed_rounds = verify_catch_up(
             self._federation,
@@ -132,6 +140,8 @@ class ClientLink(ABC):
             adapter_hash=memory.adapter_hash,
             keys=memory.keys,
             encryption=self._context.encryption,
+            head=memory.checkpoint,
+            note=memory.note,
         )
         try:
             for missed in missed_rounds:
@@ -172,19 +182,35 @@ class ClientLink(ABC):
         self._state = replace(self._state, memory=memory)
 
     async def _witness(self, envelope: Envelope) -> None:
-        """Step 15: take the new checkpoint durably, then cosign it."""
+        """Step 15: take the new checkpoint durably, then cosign it.
+
+        Raises
+        ------
+        SplitView
+            if the log's key signed two heads of one size, or one that grew is not proved to extend
+            this site's although it asked for the proof again and again.
+        """
         self._check_link(envelope)
         offer = read_body(envelope, CheckpointOffer)
         memory = self._state.memory
         try:
-            checkpoint = review_offer(memory.checkpoint, offer, self._federation.charter.log)
-            concluded = self._review_leaf(offer.leaf, memory)
+            extended = take_offer(self._federation, memory, offer)
+        except SplitView:
+            raise
         except ProtocolError as error:
             LOG.error("the log's checkpoint is not cosigned: %s", error)
-            # Explained if this site missed something, or the proof starts elsewhere.
+            await self._demand_proof(offer.checkpoint, error)
+            return
+        self._unproven = 0
+        try:
+            review_leaf(extended.checkpoint, offer)
+            concluded = self._review_leaf(offer.leaf, extended)
+        except ProtocolError as error:
+            LOG.error("the log's checkpoint is not cosigned: %s", error)
+            # Explained if this site missed something.
             await self._ask(offer.checkpoint.partition(b"\n\n")[0])
             return
-        self._remember(replace(memory, checkpoint=checkpoint))
+        self._remember(extended)
         site = self._context.site
         line = cosign(
             offer.checkpoint,
@@ -197,6 +223,25 @@ class ClientLink(ABC):
         if concluded:
             self._concluded = True
 
+    async def _demand_proof(self, note: bytes, error: ProtocolError) -> None:
+        """Say where this site stands: an honest log then proves its growth from there.
+
+        One proof or two that start elsewhere may be under way already.
+        """
+        memory = self._state.memory
+        log = log_in_force(self._federation, memory.log_changes)
+        if not grown_note(memory.checkpoint, note, log):
+            await self._ask(note.partition(b"\n\n")[0])
+            return
+        self._unproven += 1
+        if self._unproven > MAX_UNPROVEN:
+            raise SplitView(
+                f"the log grew {self._unproven} times without a proof that it extends the head "
+                f"that this site has seen ({head_text(memory.checkpoint)}): {error}",
+                notes=(memory.note, log_note(note, log)),
+            )
+        await self._greet()
+
     def _review_leaf(self, leaf: bytes, memory: ClientMemory) -> bool:
         """Check that a statement does not contradict what this site knows; True if it is the
         conclusion.
@@ -208,6 +253,8 @@ class ClientLink(ABC):
         ServiceError
             if this site can never have the result: it lacks the key of a sum that it missed.
         """
+        if leaf in memory.log_changes:
+            return False  # signed by the key before, in a checkpoint that the next one signed
         keys = {key.hex: key for key in self._federation.identities.values()}
         try:
             predicate = open_leaf(leaf, keys).statement.predicate

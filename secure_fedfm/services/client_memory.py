@@ -31,6 +31,8 @@ class _Stored(BaseModel):
     adapter: str
     log_size: int
     log_root: str
+    log_note: str = ""
+    log_changes: list[str] = []
 
 
 def encode_memory(memory: ClientMemory) -> bytes:
@@ -42,6 +44,8 @@ def encode_memory(memory: ClientMemory) -> bytes:
         adapter=memory.adapter_hash.hex(),
         log_size=memory.checkpoint.size,
         log_root=memory.checkpoint.root.hex(),
+        log_note=memory.note.decode(),
+        log_changes=[leaf.decode() for leaf in memory.log_changes],
     )
     return stored.model_dump_json().encode()
 
@@ -62,6 +66,8 @@ def decode_memory(data: bytes) -> ClientMemory:
             completed=stored.completed,
             adapter_hash=bytes.fromhex(stored.adapter),
             checkpoint=CheckpointSeen(stored.log_size, bytes.fromhex(stored.log_root)),
+            note=stored.log_note.encode(),
+            log_changes=tuple(leaf.encode() for leaf in stored.log_changes),
         )
     except ValueError as error:
         raise StorageError("the state file holds no readable client memory") from error

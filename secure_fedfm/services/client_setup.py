@@ -28,6 +28,7 @@ from secure_fedfm.services.learning_specs import LearningSpecs
 from secure_fedfm.services.limits import limits_for
 from secure_fedfm.services.party import check_party
 from secure_fedfm.services.privacy import RoundLedger, open_ledger
+from secure_fedfm.services.split_views import refuse_after_split_view
 from secure_fedfm.storage.database import Database
 from secure_fedfm.storage.site import Site
 from secure_fedfm.transport.curve import CurveKeyPair
@@ -69,6 +70,7 @@ def set_up_client(site: Site, config: SiteConfig) -> ClientSetup:
     """
     federation = Federation.of(site.charter().charter)
     config.policy.site_policy().check_charter(federation.charter)
+    refuse_after_split_view(site)
     identity, keys = check_party(site, config, federation)
     specs = LearningSpecs.of(federation)
     if config.data is None:

@@ -33,11 +33,14 @@ from fedfm_protocols.messages import (
 )
 from secure_fedfm.config import SiteConfig
 from secure_fedfm.errors import ServiceError
+from secure_fedfm.services.archive import RoundArchive
 from secure_fedfm.services.coordinator_link import CoordinatorLink, step_of
 from secure_fedfm.services.encryption import encryption_for
 from secure_fedfm.services.evidence import Evidence
+from secure_fedfm.services.interrupted import close_interrupted_round
 from secure_fedfm.services.outbox import Outbox
 from secure_fedfm.services.status import Status, StatusFile
+from secure_fedfm.services.timestamping import stamp_checkpoint
 from secure_fedfm.storage.database import Database, store_journal
 from secure_fedfm.storage.site import Site
 from secure_fedfm.transport.events import EventKind, TransportEvent
@@ -63,6 +66,7 @@ class CoordinatorService(CoordinatorLink):
         database: Database,
         transport: ServerTransport,
         inbox: asyncio.Queue[Inbound | TransportEvent | BaseException],
+        archive: RoundArchive,
     ) -> None:
         context = CoordinatorContext(
             CoordinatorSite(key, federation), system_random, encryption_for(federation)
@@ -73,6 +77,7 @@ class CoordinatorService(CoordinatorLink):
         self._config = config
         self._database = database
         self._inbox = inbox
+        self._archive = archive
         self._failures = 0
 
     async def run(self) -> None:
@@ -90,6 +95,7 @@ class CoordinatorService(CoordinatorLink):
             needed = 0 if concluded else self._federation.thresholds.vote_quorum
             foreseeing = asyncio.create_task(self._foresee())
             await self._gather(self._config.timeouts.connect, needed)
+            await self._close_interrupted()
             while self._evidence.history.completed < self._federation.charter.rounds:
                 await self._gather(self._grace(), self._federation.thresholds.vote_quorum)
                 await foreseeing
@@ -104,6 +110,9 @@ class CoordinatorService(CoordinatorLink):
             self._evidence.conclude()
             await self._publish_checkpoint()
             self._check_witnesses()
+            await asyncio.to_thread(
+                stamp_checkpoint, self._site, self._evidence.note, self._config.timestamp
+            )
         finally:
             reader.cancel()
             self._meter.enter(None)
@@ -114,6 +123,14 @@ class CoordinatorService(CoordinatorLink):
         LOG.info("evidence bundle at %s", self._site.bundle_folder, extra={"kind": "concluded"})
         self._report("finished")
         self._status.close()
+
+    async def _close_interrupted(self) -> None:
+        """A round that a crash cut off, logged as aborted; not before a quorum has said which head
+        it knows, since a log that was restored from an old copy must not grow."""
+        if close_interrupted_round(
+            self._evidence, self._database, self._federation, self._context.site.key
+        ):
+            await self._publish_checkpoint()
 
     async def _foresee(self) -> None:
         """What the next round's charges will be asked: found out before anybody waits for it."""
@@ -305,6 +322,8 @@ class CoordinatorService(CoordinatorLink):
             except MessageRefused as error:
                 LOG.info("refused: %s", error)
                 continue
+            if isinstance(event, Received):
+                await self._archive.take(number, event.envelope)
             await self._carry_out(transition)
         self._tell_progress(number, phase, step)
 
@@ -325,6 +344,7 @@ class CoordinatorService(CoordinatorLink):
     async def _carry_out(self, transition: Transition[CoordinatorState]) -> None:
         self._state = transition.state
         if isinstance(transition.state, Finished):
+            await self._archive.close_round(transition.state)
             # In the log before anybody adopts it; a crash in between leaves nothing untold.
             self._evidence.record_round(transition.state)
             finished = transition.state
@@ -342,6 +362,7 @@ class CoordinatorService(CoordinatorLink):
                 },
             )
         sends = [effect for effect in transition.effects if isinstance(effect, Send)]
+        await self._archive.sent(transition.state.round.identity.round, sends)
         for effect in sends:
             self._peers.outbox.setdefault(effect.recipient, Outbox()).add(effect.envelope)
         # One envelope for all is encoded and hashed once, and all sends read the same bytes.

@@ -120,7 +120,7 @@ class CoordinatorLink:
                 f"{name} greets with a log of size {hello.log_size} and echoes a checkpoint of "
                 f"size {envelope.header.checkpoint.size}"
             )
-        if not self._same_log(name, envelope.header.checkpoint):
+        if not self._same_log(name, envelope.header.checkpoint, hello.note):
             return None
         self._epochs.held[name] = hello.key_hash
         for missed in self._evidence.missed_rounds(hello.last_round):
@@ -145,18 +145,28 @@ class CoordinatorLink:
             await self._send(name, again)
         return None
 
-    def _same_log(self, name: str, seen: CheckpointSeen) -> bool:
+    def _same_log(self, name: str, seen: CheckpointSeen, note: bytes) -> bool:
         """Whether the checkpoint that a client has seen is one of this log.
 
         Raises
         ------
         LogForkError
-            if more clients deny it than may conspire: this log was forked, or restored from an
-            old copy, and must not grow.  One client alone could be lying.
+            if one client shows another head in a note that this log's own key signed, or more
+            clients deny this log without one than may conspire: it was forked, or restored from an
+            old copy, and must not grow.
+        MalformedMessage
+            if the note is not of the head that the client echoes, or not this log's.
         """
+        if note and self._evidence.head_of(note) != seen:
+            raise MalformedMessage(f"{name} greets with a note that is not of the head it echoes")
         try:
             self._evidence.log.check_head(seen.size, seen.root)
         except LogForkError as error:
+            if note:
+                raise LogForkError(
+                    f"{name} shows a checkpoint that this log's own key signed, and it is not of "
+                    f"this log: {error}"
+                ) from error
             LOG.error("%s is not admitted to rounds: %s", name, error)
             self._peers.ready.discard(name)
             self._peers.forked.add(name)

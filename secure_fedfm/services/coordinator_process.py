@@ -7,11 +7,13 @@ import logging
 
 from fedfm_protocols.federation import Federation
 from secure_fedfm.config import SiteConfig
+from secure_fedfm.services.archive import RoundArchive
 from secure_fedfm.services.coordinator import CoordinatorService
 from secure_fedfm.services.evidence import Evidence
-from secure_fedfm.services.interrupted import close_interrupted_round
 from secure_fedfm.services.limits import limits_for
+from secure_fedfm.services.log_rotation import finish_rotation
 from secure_fedfm.services.party import check_party, read_enrolments
+from secure_fedfm.services.timestamping import read_roots
 from secure_fedfm.storage.site import Site
 from secure_fedfm.transport.events import TransportEvent
 from secure_fedfm.transport.reception import Inbound
@@ -24,10 +26,12 @@ async def _run(site: Site, config: SiteConfig) -> None:
     federation = Federation.of(site.charter().charter)
     config.policy.site_policy().check_charter(federation.charter)
     key, transport_keys = check_party(site, config, federation)
+    read_roots(config.timestamp)
     database = site.database()
+    finish_rotation(site, federation)
     evidence = Evidence(site, federation, key, site.log_key())
     evidence.found(read_enrolments(site, federation), federation.charter.model.sha256)
-    close_interrupted_round(evidence, database, federation, key)
+    archive = RoundArchive(site, config.archive, federation, evidence.history.last_round)
     inbox: asyncio.Queue[Inbound | TransportEvent | BaseException] = asyncio.Queue()
     transport = ServerTransport(
         config.bind,
@@ -46,7 +50,7 @@ async def _run(site: Site, config: SiteConfig) -> None:
             extra={"kind": "listening", "endpoint": transport.endpoint},
         )
         service = CoordinatorService(
-            site, config, federation, key, evidence, database, transport, inbox
+            site, config, federation, key, evidence, database, transport, inbox, archive
         )
         await service.run()
     finally:

@@ -14,9 +14,11 @@ from pathlib import Path
 
 from fedfm_audit.bundle import write_bundle
 from fedfm_audit.log import Log
+from fedfm_audit.log_keys import LogKeys, log_keys_of, vkey_text
 from fedfm_audit.statements import (
     CheckpointReference,
     ConclusionPredicate,
+    Distribution,
     FederationPredicate,
     KeyReference,
     RoundPredicate,
@@ -30,17 +32,35 @@ from fedfm_audit.steps_summary import summarise_steps
 from fedfm_audit.transcript import count_round, make_transcript
 from fedfm_crypto.codec import decode, encode
 from fedfm_crypto.envelope import CheckpointSeen, SignedHeader
+from fedfm_crypto.errors import NoteError
 from fedfm_crypto.identity import IdentityKey
-from fedfm_crypto.note import NoteAlgorithm, format_vkey, open_note
+from fedfm_crypto.note import (
+    NoteAlgorithm,
+    VerifierKey,
+    format_vkey,
+    open_note,
+    parse_checkpoint,
+    parse_vkey,
+    split_note,
+)
 from fedfm_protocols.context import KEYS
 from fedfm_protocols.coordinator_round import CollectiveKey, RoundTranscript, TranscriptEntry
 from fedfm_protocols.coordinator_states import Finished
 from fedfm_protocols.federation import Federation
-from fedfm_protocols.messages import CatchUpRound, CheckpointOffer, UploadHash, type_name
+from fedfm_protocols.message_fields import MAX_LOG_KEY_CHANGES
+from fedfm_protocols.messages import (
+    CatchUpRound,
+    CheckpointOffer,
+    LogKeyChange,
+    UploadHash,
+    type_name,
+)
 from secure_fedfm import __version__
 from secure_fedfm.errors import StorageError
+from secure_fedfm.installed import code_hash, installed_distributions
 from secure_fedfm.services.charges import ChargeDesk
 from secure_fedfm.services.privacy import privacy_terms
+from secure_fedfm.services.timestamping import timestamp_path
 from secure_fedfm.storage.site import Site
 
 CATCH_UP_SUFFIX = ".catchup"
@@ -92,14 +112,17 @@ class Evidence:
         self._log_key = log_key
         charter = federation.charter
         origin = charter.log.origin
-        if format_vkey(origin, log_key.public, NoteAlgorithm.ED25519) != charter.log.key:
-            raise StorageError(
-                f"the log key at {site.log_key_file} is not the one the charter names; use the "
-                "site folder whose log key the founders signed"
-            )
         self.log = Log.open(site.log_folder, origin)
+        first = LogKeys.starting(parse_vkey(charter.log.key), federation.charter_hash.hex())
+        self.log_keys = log_keys_of(first, self.log.leaves)
+        if log_key.public != self.log_keys.last.public:
+            self.log.close()
+            raise StorageError(
+                f"the log key at {site.log_key_file} is {format_vkey(origin, log_key.public)}, the "
+                f"one in force is {vkey_text(self.log_keys.last)}; use the site folder whose log "
+                "key the founders signed, with the key of its last rotation"
+            )
         self._witness_keys = [
-            charter.log.key,
             *(
                 format_vkey(
                     f"{charter.federation}/{name}",
@@ -110,10 +133,13 @@ class Evidence:
             ),
         ]
         self.history = self._read_history()
-        self.charges = ChargeDesk(federation, privacy_terms(federation), self.log.leaves)
+        self.charges = ChargeDesk(
+            federation, privacy_terms(federation), self.log.leaves, self.log_keys.publics
+        )
 
     def _read_history(self) -> History:
         keys = {key.hex: key for key in self._federation.identities.values()}
+        keys |= self.log_keys.publics
         ended = {"completed": 0, "void": 0, "aborted": 0}
         adapter = bytes.fromhex(self._federation.charter.initial_adapter)
         last, concluded = 0, False
@@ -153,6 +179,9 @@ class Evidence:
             version=__version__,
             python=platform.python_version(),
             base_model=base_model,
+            config=self._federation.config_hash.hex(),
+            code=code_hash().hex(),
+            distributions=tuple(Distribution(*one) for one in installed_distributions()),
         )
         self.log.append(sign_statement(federation_statement(predicate), self._key))
         self.log.sign_checkpoint(self._log_key)
@@ -254,7 +283,36 @@ class Evidence:
         self.log.sign_checkpoint(self._log_key)
         self.history = self._read_history()
 
+    def change_log_key(self, following: IdentityKey) -> int:
+        """Hand the log over to another key; returns the leaf's index.
+
+        The leaf, signed by the key in force, is durable before the first checkpoint of the next
+        one: whoever starts in between finds out from the log which key it must use.
+
+        Raises
+        ------
+        StorageError
+            if the log has not been founded, or is concluded.
+        """
+        if not self.log.size or self.history.concluded:
+            raise StorageError(
+                "the log's key changes while the federation runs: after the coordinator was "
+                "started once, and before the conclusion"
+            )
+        if len(self.log_keys.keys) > MAX_LOG_KEY_CHANGES:
+            raise StorageError(f"the log's key has changed {MAX_LOG_KEY_CHANGES} times already")
+        leaf = self.log_keys.sign_change(self._log_key, following.public)
+        index = self.log.append(leaf)
+        self.log_keys = self.log_keys.follow(leaf, index)
+        self._log_key = following
+        self.log.sign_checkpoint(following)
+        return index
+
     # ---- checkpoints
+
+    @property
+    def _note_keys(self) -> list[VerifierKey | str]:
+        return [self.log_keys.last, *self._witness_keys]
 
     @property
     def checkpoint(self) -> CheckpointSeen:
@@ -275,11 +333,30 @@ class Evidence:
             leaf_index=last,
             leaf=self.log.leaves[last],
             inclusion=tuple(self.log.inclusion_proof(last)),
+            changes=tuple(
+                LogKeyChange(
+                    key.above,
+                    self.log.leaves[key.above],
+                    tuple(self.log.inclusion_proof(key.above)),
+                )
+                for key in self.log_keys.keys[1:]
+                if key.above >= known_size
+            ),
         )
+
+    def head_of(self, note: bytes) -> CheckpointSeen | None:
+        """The head in a note that this log's key signed, of whichever history; None if it did
+        not."""
+        try:
+            size = parse_checkpoint(split_note(note)[0]).size
+            opened = open_note(note, [self.log_keys.at(size)], strict=False)
+        except NoteError:
+            return None
+        return CheckpointSeen(opened.checkpoint.size, opened.checkpoint.root)
 
     def witnesses(self) -> frozenset[str]:
         """Names of the witness keys that have cosigned the latest checkpoint."""
-        return frozenset(open_note(self.note, self._witness_keys).cosignatures)
+        return frozenset(open_note(self.note, self._note_keys).cosignatures)
 
     def attach(self, line: bytes) -> None:
         """Add a witness's cosignature line to the latest checkpoint.
@@ -289,7 +366,7 @@ class Evidence:
         NoteError
             if it is no valid cosignature of this checkpoint by a witness of the charter.
         """
-        self.log.attach_cosignatures([line], self._witness_keys)
+        self.log.attach_cosignatures([line], self._note_keys)
 
     # ---- files
 
@@ -310,8 +387,13 @@ class Evidence:
         transcripts = {
             int(path.stem): path.read_bytes() for path in self._site.rounds_folder.glob("*.json")
         }
+        stamp = timestamp_path(self._site, self.note)
         return write_bundle(
-            self.log, self._site.charter_file.read_bytes(), transcripts, destination
+            self.log,
+            self._site.charter_file.read_bytes(),
+            transcripts,
+            destination,
+            stamp.read_bytes() if stamp.exists() else None,
         )
 
     def close(self) -> None:

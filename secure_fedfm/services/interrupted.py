@@ -24,8 +24,12 @@ REASON = "the coordinator was restarted during the round"
 
 def close_interrupted_round(
     evidence: Evidence, database: Database, federation: Federation, key: IdentityKey
-) -> None:
-    """Log as aborted every round that was opened and has no statement yet."""
+) -> bool:
+    """Log as aborted every round that was opened and has no statement yet; whether there was one.
+
+    To be called once the witnesses agree that this log is not an old copy: it grows here.
+    """
+    closed = False
     for number, record, value in database.journal():
         if record != "opened" or number <= evidence.history.last_round:
             continue
@@ -57,3 +61,5 @@ def close_interrupted_round(
             key=used,
         )
         LOG.warning("round %d was interrupted and is logged as aborted", number)
+        closed = True
+    return closed

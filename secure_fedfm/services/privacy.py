@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import math
 from fractions import Fraction
-from importlib.resources import files
-from pathlib import Path
 
 from fedfm_audit.errors import BudgetExceededError
 from fedfm_audit.privacy.budget import Budget, check_budget
@@ -34,6 +32,7 @@ from fedfm_protocols.federation import Federation
 from fedfm_protocols.messages import MAX_CHARGES
 from fedfm_protocols.privacy import ClientPrivacy, LocalPrivacy, SharedNoisePrivacy
 from secure_fedfm.errors import StorageError
+from secure_fedfm.installed import code_hash
 from secure_fedfm.learning.payload import TensorLayout
 from secure_fedfm.privacy.plan import PrivatePlan, SharedNoisePlan
 from secure_fedfm.storage.database import Database
@@ -262,16 +261,3 @@ def _salted(database: Database, rows: bytes) -> bytes:
         salt = system_random(32)
         database.remember({"data-salt": salt})
     return hashlib.sha256(salt + rows).digest()
-
-
-def code_hash() -> bytes:
-    """SHA-256 over the source files of the four packages, in order of their names."""
-    digest = hashlib.sha256()
-    for package in ("fedfm_audit", "fedfm_crypto", "fedfm_protocols", "secure_fedfm"):
-        root = Path(str(files(package)))
-        for path in sorted(root.rglob("*.py")):
-            name = f"{package}/{path.relative_to(root).as_posix()}".encode()
-            data = path.read_bytes()
-            digest.update(len(name).to_bytes(4, "big") + name)
-            digest.update(len(data).to_bytes(8, "big") + data)
-    return digest.digest()

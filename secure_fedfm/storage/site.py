@@ -14,6 +14,9 @@
       rounds/            transcripts and catch-up records (coordinator)
       enrolments/        enrolments of all parties (coordinator)
       bundle/            evidence bundle, once the federation is over (coordinator)
+      archive/           what repeats every sum, where it is kept (coordinator); mode 0700
+      timestamps/        time stamps of checkpoints (coordinator)
+      split-view/        evidence of two histories of the log (client); mode 0700
       metrics.json       bytes and seconds per phase (coordinator), seconds per activity (client)
 """
 
@@ -59,6 +62,11 @@ class Site:
         return self.root / "keys" / "log.pem"
 
     @property
+    def next_log_key_file(self) -> Path:
+        """Private key that the log is being handed over to (coordinator)."""
+        return self.root / "keys" / "log-next.pem"
+
+    @property
     def enrolment_file(self) -> Path:
         """This party's signed enrolment."""
         return self.root / "enrolment.json"
@@ -97,6 +105,21 @@ class Site:
     def bundle_folder(self) -> Path:
         """Evidence bundle."""
         return self.root / "bundle"
+
+    @property
+    def timestamps_folder(self) -> Path:
+        """Time stamps of checkpoints (coordinator)."""
+        return self.root / "timestamps"
+
+    @property
+    def split_view_folder(self) -> Path:
+        """Evidence of two histories of the log (client)."""
+        return self.root / "split-view"
+
+    @property
+    def archive_folder(self) -> Path:
+        """Replay archive."""
+        return self.root / "archive"
 
     @property
     def metrics_file(self) -> Path:

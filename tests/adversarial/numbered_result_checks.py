@@ -202,8 +202,8 @@ _WITNESS = (
     swap(
         "K2",
         "witness.py",
-        "        verify_inclusion(\n",
-        "        (lambda *_: None)(\n",
+        "        verify_inclusion(index,",
+        "        (lambda *_: None)(index,",
         "the statement is in the log",
         "split-log",
     ),
@@ -216,6 +216,28 @@ _WITNESS = (
         '        opened = type("N", (), {"checkpoint": parse_checkpoint(body)})\n',
         "the log's signature",
         "split-log",
+    ),
+    off(
+        "K4",
+        "split_view.py",
+        "header.checkpoint != head",
+        "everybody in a round was shown one head of the log",
+        "two-histories",
+    ),
+    swap(
+        "K5",
+        "client_keys.py",
+        "    members = one_history(context.open_set, session)(\n        roster.offers,",
+        "    members = context.open_set(\n        roster.offers,",
+        "the key roster shows one head, before any share leaves",
+        "two-histories",
+    ),
+    off(
+        "K6",
+        "coordinator_inbox.py",
+        "header.checkpoint != current.checkpoint",
+        "the coordinator takes nothing that echoes another head",
+        "two-histories-apart",
     ),
 )
 

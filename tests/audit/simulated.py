@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from fedfm_audit.archive import ARCHIVED_KINDS, ArchiveWriter, archived_messages
 from fedfm_audit.bundle import CHARTER, POLICY
 from fedfm_audit.charter_view import open_charter
 from fedfm_audit.log import CHECKPOINT
@@ -15,6 +17,7 @@ from fedfm_audit.report import Report
 from fedfm_audit.statements import (
     CheckpointReference,
     ConclusionPredicate,
+    Distribution,
     FederationPredicate,
     KeyReference,
     RoundPredicate,
@@ -70,7 +73,7 @@ class Evidence:
             note = add_signature(note, cosign(note, f"test/{name}", key, MOMENT))
         return note
 
-    def verify(self) -> Report:
+    def verify(self, **options: Any) -> Report:
         files = {
             CHARTER: self.envelope,
             POLICY: render_policy(open_charter(self.envelope)),
@@ -78,7 +81,7 @@ class Evidence:
             **render_tiles(self.leaves),
             **{transcript_path(number): data for number, data in self.transcripts.items()},
         }
-        return verify_files(files, name="simulated")
+        return verify_files(files, name="simulated", **options)
 
     def add_round(
         self, number: int, transcript: Transcript, finished: Finished, before: bytes
@@ -138,7 +141,10 @@ def founded(clients: int, **changes: object) -> Evidence:
     envelope = sign_charter(charter, first, keys.clients[first])
     envelope = add_charter_signature(envelope, second, keys.clients[second])
     federation = FederationPredicate(
-        charter.hash.hex(), "secure-fedfm", "0.1.0", "3.11", charter.model.sha256
+        *(charter.hash.hex(), "secure-fedfm", "0.1.0", "3.11", charter.model.sha256),
+        config=Federation.of(charter).config_hash.hex(),
+        code="c0" * 32,
+        distributions=(Distribution("cryptography", "46.0.3"), Distribution("numpy", "2.4.6")),
     )
     leaves.append(sign_statement(federation_statement(federation), keys.coordinator))
     return Evidence(keys, charter, envelope, leaves, {}, [])
@@ -150,26 +156,32 @@ def played(
     losses: Losses,
     change: Callable[[Keys, Messages], Messages] = lambda keys, messages: messages,
     key_rounds: Sequence[int] = (),
+    archive: ArchiveWriter | None = None,
     **changes: object,
 ) -> Evidence:
     """Run the real state machines and write down what they leave.
 
-    ``change`` may alter the messages of each part of a transcript; ``key_rounds`` make keys.
+    ``change`` may alter the messages of each part of a transcript; ``key_rounds`` make keys;
+    ``archive`` gets what a coordinator keeps for a replay.
     """
     evidence = founded(clients, **changes)
-    number = 0
+    number, values = 0, evidence.charter.quantiser.values
 
     def network(sender: str, recipient: str, envelope: Envelope) -> tuple[Delivery, ...]:
         lost, header = losses.get(number, {}), envelope.header
         kinds = (header.type, f"{header.type} {header.step}")
-        return () if any(sender in lost.get(k, ()) for k in kinds) else ((recipient, envelope),)
+        if any(sender in lost.get(k, ()) for k in kinds):
+            return ()
+        if archive is not None and header.type in ARCHIVED_KINDS:
+            archive.put(number, header.step, header.type, sender, envelope.body)
+        return ((recipient, envelope),)
 
     simulation = Simulation(
         Federation.of(evidence.charter),
         evidence.keys.clients,
         evidence.keys.coordinator,
         SeededRandom(b"evidence"),
-        lambda name, number, _: seeded_update(name, number, 50),
+        lambda name, number, _: seeded_update(name, number, values),
         network,
         shared_sets=SharedSets(),
         encryption=LatticeEncryption() if key_rounds else None,
@@ -188,6 +200,14 @@ def played(
             change(evidence.keys, _messages(said.close)),
         )
         evidence.add_round(number, transcript, finished, before)
+        if archive is not None:
+            masked, encrypted = (getattr(simulation.federation, a) for a in ("masked", "encrypted"))
+            kept = {
+                step: archived_messages(entries, masked=masked, encrypted=encrypted)
+                for step, entries in enumerate(transcript.steps)
+                if kind == TRAIN
+            }
+            archive.close_round(number, kept)
     conclusion = ConclusionPredicate(
         evidence.charter.hash.hex(),
         simulation.adapter_hash.hex(),

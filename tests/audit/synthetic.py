@@ -18,6 +18,7 @@ from fedfm_audit.report import Report
 from fedfm_audit.statements import (
     CheckpointReference,
     ConclusionPredicate,
+    Distribution,
     EnrolmentPredicate,
     FederationPredicate,
     KeyReference,
@@ -128,7 +129,10 @@ class Federation:
         self.adapter = bytes.fromhex(fields["initial_adapter"])
         self.quorum = max(2 * clients // 3 + 1, (clients + colluding) // 2 + 1)
         federation = FederationPredicate(
-            self.charter_hash.hex(), "secure-fedfm", "0.1.0", "3.11", fields["model"]["sha256"]
+            *(self.charter_hash.hex(), "secure-fedfm", "0.1.0", "3.11", fields["model"]["sha256"]),
+            config=self.config_hash.hex(),
+            code="c0" * 32,
+            distributions=(Distribution("cryptography", "46.0.3"), Distribution("numpy", "2.4.6")),
         )
         self.leaves.append(sign_statement(federation_statement(federation), self.coordinator))
 

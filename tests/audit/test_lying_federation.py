@@ -23,8 +23,13 @@ from fedfm_audit.report import Status
 from fedfm_audit.statements import (
     CheckpointReference,
     ConclusionPredicate,
+    Distribution,
+    FederationPredicate,
     KeyReference,
     RoundPredicate,
+    federation_statement,
+    open_leaf,
+    sign_statement,
 )
 from fedfm_audit.transcript import Transcript, make_transcript
 from fedfm_audit.verify import verify_files
@@ -423,6 +428,26 @@ def test_another_base_model() -> None:
     federation.leaves[-1] = other.leaves[-1]
     report = verify_files(federation.files(), name="bundle")
     assert "names another base model" in reasons(report, 4)
+
+
+PROGRAMS: dict[str, dict[str, Any]] = {
+    "names another training configuration": {"config": "00" * 32},
+    "lists distributions unsorted or repeated": {
+        "distributions": (Distribution("torch", "2.9.1"), Distribution("numpy", "2.4.6"))
+    },
+}
+
+
+@pytest.mark.parametrize("reason", PROGRAMS)
+def test_another_program_than_a_federation_statement_may_name(reason: str) -> None:
+    federation = Federation()
+    keys = {federation.coordinator.public.hex: federation.coordinator.public}
+    said = open_leaf(federation.leaves[-1], keys).statement.predicate
+    assert isinstance(said, FederationPredicate)
+    changed = federation_statement(replace(said, **PROGRAMS[reason]))
+    federation.leaves[-1] = sign_statement(changed, federation.coordinator)
+    report = verify_files(federation.files(), name="bundle")
+    assert reason in reasons(report, 4)
 
 
 CONCLUSIONS: dict[str, tuple[int, Callable[[ConclusionPredicate], ConclusionPredicate]]] = {

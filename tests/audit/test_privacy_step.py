@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from fedfm_audit.messages import MAX_CHARGE_BYTES, UploadHash
-from fedfm_audit.privacy.entries import Adversary, PrivacyPredicate
+from fedfm_audit.privacy.accountant import Tally
+from fedfm_audit.privacy.budget import Budget
+from fedfm_audit.privacy.entries import Adversary, BudgetLeft, PrivacyPredicate, figure_value
 from fedfm_audit.privacy.events import (
     AbortedRound,
     ClearRelease,
@@ -76,13 +78,18 @@ def test_an_honest_ledger_is_verified(local: PrivateFederation) -> None:
     assert "claimed, not shown" in step.detail
 
 
-def test_full_recomputes_loss_distributions() -> None:
+@pytest.fixture(scope="module")
+def with_figures() -> PrivateFederation:
+    """Two rounds whose entries state figures by PLD; treat as read-only."""
     played = PrivateFederation(LOCAL, pld=True)
     played.play()
-    report = verified(played.files(), full=True)
-    assert report.step(6).status is Status.VERIFIED, report.to_text()
-    assert "RDP and PLD" in report.step(6).detail
-    (index,) = played.indices(VICTIM)
+    played.play()
+    return played
+
+
+def understated(played: PrivateFederation, position: int) -> tuple[int, list[bytes]]:
+    """The leaf of an entry of VICTIM, and the leaves with a smaller PLD figure in it."""
+    index = played.indices(VICTIM)[position]
 
     def lower(entry: PrivacyPredicate) -> PrivacyPredicate:
         stated = replace(entry.cumulative, epsilon_pld=0.5)
@@ -90,9 +97,78 @@ def test_full_recomputes_loss_distributions() -> None:
 
     leaves = list(played.federation.leaves)
     leaves[index] = played.alter(index, lower)
-    assert verified(played.files(leaves)).step(6).status is Status.VERIFIED
-    found = reasons(verified(played.files(leaves), full=True))
+    return index, leaves
+
+
+def test_full_recomputes_every_loss_distribution(with_figures: PrivateFederation) -> None:
+    report = verified(with_figures.files(), full=True)
+    assert report.step(6).status is Status.VERIFIED, report.to_text()
+    assert "recomputed by RDP and PLD; most" in report.step(6).detail
+    index, leaves = understated(with_figures, 0)
+    found = reasons(verified(with_figures.files(leaves), full=True))
     assert f"leaf {index} (entry 0 of {VICTIM}): understates epsilon by PLD: 0.5" in found
+
+
+def test_without_full_the_last_entries_of_who_spent_most_are_recomputed(
+    with_figures: PrivateFederation,
+) -> None:
+    report = verified(with_figures.files())
+    assert report.step(6).status is Status.VERIFIED, report.to_text()
+    assert "RDP, 5 of 10 figures stated by PLD too (all with --full)" in report.step(6).detail
+    _, leaves = understated(with_figures, 0)
+    assert "understates epsilon by PLD" not in reasons(verified(with_figures.files(leaves)))
+    index, leaves = understated(with_figures, 1)
+    found = reasons(verified(with_figures.files(leaves)))
+    assert f"leaf {index} (entry 1 of {VICTIM}): understates epsilon by PLD: 0.5" in found
+
+
+def test_a_budget_between_the_two_bounds_is_judged_by_loss_distribution(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two rounds cost 1.286 by RDP and 1.104 by PLD: 1.2 is enough, and one distribution shows
+    it for both entries; 1.05 is not, and the entry that goes beyond it is named."""
+    asked: list[int] = []
+    whole = Tally.pld
+
+    def counted(self: Tally, delta: float) -> float | None:
+        asked.append(sum(count for _, count in self.groups))
+        return whole(self, delta)
+
+    monkeypatch.setattr(Tally, "pld", counted)
+    for budget, fits in ((1.2, True), (1.05, False)):
+        lowered = _with_budget(budget)
+        asked.clear()
+        report = verified(lowered)
+        assert (report.step(6).status is Status.VERIFIED) == fits, report.to_text()
+        if fits:
+            assert set(asked) == {40}
+            assert "most spent is epsilon 1.10" in report.step(6).detail
+        else:
+            found = reasons(report)
+            assert found.count("exceeds the budget") == 5
+            assert f"entry 1 of {VICTIM}): exceeds the budget: epsilon 1.10385" in found
+
+
+def _with_budget(epsilon: float) -> dict[str, bytes]:
+    """A bundle of two rounds under this budget, charged whether they fit or not."""
+    again = PrivateFederation({**LOCAL, "epsilon": epsilon})
+    for ledger in again.ledgers.values():
+        roomy = replace(ledger.state.terms, budget=Budget(9.0, ledger.state.terms.budget.delta))
+        ledger.state = replace(ledger.state, terms=roomy)
+    for _ in range(2):
+        again.play()
+    links: dict[str, str] = {}
+    for index, leaf in enumerate(again.federation.leaves):
+        entry = again.entry(index, leaf)
+        if not isinstance(entry, PrivacyPredicate):
+            continue
+        stated = figure_value(entry.cumulative.epsilon_rdp)
+        left = BudgetLeft(epsilon, entry.budget.delta, max(0.0, epsilon - stated))
+        changed = replace(entry, budget=left, previous=links.get(entry.institution, entry.previous))
+        made = sign_statement(privacy_statement(changed), again.federation.keys[entry.institution])
+        again.federation.leaves[index] = made
+        links[entry.institution] = leaf_digest(made)
+    return again.files()
 
 
 def test_without_a_privacy_mode_it_is_not_checkable(bundle: dict[str, bytes]) -> None:

@@ -17,6 +17,7 @@ from fedfm_audit.statements import (
     PAYLOAD_TYPE,
     CheckpointReference,
     ConclusionPredicate,
+    Distribution,
     EnrolmentPredicate,
     FederationPredicate,
     KeyReference,
@@ -57,7 +58,12 @@ STATEMENTS = [
     enrolment_statement(
         EnrolmentPredicate("north", "client", KEY.public.hex, "ef" * 32, "2030-01-31")
     ),
-    federation_statement(FederationPredicate(HASH, "secure-fedfm", "0.1.0", "3.11.7", HASH)),
+    federation_statement(
+        FederationPredicate(
+            *(HASH, "secure-fedfm", "0.1.0", "3.11.7", HASH, HASH, HASH),
+            (Distribution("cryptography", "46.0.3"), Distribution("torch", "2.9.1+cpu")),
+        )
+    ),
     round_statement(ROUND, b"transcript"),
     conclusion_statement(ConclusionPredicate(HASH, HASH, 2, 0, 1)),
     round_statement(replace(ROUND, key=KeyReference(3, HASH, ("north", "south"))), b"transcript"),

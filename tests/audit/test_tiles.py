@@ -7,6 +7,7 @@ import hashlib
 import pytest
 
 from fedfm_audit.errors import LogCorruptError
+from fedfm_audit.steps.tree import Tree
 from fedfm_audit.tiles import (
     decode_entries,
     encode_entries,
@@ -18,6 +19,7 @@ from fedfm_audit.tiles import (
     tile_path,
     tiles_of_level,
 )
+from fedfm_crypto.errors import MerkleError
 from fedfm_crypto.merkle import leaf_hash, tree_root
 
 
@@ -87,3 +89,13 @@ def test_malformed_bundles_are_refused(data: bytes) -> None:
 def test_a_missing_bundle_is_named() -> None:
     with pytest.raises(LogCorruptError, match=r"tile/entries/001\.p/1 is missing"):
         read_entries({"tile/entries/000": encode_entries([b"x"] * 256)}, 257)
+
+
+def test_the_root_of_every_beginning_is_that_of_the_tree() -> None:
+    leaves = [b"leaf %d" % number for number in range(70)]
+    tree = Tree(leaves)
+    for size in range(len(leaves) + 1):
+        assert tree.root(size) == tree_root([leaf_hash(leaf) for leaf in leaves[:size]])
+    with pytest.raises(MerkleError, match="no tree of size 71"):
+        tree.root(71)
+    assert Tree([]).root(0) == tree_root([])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import struct
+from typing import Any
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -163,6 +165,76 @@ def test_values_without_a_canonical_form_are_refused(value: object) -> None:
     with pytest.raises(CanonicalJSONError, match="no canonical JSON form"):
         canonical_encode({"value": value})
     assert issubclass(CanonicalJSONError, CodecError)
+
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**53) + 1, 2**53 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(),
+    st.text(st.characters(max_codepoint=127)),
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(st.text(max_size=4), inner, max_size=4),
+        st.dictionaries(st.sampled_from("abcde"), inner, max_size=4),
+    ),
+    max_leaves=12,
+)
+
+
+@given(VALUES)
+def test_the_short_way_writes_what_the_package_writes(value: Any) -> None:
+    data = canonical_encode(value)
+    assert data == rfc8785.dumps(value)
+    assert canonical_encode(canonical_decode(data)) == data
+
+
+def test_numbers_with_an_exponent_are_told_from_texts_that_look_like_them() -> None:
+    values: list[Any] = [
+        {"a": 1e-5, "b": 1e-7, "c": 5e-324, "d": 1e21},
+        {"a": ":1e-05,", "b": 1e-5},
+        {"a": ":0.00001,", "b": 1e-5},
+        {"a": [1e-5, ":1e-05,"], "b": {"c": -1e-5}},
+    ]
+    for value in values:
+        data = canonical_encode(value)
+        assert data == rfc8785.dumps(value)
+        assert canonical_decode(data) == value
+    for text in ('{"a":1e-05}', '{"a":1e-07}', '{"a":":0.00001,","b":1e-05}', '{"a":1e999}'):
+        with pytest.raises(CanonicalJSONError):
+            canonical_decode(text.encode())
+
+
+@given(VALUES, st.data())
+def test_decoding_takes_no_other_bytes(value: Any, data: st.DataObject) -> None:
+    """A byte changed, doubled or left out: refused, or the canonical form of another value."""
+    encoded = canonical_encode(value)
+    at = data.draw(st.integers(0, len(encoded) - 1))
+    piece = data.draw(
+        st.sampled_from([b"", b" ", b"0", b"1e5", b'"', b"-", encoded[at : at + 1] * 2])
+    )
+    changed = encoded[:at] + piece + encoded[at + 1 :]
+    try:
+        found: Any = canonical_decode(changed)
+    except CanonicalJSONError:
+        return
+    assert rfc8785.dumps(found) == changed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *('{"a":1,"a":1}', '{"b":1,"a":1}', "1e-07", "1.0", "-0", "9007199254740993", '"\\u007f"'),
+        *("[1 ]", '"\\/"', '"\\u000A"', '"\\u001F"', "0.10", "1E5", '{"a":NaN}', "01", ""),
+    ],
+)
+def test_other_spellings_of_plain_values_are_refused(text: str) -> None:
+    with pytest.raises(CanonicalJSONError):
+        canonical_decode(text.encode())
 
 
 def test_a_value_that_contains_itself_is_refused() -> None:

@@ -166,7 +166,7 @@ def capture_run(
     adapter: AdapterSpec = LONG_UPDATES,
     privacy: SharedNoiseRequest | None = None,
 ) -> Capture:
-    """Run clients with long updates through a tap, and keep everything."""
+    """Run clients with long updates through a tap, and keep everything, a replay archive too."""
     federation = build_federation(
         root,
         launcher,
@@ -178,6 +178,8 @@ def capture_run(
         privacy=privacy,
     )
     faults: dict[str, dict[str, str]] = {}
+    with federation.sites[COORDINATOR].config_file.open("a", encoding="utf-8") as stream:
+        stream.write("[archive]\nenabled = true\n")
     with WireTap(federation.endpoint) as tap, federation:
         for name, site in federation.sites.items():
             folder = site.root / ("traffic" if name == COORDINATOR else "kept")

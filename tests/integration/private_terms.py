@@ -1,7 +1,10 @@
 """Privacy terms of test federations, computed once: every party is forked from a process that has
-imported this, with the libraries and the accountant's caches that each would otherwise fill."""
+called :func:`warm_up`, with the libraries and the accountant's caches that each would otherwise
+fill."""
 
 from __future__ import annotations
+
+from functools import cache
 
 import secure_fedfm.privacy.gate  # noqa: F401 - brings opacus
 from fedfm_audit.privacy.accountant import spent
@@ -13,14 +16,17 @@ ROUNDS, NOISE, RATE, STEPS = 3, 1.0, 0.5, 3
 DELTA = 1e-5
 
 
-def _epsilon(rounds: int) -> float:
-    """A little more than so many rounds cost: room for them and for no other."""
+@cache
+def budget(rounds: int) -> float:
+    """An epsilon with room for so many rounds and for no other: a little more than they cost."""
     event = GaussianSteps(noise_multiplier=NOISE, clip=1.0, sampling_rate=RATE, steps=STEPS)
     return 1.02 * spent([event] * rounds, DELTA).epsilon
 
 
-BUDGETS = {rounds: _epsilon(rounds) for rounds in range(1, ROUNDS + 2)}
-"""Rounds -> an epsilon with room for them and for no other."""
+def warm_up() -> None:
+    """Compute every budget that a test asks for."""
+    for rounds in range(1, ROUNDS + 2):
+        budget(rounds)
 
 
 def sections(rounds: int) -> PrivacySections:
@@ -28,7 +34,7 @@ def sections(rounds: int) -> PrivacySections:
     return PrivacySections(
         {
             "mode": "local",
-            "epsilon": BUDGETS[rounds],
+            "epsilon": budget(rounds),
             "delta": DELTA,
             "noise_multiplier": NOISE,
             "sampling_rate": RATE,

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fedfm_audit.report import Status
 from fedfm_audit.verify import verify_bundle
 from secure_fedfm.learning.specs import ModelSpec
 from tests.integration.federation_processes import (
@@ -60,6 +61,8 @@ def federation(
         rounds=ROUNDS,
         timeouts={"connect": 20.0, "rejoin": 60.0},
     )
+    with federation.sites[COORDINATOR].config_file.open("a", encoding="utf-8") as stream:
+        stream.write("[archive]\nenabled = true\n")
     lives = iter(DEATHS)
 
     def coordinator_faults() -> dict[str, Any]:
@@ -117,6 +120,19 @@ def test_all_hold_the_same_adapter_and_the_evidence_verifies(federation: TestFed
     assert len(federation.adapters()) == 1
     report = verify_bundle(federation.bundle, adapter=federation.sites["clinic-1"].export_folder)
     assert report.ok, report.to_text()
+
+
+def test_the_archive_holds_the_sums_that_were_logged_and_no_others(
+    federation: TestFederation,
+) -> None:
+    """Also of the round that was archived when the coordinator died before it was logged."""
+    archive = federation.sites[COORDINATOR].archive_folder
+    assert sorted(path.name for path in archive.iterdir()) == [
+        f"{number:06d}" for number in (LOGGED, UNDISTURBED, LAST)
+    ]
+    step = verify_bundle(federation.bundle, replay=archive).step(9)
+    assert step.status is Status.VERIFIED, step.failures
+    assert step.detail == "3 sums of 9 uploads repeated, bit for bit"
 
 
 def test_no_journal_opens_a_round_twice(federation: TestFederation) -> None:

@@ -24,7 +24,7 @@ from tests.integration.federation_processes import (
     TestFederation,
     build_federation,
 )
-from tests.integration.private_terms import BUDGETS, DELTA, ROUNDS, sections
+from tests.integration.private_terms import DELTA, ROUNDS, budget, sections
 
 VICTIM = "clinic-1"
 KILLED_IN = 3  # round 1 makes the collective key
@@ -32,7 +32,7 @@ KILLED_IN = 3  # round 1 makes the collective key
 
 @pytest.fixture(scope="module")
 def private_launcher(launcher: Launcher) -> Launcher:
-    launcher.load("tests.integration.private_terms")
+    launcher.load("tests.integration.private_terms", "warm_up")
     return launcher
 
 
@@ -91,7 +91,7 @@ def test_the_evidence_holds_every_ledger_and_they_add_up(finished: TestFederatio
 def test_no_budget_is_exceeded(finished: TestFederation) -> None:
     for party in finished.clients:
         events = [entry.event for entry in finished.ledger(party)]
-        assert spent(events, DELTA).epsilon <= BUDGETS[ROUNDS + 1]
+        assert spent(events, DELTA).epsilon <= budget(ROUNDS + 1)
         completed = [e for e in events if isinstance(e, CompletedRound)]
         assert len(completed) >= ROUNDS - 1
 

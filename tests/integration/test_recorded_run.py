@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fedfm_audit.report import Status
 from fedfm_audit.verify import verify_bundle
 from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.lanes import from_lanes, pack_lanes, unpack_lanes
@@ -53,6 +54,34 @@ def test_it_completes_with_one_adapter(run: Capture) -> None:
     assert len(federation.adapters()) == 1
     report = verify_bundle(federation.bundle, adapter=federation.sites["clinic-2"].export_folder)
     assert report.ok, report.to_text()
+
+
+def test_every_sum_is_repeated_from_the_archive(run: Capture) -> None:
+    site = run.federation.sites[COORDINATOR]
+    step = verify_bundle(run.federation.bundle, replay=site.archive_folder).step(9)
+    sums, uploads = run.sums, run.sums * len(run.clients)
+    assert step.status is Status.VERIFIED, step.failures
+    assert step.detail == f"{sums} sums of {uploads} uploads repeated, bit for bit"
+
+
+def test_the_archive_holds_what_passed_through_the_coordinator_and_no_more(run: Capture) -> None:
+    """Bodies of four types of message, every one as it was received or sent."""
+    root = run.federation.sites[COORDINATOR].archive_folder
+    frames = [*run.frames("from"), *run.frames("to")]
+    passed = {Envelope.decode(frame).header.type: set[bytes]() for frame in frames}
+    for frame in frames:
+        envelope = Envelope.decode(frame)
+        passed[envelope.header.type].add(envelope.body)
+    kinds = {"Upload", "Unmask", "Aggregate"} | ({"WrappedKey"} if run.terms.encrypted else set())
+    files = [path for path in root.rglob("*") if path.is_file()]
+    assert {path.parent.name for path in files} == kinds
+    for path in files:
+        assert path.read_bytes() in passed[path.parent.name], path
+        assert path.stat().st_mode & 0o077 == 0
+    each = 2 if run.terms.encrypted else 1
+    assert len([path for path in files if path.parent.name != "Unmask"]) == run.sums * (
+        each * len(run.clients) + 1
+    )
 
 
 # ---------------------------------------------------------------- updates

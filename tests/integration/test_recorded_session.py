@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from fedfm_audit.privacy.events import CompletedSession, DiscreteGaussianSteps
+from fedfm_audit.report import Status
+from fedfm_audit.verify import verify_bundle
 from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.lanes import from_lanes
 from fedfm_crypto.shamir import Share, reconstruct
@@ -73,6 +75,14 @@ def test_every_step_of_both_sessions_is_good(recorded: Capture) -> None:
         assert found[number].reason == ""
         assert cohorts(recorded.federation, number) == [recorded.clients] * STEPS
     check_evidence(recorded.federation)
+
+
+def test_every_step_of_both_is_repeated_from_the_archive(recorded: Capture) -> None:
+    archive = recorded.federation.sites[COORDINATOR].archive_folder
+    step = verify_bundle(recorded.federation.bundle, replay=archive).step(9)
+    assert step.status is Status.VERIFIED, step.failures
+    uploads = len(RECORDED) * STEPS * CLIENTS
+    assert step.detail == f"{len(SUMS)} sums of {uploads} uploads repeated, bit for bit"
 
 
 def test_all_steps_are_charged_before_the_first_is_trained(recorded: Capture) -> None:

@@ -20,6 +20,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from fedfm_audit.split_view import SplitViewDocument
 from fedfm_crypto.agreement import AgreementKey
 from fedfm_crypto.codec import encode
 from fedfm_crypto.envelope import CheckpointSeen, Envelope, seal_envelope
@@ -32,11 +33,14 @@ from fedfm_protocols.coordinator import coordinator_step
 from fedfm_protocols.enrolment import Role, request_enrolment
 from fedfm_protocols.errors import MessageRefused
 from fedfm_protocols.messages import CatchUp, CheckpointOffer, Cosignature, Hello
-from secure_fedfm.config import SiteConfig
+from secure_fedfm.config import ArchiveSection, SiteConfig
+from secure_fedfm.errors import SplitViewFound
+from secure_fedfm.services.archive import RoundArchive
 from secure_fedfm.services.client import ClientService
 from secure_fedfm.services.coordinator import CoordinatorService
 from secure_fedfm.services.evidence import Evidence
 from secure_fedfm.services.outbox import Outbox
+from secure_fedfm.services.split_views import kept_split_views
 from secure_fedfm.storage.site import Site
 from tests.protocols.federations import make_keys
 from tests.protocols.scripted import forge
@@ -169,6 +173,7 @@ class CoordinatorBench:
             cast(Any, None),
             cast(Any, _Transport()),
             asyncio.Queue(),
+            RoundArchive(site, ArchiveSection(), self.federation, 0),
         )
 
     def honest(self, rng: random.Random) -> tuple[Envelope, Any]:
@@ -254,7 +259,9 @@ class ClientBench:
             memory=self.client.state.memory,
             ledger=None,
         )
-        self.service = ClientService(Site(folder), cast(Any, setup), cast(Any, _Transport()))
+        self.site = Site(folder)
+        self.site.write(self.site.charter_file, b"a charter, to be copied into evidence")
+        self.service = ClientService(self.site, cast(Any, setup), cast(Any, _Transport()))
         self.service.__dict__["_start_training"] = lambda number, step: None
 
     async def take(self, state: Any, payload: bytes) -> str:
@@ -263,10 +270,18 @@ class ClientBench:
         service._state = state
         service._inbox = asyncio.Queue()
         service._concluded = False
+        service._unproven = 0
         self.keeper.adapter_hash = state.memory.adapter_hash
-        await service._take_payload(payload)
-        while not service._inbox.empty():
-            await service._handle(service._inbox.get_nowait())
+        try:
+            await service._take_payload(payload)
+            while not service._inbox.empty():
+                await service._handle(service._inbox.get_nowait())
+        except SplitViewFound:
+            # The log's key or the coordinator's signed two histories: it stops, with evidence.
+            for path in kept_split_views(self.site):
+                SplitViewDocument.decode(path.read_bytes())
+                path.unlink()
+            return "split view"
         after = type(service._state).__name__
         return "same" if service._state is state else f"now {after}"
 

@@ -17,9 +17,10 @@ from fedfm_audit.charter_view import CharterView, open_charter
 from fedfm_audit.entries import read_body
 from fedfm_audit.errors import CharterViewError
 from fedfm_audit.log import CHECKPOINT
+from fedfm_audit.log_keys import log_keys_in
 from fedfm_audit.messages import Cohort
 from fedfm_audit.privacy.entries import PrivacyPredicate
-from fedfm_audit.privacy.reader import LedgerReader
+from fedfm_audit.privacy.reader import LedgerReader, open_readers
 from fedfm_audit.privacy.terms import PrivacyTerms, read_terms
 from fedfm_audit.statements import (
     EnrolmentPredicate,
@@ -33,7 +34,13 @@ from fedfm_audit.transcript import Transcript
 from fedfm_crypto.canonical_json import canonical_decode
 from fedfm_crypto.dsse import dsse_read_unverified
 from fedfm_crypto.errors import FedFMError
-from fedfm_crypto.note import Checkpoint, open_note, parse_checkpoint, split_note
+from fedfm_crypto.note import (
+    Checkpoint,
+    VerifierKey,
+    open_note,
+    parse_checkpoint,
+    split_note,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +100,8 @@ def read_overview(files: Mapping[str, bytes], *, full: bool = False) -> Overview
         return None
     document = canonical_decode(dsse_read_unverified(files[CHARTER]).payload)
     terms = read_terms(charter.privacy, charter.thresholds, charter.values, charter.scale)
-    head = _read_head(files.get(CHECKPOINT, b""), charter)
+    keys, _ = log_keys_in(files, charter)
+    head = _read_head(files.get(CHECKPOINT, b""), charter, keys.last)
     found = Overview(charter, document if isinstance(document, dict) else {}, terms, head)
     if head is None or head.checkpoint.size > MAX_LEAVES:
         return found
@@ -104,9 +112,9 @@ def read_overview(files: Mapping[str, bytes], *, full: bool = False) -> Overview
     return _read_leaves(found, leaves, files, full=full)
 
 
-def _read_head(note: bytes, charter: CharterView) -> Head | None:
+def _read_head(note: bytes, charter: CharterView, log_key: VerifierKey) -> Head | None:
     try:
-        opened = open_note(note, (charter.log_key, *charter.witnesses), strict=False)
+        opened = open_note(note, (log_key, *charter.witnesses), strict=False)
         return Head(opened.checkpoint, opened.cosignatures)
     except FedFMError:
         pass
@@ -120,13 +128,15 @@ def _read_leaves(
     found: Overview, leaves: Sequence[bytes], files: Mapping[str, bytes], *, full: bool
 ) -> Overview:
     charter, unread = found.charter, []
+    keys, _ = log_keys_in(files, charter)
+    signers = {**charter.keys, **keys.publics}
     enrolments: dict[str, EnrolmentPredicate] = {}
     federation: FederationPredicate | None = None
     rounds: list[RoundView] = []
     entries: dict[str, list[tuple[PrivacyPredicate, str]]] = defaultdict(list)
     for index, leaf in enumerate(leaves):
         try:
-            predicate = open_leaf(leaf, charter.keys).statement.predicate
+            predicate = open_leaf(leaf, signers).statement.predicate
         except FedFMError:
             unread.append(index)
             continue
@@ -149,7 +159,7 @@ def _read_leaves(
         enrolments,
         federation,
         tuple(rounds),
-        tuple(_read_ledger(name, entries[name], full=full) for name in sorted(entries)),
+        _read_ledgers(entries, found.terms, full=full),
     )
 
 
@@ -166,10 +176,22 @@ def _read_round(index: int, predicate: RoundPredicate, files: Mapping[str, bytes
     return RoundView(index, predicate, tuple(accepted), removed)
 
 
+def _read_ledgers(
+    ledgers: Mapping[str, Sequence[tuple[PrivacyPredicate, str]]],
+    terms: PrivacyTerms | None,
+    *,
+    full: bool,
+) -> tuple[LedgerView, ...]:
+    if terms is None:  # entries where there is no budget: the verifier says so, no figure is drawn
+        return ()
+    events = {name: [entry for entry, _ in listed] for name, listed in ledgers.items()}
+    readers = open_readers(events, terms.delta, pld=full)
+    return tuple(_read_ledger(name, ledgers[name], readers[name]) for name in sorted(ledgers))
+
+
 def _read_ledger(
-    name: str, entries: Iterable[tuple[PrivacyPredicate, str]], *, full: bool
+    name: str, entries: Iterable[tuple[PrivacyPredicate, str]], reader: LedgerReader
 ) -> LedgerView:
-    reader = LedgerReader(pld=full)
     points: dict[int, float] = {}
     count = latest = 0
     for entry, digest in entries:

@@ -36,6 +36,9 @@ def report_bundle(
     charter_sha256: str | None = None,
     adapter: Path | None = None,
     full: bool = False,
+    replay: Path | None = None,
+    replay_rounds: range | None = None,
+    tsa_roots: bytes | None = None,
 ) -> tuple[Report, bytes]:
     """Verify a bundle folder or zip, read once; what was found, and the HTML file about it.
 
@@ -53,6 +56,9 @@ def report_bundle(
         charter_sha256=charter_sha256,
         adapter=adapter,
         full=full,
+        replay=replay,
+        replay_rounds=replay_rounds,
+        tsa_roots=tsa_roots,
     )
     return report, render_report(report, files, full=full)
 

@@ -57,7 +57,14 @@ def federation(overview: Overview) -> Markup:
         rows.append(("holders that open a sum together", str(thresholds.key_threshold)))
     if overview.federation is not None:
         said = overview.federation
-        rows.append(("coordinator's software", f"{said.package} {said.version}, {said.python}"))
+        rows.append(
+            (
+                "coordinator's software, by its own word",
+                f"{said.package} {said.version}, Python {said.python}, "
+                f"{len(said.distributions)} distributions",
+            )
+        )
+        rows.append(("its files' SHA-256", code(said.code)))
     promise = privacy_table(overview.terms, charter.rounds)
     mode = str(charter.privacy["mode"])
     return element(

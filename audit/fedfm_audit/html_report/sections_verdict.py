@@ -96,7 +96,12 @@ def limits(report: Report, overview: Overview | None) -> Markup:
         if open_steps
         else paragraph("nothing; every step was checkable"),
         paragraph("No bundle of this kind can show"),
-        bullets(cannot_show(None if overview is None else overview.charter)),
+        bullets(
+            cannot_show(
+                None if overview is None else overview.charter,
+                repeated=report.step(9).status is Status.VERIFIED,
+            )
+        ),
         id="limits",
     )
 

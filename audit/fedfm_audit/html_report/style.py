@@ -62,8 +62,10 @@ dt { font-weight: 600; } dd { margin: 0; overflow-wrap: anywhere; }
   body { max-width: none; padding: 0; font-size: 10pt; print-color-adjust: exact; }
   .wide { overflow: visible; }
   table { font-size: 8pt; } thead { display: table-header-group; }
-  tr, figure, .verdict, dt, dd { break-inside: avoid; }
-  h2 { break-after: avoid; } caption { break-after: avoid; }
+  tr, figure, .verdict, dt, dd, li, caption, .soft { break-inside: avoid; }
+  h2, caption, thead, .soft { break-after: avoid; }
+  tbody tr:nth-child(-n+3):not(:last-child) { break-after: avoid; }
+  p { orphans: 3; widows: 3; }
   pre { border: 1px solid var(--rule); }
 }
 """

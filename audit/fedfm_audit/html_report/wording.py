@@ -28,14 +28,16 @@ CANNOT_SHOW = (
 )
 
 
-def cannot_show(charter: CharterView | None) -> tuple[str, ...]:
-    """What no bundle, or none of this charter, can show."""
+def cannot_show(charter: CharterView | None, *, repeated: bool = False) -> tuple[str, ...]:
+    """What no bundle, or none of this charter, can show; ``repeated`` if every sum was, from a
+    replay archive."""
     found = list(CANNOT_SHOW)
-    found.insert(
-        2,
-        "that each sum is the sum of the uploads: the coordinator adds up, and the messages that "
-        "carry updates are no part of a bundle (step 9)",
-    )
+    if not repeated:
+        found.insert(
+            2,
+            "that each sum is the sum of the uploads: the coordinator adds up, and the messages "
+            "that carry updates are no part of a bundle (step 9 needs a replay archive)",
+        )
     if charter is not None and charter.encrypted:
         found.append("that shares of a collective key were right, or that nobody kept a copy")
     if charter is not None and charter.privacy["mode"] != "none":

@@ -118,7 +118,46 @@ def group(events: Iterable[Event]) -> tuple[Group, ...]:
                 counts[replace(event.event, steps=1)] += event.trials * event.event.steps
             case GaussianSteps() | DiscreteGaussianSteps() | SkellamSteps():
                 counts[replace(event, steps=1)] += event.steps
+    return _in_order(counts)
+
+
+def _in_order(counts: Counter[Mechanism]) -> tuple[Group, ...]:
     return tuple(sorted(counts.items(), key=lambda item: repr(item[0])))
+
+
+class Tally:
+    """Events counted as they come, so that each figure of a long ledger costs the same."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[Mechanism] = Counter()
+        self._groups: tuple[Group, ...] | None = None
+        self._clear = False
+
+    def add(self, event: Event) -> None:
+        """Count one more event."""
+        self._clear = self._clear or isinstance(event, ClearRelease)
+        for mechanism, count in group((event,)):
+            self._counts[mechanism] += count
+            self._groups = None
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """What :func:`group` gives for all events so far."""
+        if self._groups is None:
+            self._groups = _in_order(self._counts)
+        return self._groups
+
+    def rdp(self, delta: float) -> RdpBound:
+        """:func:`rdp_epsilon` of all events so far."""
+        _check(delta, DEFAULT_ORDERS)
+        if self._clear:
+            return RdpBound(math.inf, DEFAULT_ORDERS[0])
+        return groups_rdp(self.groups, delta, DEFAULT_ORDERS)
+
+    def pld(self, delta: float) -> float | None:
+        """:func:`pld_epsilon` of all events so far."""
+        _check(delta, DEFAULT_ORDERS)
+        return math.inf if self._clear else groups_pld(self.groups, delta)
 
 
 def released_in_clear(events: Iterable[Event]) -> bool:

@@ -112,4 +112,5 @@ def _between(low: float, high: float, heights: list[float], margin: float) -> fl
     above, below = heights[0], -heights[1]
     share = above / (above + below) if above + below > 0 else 0.5
     met = low * (high / low) ** share
-    return min(max(met, low * margin), high / margin)
+    inside: float = min(max(met, low * margin), high / margin)
+    return inside

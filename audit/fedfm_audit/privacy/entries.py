@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, ClassVar
 
 from fedfm_audit.privacy.events import Event, event_from_json
@@ -147,7 +148,31 @@ class PrivacyPredicate:
     @property
     def digest(self) -> str:
         """Hex SHA-256 of the predicate's canonical JSON: the subject's digest."""
-        return hashlib.sha256(canonical_encode(asdict(self))).hexdigest()
+        return hashlib.sha256(canonical_encode(self.to_json())).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry as JSON objects: what ``dataclasses.asdict`` gives, without its copies."""
+        return _to_json(self)
+
+
+def _to_json(value: Any) -> dict[str, Any]:
+    members = _MEMBERS.get(type(value)) or _MEMBERS.setdefault(type(value), _Members(type(value)))
+    return {
+        name: member if type(member) in _PLAIN else _to_json(member)
+        for name, member in zip(members.names, members.of(value), strict=True)
+    }
+
+
+class _Members:
+    """The fields (two at least) of a dataclass, by one call."""
+
+    def __init__(self, cls: type) -> None:
+        self.names = tuple(field.name for field in fields(cls))
+        self.of = attrgetter(*self.names)
+
+
+_MEMBERS: dict[type, _Members] = {}
+_PLAIN = frozenset({str, int, float, type(None)})
 
 
 def read_privacy_predicate(fields: Mapping[str, Any]) -> PrivacyPredicate:

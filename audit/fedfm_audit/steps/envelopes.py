@@ -19,9 +19,8 @@ from fedfm_audit.steps.leaves import Leaf
 from fedfm_audit.steps.roots import Roots
 from fedfm_audit.steps.tree import Tree
 from fedfm_audit.transcript import Entry, Transcript, read_body, rebuild_roster
-from fedfm_crypto.codec import encode
 from fedfm_crypto.errors import FedFMError, NoteError
-from fedfm_crypto.note import open_note
+from fedfm_crypto.note import open_note, parse_checkpoint, split_note
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +146,7 @@ class _Checker:
             self._findings.fail(place, "the sender is not enrolled")
             return
         try:
-            entry.signed.verify(party.identity)
+            entry.verify(party.identity)
             if entry.body is not None:
                 entry.signed.check_body(entry.body)
         except FedFMError as error:
@@ -184,7 +183,7 @@ class _Checker:
         self._heads[header.sender] = size
 
     def _check_fresh(self, evidence: RoundEvidence, entry: Entry, place: str) -> None:
-        digest = hashlib.sha256(encode(entry.signed)).digest()
+        digest = hashlib.sha256(entry.encoded).digest()
         first = self._seen.setdefault(digest, evidence.path)
         if first != evidence.path:
             self._findings.fail(place, f"the same envelope is part of {first} too")
@@ -200,7 +199,8 @@ class _Checker:
                 self._findings.fail(place, "missing, though the header echoes a checkpoint")
             return
         try:
-            checkpoint = open_note(note, self._roots.vkeys).checkpoint
+            size = parse_checkpoint(split_note(note)[0]).size
+            checkpoint = open_note(note, self._roots.vkeys(size)).checkpoint
         except NoteError as error:
             self._findings.fail(place, error)
             return

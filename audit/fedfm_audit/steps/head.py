@@ -10,7 +10,7 @@ from fedfm_audit.steps.findings import Findings
 from fedfm_audit.steps.roots import Roots
 from fedfm_audit.tiles import MAX_LEAVES
 from fedfm_crypto.errors import NoteError
-from fedfm_crypto.note import Checkpoint, open_note
+from fedfm_crypto.note import Checkpoint, open_note, parse_checkpoint, split_note
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,8 @@ def check_head(files: Mapping[str, bytes], roots: Roots, findings: Findings) -> 
         findings.fail(CHECKPOINT, "missing")
         return None
     try:
-        opened = open_note(files[CHECKPOINT], roots.vkeys, strict=True)
+        size = parse_checkpoint(split_note(files[CHECKPOINT])[0]).size
+        opened = open_note(files[CHECKPOINT], roots.vkeys(size), strict=True)
     except NoteError as error:
         findings.fail(CHECKPOINT, error)
         return None

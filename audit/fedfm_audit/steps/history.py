@@ -1,7 +1,7 @@
 """Step 4, first half: the statements come in the one order that a federation can have.
 
 Enrolments, the federation, rounds 1, 2, 3, ... (of every kind, aborted and void ones included) with
-entries of privacy ledgers between them,
+entries of privacy ledgers and changes of the log's key between them,
 and the conclusion, which is missing while the federation runs and counts rounds of kind ``train``.
 """
 
@@ -17,6 +17,7 @@ from fedfm_audit.statements import (
     ConclusionPredicate,
     EnrolmentPredicate,
     FederationPredicate,
+    LogKeyPredicate,
     RoundPredicate,
 )
 from fedfm_audit.steps.findings import Findings
@@ -33,8 +34,9 @@ def check_history(leaves: Sequence[Leaf], charter: CharterView, findings: Findin
     federations = 0
     for leaf in leaves:
         predicate = leaf.statement.predicate
-        # Charges come before the round they pay for: the two kinds of leaf take turns.
-        kind = RoundPredicate if isinstance(predicate, PrivacyPredicate) else type(predicate)
+        # Charges come before the round they pay for, and the log's key may change between rounds.
+        between = isinstance(predicate, PrivacyPredicate | LogKeyPredicate)
+        kind = RoundPredicate if between else type(predicate)
         rank = _ORDER.index(kind)
         if rank < reached or (rank == reached == len(_ORDER) - 1):
             findings.fail(leaf.place, f"{predicate.TYPE} after {_ORDER[reached].TYPE}")
@@ -44,8 +46,7 @@ def check_history(leaves: Sequence[Leaf], charter: CharterView, findings: Findin
                 continue
             case FederationPredicate():
                 federations += 1
-                if predicate.base_model != charter.base_model:
-                    findings.fail(leaf.place, "names another base model than the charter")
+                _check_federation(leaf, predicate, charter, findings)
             case RoundPredicate():
                 if predicate.round != number + 1:
                     findings.fail(
@@ -66,6 +67,18 @@ def check_history(leaves: Sequence[Leaf], charter: CharterView, findings: Findin
             "the log",
             f"{outcomes['completed']} rounds completed, the charter allows {charter.rounds}",
         )
+
+
+def _check_federation(
+    leaf: Leaf, predicate: FederationPredicate, charter: CharterView, findings: Findings
+) -> None:
+    if predicate.base_model != charter.base_model:
+        findings.fail(leaf.place, "names another base model than the charter")
+    if predicate.config != charter.config_hash.hex():
+        findings.fail(leaf.place, "names another training configuration than the charter")
+    names = [one.name for one in predicate.distributions]
+    if names != sorted(set(names)):
+        findings.fail(leaf.place, "lists distributions unsorted or repeated")
 
 
 def _check_conclusion(

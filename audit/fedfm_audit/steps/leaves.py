@@ -12,6 +12,7 @@ from fedfm_audit.log import CHECKPOINT
 from fedfm_audit.privacy.entries import PrivacyPredicate
 from fedfm_audit.statements import (
     EnrolmentPredicate,
+    LogKeyPredicate,
     RoundPredicate,
     SignedStatement,
     Statement,
@@ -22,6 +23,7 @@ from fedfm_audit.steps.head import Head
 from fedfm_audit.steps.roots import Roots
 from fedfm_audit.steps.tree import Tree
 from fedfm_crypto.errors import FedFMError
+from fedfm_crypto.note import parse_vkey
 
 _LAST_DAY = 253402300799  # 9999-12-31T23:59:59Z, the last second that a date can express
 
@@ -42,13 +44,14 @@ class Leaf:
 
 def check_leaves(roots: Roots, head: Head, tree: Tree, findings: Findings) -> tuple[Leaf, ...]:
     """Open every leaf; those that fail are left out of the result."""
-    charter = roots.charter
+    charter, changes = roots.charter, {one.above for one in roots.log_keys.keys}
     leaves: list[Leaf] = []
+    signers = roots.signers
     enrolled: dict[str, EnrolmentPredicate] = {}
     for index, data in enumerate(tree.leaves):
         place = f"leaf {index}"
         try:
-            signed = open_leaf(data, charter.keys)
+            signed = open_leaf(data, signers)
         except FedFMError as error:
             findings.fail(place, error)
             continue
@@ -60,6 +63,8 @@ def check_leaves(roots: Roots, head: Head, tree: Tree, findings: Findings) -> tu
                 findings.fail(place, f"{predicate.name} is enrolled a second time")
         elif isinstance(predicate, RoundPredicate):
             _check_previous(predicate, index, tree, findings)
+        elif isinstance(predicate, LogKeyPredicate) and index not in changes:
+            findings.fail(place, "is no change of the log's key that follows the one before it")
     for name in sorted(charter.parties.keys() - enrolled.keys()):
         findings.fail("the log", f"{name} is in the charter, but no leaf enrols it")
     _check_expiry(charter, head, list(enrolled.values()), findings)
@@ -70,12 +75,16 @@ def check_author(
     charter: CharterView, signed: SignedStatement, leaf: bytes, place: str, findings: Findings
 ) -> None:
     """Who signed a statement is who may make it: an enrolment and a ledger entry the party that
-    they name, with the charter's keys, everything else the coordinator."""
+    they name, with the charter's keys, a change of the log's key the key before it (which that is
+    the chain of changes shows), everything else the coordinator."""
     predicate = signed.statement.predicate
     if isinstance(predicate, EnrolmentPredicate):
         _check_enrolment(charter, predicate, signed.signer, leaf, place, findings)
     elif isinstance(predicate, PrivacyPredicate):
         _check_institution(charter, predicate, signed.signer, place, findings)
+    elif isinstance(predicate, LogKeyPredicate):
+        if signed.signer != parse_vkey(predicate.previous).public.hex:
+            findings.fail(place, "a change of the log's key by another key than the one before it")
     elif signed.signer != charter.coordinator.identity.hex:
         findings.fail(place, "a statement that only the coordinator makes, by another key")
 

@@ -24,7 +24,7 @@ from fedfm_audit.privacy.events import (
     GaussianSteps,
     LatticeSteps,
 )
-from fedfm_audit.privacy.reader import LedgerReader
+from fedfm_audit.privacy.reader import LedgerReader, open_readers
 from fedfm_audit.privacy.terms import SHARING, PrivacyTerms, read_terms
 from fedfm_audit.statements import RoundPredicate
 from fedfm_audit.steps.envelopes import RoundEvidence
@@ -40,13 +40,16 @@ Entries = Mapping[str, Sequence[tuple[Leaf, PrivacyPredicate]]]
 
 @dataclass(frozen=True, slots=True)
 class LedgerSummary:
-    """One institution's ledger: how many entries, and what they cost in all."""
+    """One institution's ledger: how many entries, and what they cost in all; how many of them
+    state a figure by PLD, and how many of those were recomputed."""
 
     institution: str
     entries: int
     epsilon: float
     delta: float
     budget: float
+    pld_stated: int
+    pld_recomputed: int
 
 
 def why_not_checkable(charter: CharterView) -> str | None:
@@ -64,7 +67,7 @@ def check_privacy(
     *,
     full: bool = False,
 ) -> tuple[LedgerSummary, ...]:
-    """Check all ledgers; ``full`` recomputes PLD figures too (seconds for each distinct state).
+    """Check all ledgers; ``full`` recomputes every PLD figure (seconds for each distinct state).
 
     With privacy mode none any entry at all is a failure.
     """
@@ -79,9 +82,15 @@ def check_privacy(
             for leaf, _ in listed:
                 findings.fail(leaf.place, "is a ledger entry; the charter's privacy mode is none")
         return ()
+    listed_by = {name: entries.get(name, []) for name in charter.clients}
+    readers = open_readers(
+        {name: [entry for _, entry in listed] for name, listed in listed_by.items()},
+        terms.delta,
+        pld=full,
+    )
     summaries = [
-        _check_ledger(charter, terms, name, entries.get(name, []), findings, full=full)
-        for name in charter.clients
+        _check_ledger(charter, terms, name, listed, findings, readers[name])
+        for name, listed in listed_by.items()
     ]
     statements = {
         leaf.statement.predicate.round: (leaf.index, leaf.statement.predicate)
@@ -93,17 +102,28 @@ def check_privacy(
     return tuple(summaries)
 
 
-def describe(summaries: Sequence[LedgerSummary], *, full: bool) -> str:
+def describe(summaries: Sequence[LedgerSummary]) -> str:
     """One line for the report."""
     if not summaries:
         return "there is nothing that a ledger could be held against"
     worst = max(summaries, key=lambda summary: summary.epsilon)
-    how = "RDP and PLD" if full else "RDP"
+    how = _recomputed(summaries)
     return (
         f"{sum(summary.entries for summary in summaries)} entries of {len(summaries)} institutions "
         f"recomputed by {how}; most spent is epsilon {worst.epsilon:.4g} of {worst.budget:g} at "
         f"delta {worst.delta:g} ({worst.institution}); that noise was added is claimed, not shown"
     )
+
+
+def _recomputed(summaries: Sequence[LedgerSummary]) -> str:
+    """Which figures the verifier has from the events, and which are the institutions' word."""
+    stated = sum(summary.pld_stated for summary in summaries)
+    done = sum(summary.pld_recomputed for summary in summaries)
+    if not stated:
+        return "RDP"
+    if done == stated:
+        return "RDP and PLD"
+    return f"RDP, {done} of {stated} figures stated by PLD too (all with --full)"
 
 
 def _check_ledger(
@@ -112,10 +132,8 @@ def _check_ledger(
     name: str,
     entries: Sequence[tuple[Leaf, PrivacyPredicate]],
     findings: Findings,
-    *,
-    full: bool,
+    reader: LedgerReader,
 ) -> LedgerSummary:
-    reader = LedgerReader(pld=full)
     for leaf, entry in entries:
         place = f"{leaf.place} (entry {entry.sequence} of {name})"
         problems = [*reader.read(entry, leaf.digest), *terms.problems(entry)]
@@ -123,7 +141,16 @@ def _check_ledger(
             problems.append(f"is of federation {entry.federation!r}")
         for problem in problems:
             findings.fail(place, problem)
-    return LedgerSummary(name, len(entries), reader.epsilon, terms.delta, terms.epsilon)
+    stated = sum(entry.cumulative.epsilon_pld is not None for _, entry in entries)
+    return LedgerSummary(
+        name,
+        len(entries),
+        reader.epsilon,
+        terms.delta,
+        terms.epsilon,
+        stated,
+        reader.recomputed,
+    )
 
 
 def _check_rounds(

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from fedfm_audit.bundle import CHARTER, POLICY, known_name
 from fedfm_audit.charter_view import CharterView, open_charter
 from fedfm_audit.errors import CharterViewError, PolicyError
+from fedfm_audit.log_keys import LogKeys, log_keys_in
 from fedfm_audit.policy import Policy, parse_policy, render_policy
 from fedfm_audit.report import TrustRoots
 from fedfm_audit.steps.findings import Findings
+from fedfm_crypto.identity import IdentityPublicKey
 from fedfm_crypto.note import VerifierKey
 
 GIVEN_POLICY = "the policy given by the auditor"
@@ -18,18 +20,23 @@ GIVEN_POLICY = "the policy given by the auditor"
 
 @dataclass(frozen=True, slots=True)
 class Roots:
-    """What everything else is judged by: the charter, the policy in force, and every witness key
-    that may stand on a checkpoint, by name."""
+    """What everything else is judged by: the charter, the log's keys, the policy in force, and
+    every witness key that may stand on a checkpoint, by name."""
 
     charter: CharterView
+    log_keys: LogKeys
     policy: Policy
     witnesses: Mapping[str, VerifierKey]
     trust: TrustRoots
 
     @property
-    def vkeys(self) -> tuple[VerifierKey, ...]:
-        """The charter's log key and all witness keys."""
-        return (self.charter.log_key, *self.witnesses.values())
+    def signers(self) -> Mapping[str, IdentityPublicKey]:
+        """Every key that signs leaves, by its hex: the parties', and the log's."""
+        return {**self.charter.keys, **self.log_keys.publics}
+
+    def vkeys(self, size: int) -> tuple[VerifierKey, ...]:
+        """The log's key in force at a head of ``size`` leaves, and all witness keys."""
+        return (self.log_keys.at(size), *self.witnesses.values())
 
 
 def check_roots(
@@ -37,23 +44,29 @@ def check_roots(
     given_policy: bytes | None,
     charter_sha256: str | None,
     findings: Findings,
+    log_keys: LogKeys | None = None,
 ) -> Roots | None:
-    """Read the charter and the policy; ``None`` if there is no charter to go on with."""
+    """Read the charter, the log's keys and the policy; ``None`` if there is no charter to go on
+    with.  ``log_keys`` are followed already where there are no leaves to follow them in."""
     for name in sorted(files):
         if not known_name(name):
             findings.fail(name, "a bundle holds no such file")
     charter = _charter(files, charter_sha256, findings)
     if charter is None:
         return None
-    rendered = render_policy(charter)
+    if log_keys is None:
+        log_keys, wrong = log_keys_in(files, charter)
+        for place, error in wrong:
+            findings.fail(place, error)
+    rendered = render_policy(charter, log_keys)
     if POLICY not in files:
         findings.fail(POLICY, "missing")
     elif files[POLICY] != rendered:
-        findings.fail(POLICY, "differs from the policy that the charter gives")
+        findings.fail(POLICY, "differs from the policy that charter and log keys give")
     policy = _given(given_policy, findings)
     if given_policy is not None and policy is None:
         return None
-    return _roots(charter, policy, charter_sha256 is not None, rendered, findings)
+    return _roots(charter, log_keys, policy, charter_sha256 is not None, rendered, findings)
 
 
 def _charter(
@@ -86,6 +99,7 @@ def _given(given_policy: bytes | None, findings: Findings) -> Policy | None:
 
 def _roots(
     charter: CharterView,
+    log_keys: LogKeys,
     given: Policy | None,
     charter_pinned: bool,
     rendered: bytes,
@@ -94,8 +108,8 @@ def _roots(
     witnesses = {key.name: key for key in charter.witnesses}
     if given is None:
         trust = TrustRoots(charter="auditor" if charter_pinned else "bundle", policy="bundle")
-        return Roots(charter, parse_policy(rendered), witnesses, trust)
-    if charter.log_key not in given.logs:
+        return Roots(charter, log_keys, parse_policy(rendered), witnesses, trust)
+    if not {one.key for one in log_keys.keys} & set(given.logs):
         findings.fail(GIVEN_POLICY, f"does not list the charter's log {charter.log_key.name!r}")
     for key in given.witnesses.values():
         if witnesses.setdefault(key.name, key) != key:
@@ -106,4 +120,4 @@ def _roots(
     signers = [name for name in charter.signers if charter.parties[name].identity in vouched]
     anchored = "policy" if len(signers) >= charter.founders_quorum else "bundle"
     trust = TrustRoots(charter="auditor" if charter_pinned else anchored, policy="auditor")
-    return Roots(charter, given, witnesses, trust)
+    return Roots(charter, log_keys, given, witnesses, trust)

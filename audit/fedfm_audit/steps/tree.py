@@ -16,7 +16,8 @@ from fedfm_audit.tiles import (
     tile_path,
     tiles_of_level,
 )
-from fedfm_crypto.merkle import leaf_hash, tree_root
+from fedfm_crypto.errors import MerkleError
+from fedfm_crypto.merkle import EMPTY_ROOT, leaf_hash, node_hash
 
 
 class Tree:
@@ -26,6 +27,12 @@ class Tree:
         self.leaves = tuple(leaves)
         self.hashes = [leaf_hash(leaf) for leaf in leaves]
         self._roots: dict[int, bytes] = {}
+        self._levels = [self.hashes]
+        while len(self._levels[-1]) > 1:
+            below = self._levels[-1]
+            self._levels.append(
+                [node_hash(below[i], below[i + 1]) for i in range(0, len(below) - 1, 2)]
+            )
 
     @property
     def size(self) -> int:
@@ -35,8 +42,25 @@ class Tree:
     def root(self, size: int) -> bytes:
         """Root of the first ``size`` leaves; every message echoes one, so they are kept."""
         if size not in self._roots:
-            self._roots[size] = tree_root(self.hashes[:size])
+            self._roots[size] = self._join(size)
         return self._roots[size]
+
+    def _join(self, size: int) -> bytes:
+        """The full subtrees that a prefix splits into are known; they are joined from the right
+        (MTH of RFC 6962 2.1)."""
+        if not 0 <= size <= self.size:
+            raise MerkleError(f"no tree of size {size} is a prefix of a tree of {self.size}")
+        peaks, start = [], 0
+        for height in reversed(range(size.bit_length())):
+            if size >> height & 1:
+                peaks.append(self._levels[height][start >> height])
+                start += 1 << height
+        if not peaks:
+            return EMPTY_ROOT
+        root = peaks.pop()
+        while peaks:
+            root = node_hash(peaks.pop(), root)
+        return root
 
 
 def check_tree(files: Mapping[str, bytes], head: Head, findings: Findings) -> Tree | None:

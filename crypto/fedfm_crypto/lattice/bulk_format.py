@@ -13,6 +13,12 @@ from numpy.typing import NDArray
 
 from fedfm_crypto.errors import CiphertextError
 from fedfm_crypto.lattice import word_kernels
+from fedfm_crypto.lattice.parameters import (
+    BULK_DEGREE,
+    BULK_PRIMES,
+    POLYNOMIAL_BYTES,
+    RESIDUE_BITS,
+)
 
 __all__ = [
     "DEGREE",
@@ -25,12 +31,10 @@ __all__ = [
     "write_polynomials",
 ]
 
-DEGREE = 4096
+DEGREE = BULK_DEGREE
 """N, coefficients of a polynomial."""
-PRIMES = (18014398509309953, 18014398509293569)
-"""The two largest primes of 54 bits that are 1 modulo 2N; a test compares."""
-RESIDUE_BITS = 54
-POLYNOMIAL_BYTES = len(PRIMES) * DEGREE * RESIDUE_BITS // 8
+PRIMES = BULK_PRIMES
+"""The two largest primes of 54 bits that are 1 modulo 2N."""
 
 Words = NDArray[np.uint64]
 

@@ -30,9 +30,10 @@ from fedfm_crypto.errors import CiphertextError, InvalidKeyError, ShareError
 from fedfm_crypto.hashing import hash_parts
 from fedfm_crypto.labels import Label
 from fedfm_crypto.lattice.ntt import Ring, ring
+from fedfm_crypto.lattice.parameters import WRAP_RING
 from fedfm_crypto.lattice.residues import check_residues, read_residues, write_residues
 from fedfm_crypto.lattice.sampling import Sampler
-from fedfm_crypto.lattice.seal_format import Scheme, SealParameters, public_key_layout
+from fedfm_crypto.lattice.seal_format import public_key_layout
 from fedfm_crypto.random_source import RandomSource
 from fedfm_crypto.secret import Secret
 
@@ -43,13 +44,8 @@ __all__ = [
 
 Words = NDArray[np.uint64]
 
-PARAMETERS = SealParameters(
-    Scheme.BFV,
-    8192,
-    (1152921504606830593, 1152921504606748673, 1152921504606683137),
-    1032193,
-)
-"""The largest primes of 60 and 20 bits that are 1 modulo 2N; a test compares."""
+PARAMETERS = WRAP_RING
+"""The largest primes of 60 and 20 bits that are 1 modulo 2N."""
 PUBLIC_KEY = public_key_layout(PARAMETERS)
 """Layout of the public key."""
 

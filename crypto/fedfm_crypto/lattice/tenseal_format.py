@@ -26,8 +26,8 @@ from fedfm_crypto.errors import CiphertextError
 from fedfm_crypto.lattice.seal_format import ObjectLayout, SealParameters
 
 __all__ = [
-    "load_vector", "open_context", "read_ciphertext", "tenseal_vector", "write_context",
-    "write_vector",
+    "load_vector", "open_context", "read_ciphertext", "tenseal_reals", "tenseal_vector",
+    "write_context", "write_vector",
 ]  # fmt: skip
 
 Words = NDArray[np.uint64]
@@ -77,6 +77,11 @@ def open_context(serialised: bytes) -> Any:
 def tenseal_vector(context: Any, values: Sequence[int]) -> Any:
     """Return the encryption of integers as a TenSEAL BFV vector."""
     return tenseal.bfv_vector(context, values)
+
+
+def tenseal_reals(context: Any, values: Sequence[float]) -> Any:
+    """Return the encryption of reals as a TenSEAL CKKS vector, at the context's scale."""
+    return tenseal.ckks_vector(context, values)
 
 
 def load_vector(context: Any, layout: ObjectLayout, values: Words, size: int) -> Any:

@@ -23,7 +23,7 @@ from fedfm_crypto.errors import CiphertextError, CryptoError, DecryptionError
 from fedfm_crypto.lattice.bulk_format import DEGREE as BULK_DEGREE
 from fedfm_crypto.lattice.bulk_keys import BulkKey, KeySum, check_clients
 from fedfm_crypto.lattice.collective import PARAMETERS, PUBLIC_KEY, CollectivePublicKey
-from fedfm_crypto.lattice.seal_format import ciphertext_layout
+from fedfm_crypto.lattice.parameters import WRAP
 from fedfm_crypto.lattice.tenseal_format import (
     load_vector,
     open_context,
@@ -44,9 +44,6 @@ __all__ = [
 ]
 
 Words = NDArray[np.uint64]
-
-WRAP = ciphertext_layout(PARAMETERS)
-"""Layout of a wrapped key and of a sum of wraps."""
 
 _T = PARAMETERS.plain_modulus
 # Twice what 1,000 wraps under a key of 1,000 parts can have (``threshold``).

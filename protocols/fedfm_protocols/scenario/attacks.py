@@ -21,6 +21,7 @@ MODULES = (
     "lies_robust",
     "lies_judged",
     "two_stories",
+    "two_histories",
 )
 
 

@@ -27,7 +27,7 @@ from fedfm_protocols.scenario.stage import Stage
 from fedfm_protocols.scenario.transcript import transcript_of
 from fedfm_protocols.scenario.verdict import Verdict, judge_round
 from fedfm_protocols.simulation import Delivery, next_adapter
-from fedfm_protocols.witness import review_offer
+from fedfm_protocols.witness import review_leaf, take_offer
 
 
 @dataclass(frozen=True)
@@ -216,9 +216,11 @@ def _offer_checkpoint(stage: Stage, name: str) -> None:
     for change in stage.offer_changes:
         offer = change(name, offer)
     try:
-        seen = review_offer(memory.checkpoint, offer, stage.federation.charter.log)
+        extended = take_offer(stage.federation, memory, offer)
+        review_leaf(extended.checkpoint, offer)
     except ProtocolError as error:
         stage.observer.saw_error(name, error, None)
         return
-    stage.remember(name, replace(memory, checkpoint=seen))
+    stage.remember(name, extended)
+    seen = extended.checkpoint
     stage.observer.record("cosigned", by=name, size=seen.size, root=seen.root.hex())

@@ -100,6 +100,7 @@ class Stage(Simulation):
         self.observer = Observer()
         self.promises = Promises(frozenset(scenario.honest))
         self.log = ScenarioLog(keys.log)
+        self.second_log: ScenarioLog | None = None
         self.acts: list[tuple[str, Interceptor]] = []
         self.said: list[Envelope] = []
         self.earlier: list[tuple[int, str, str, Envelope]] = []

@@ -24,12 +24,18 @@ from fedfm_crypto.lattice.collective import (
     PublicKeyShare,
 )
 from fedfm_crypto.lattice.key_additive import encrypt
+from fedfm_crypto.lattice.score_opening import ScoreOpening
 from fedfm_crypto.lattice.seal_format import ObjectLayout
+from fedfm_crypto.lattice.sketch_encryption import SketchEncryption, sum_sketches
+from fedfm_crypto.lattice.sketch_format import PARAMETERS as SKETCH_PARAMETERS
+from fedfm_crypto.lattice.sketch_format import SKETCH, SKETCH_SUM, PackedLayout
+from fedfm_crypto.lattice.sketch_keys import EncryptionKey, EvaluationKey
 from fedfm_crypto.lattice.threshold import DecryptionShare, KeyShare
 from fedfm_crypto.lattice.wide_words import to_wide
 from fedfm_crypto.lattice.wrapping import WRAP, check_wrap
 from fedfm_crypto.random_source import SeededRandom
 from tests.crypto.lattice.federation import make_federation
+from tests.crypto.lattice.sketching import example_scale, example_sketch, make_validator
 
 _HEADERS = 16 + 73 + 16 + 8
 """Bytes of a SEAL ciphertext before its first residue: header, fields, header, count."""
@@ -123,6 +129,48 @@ def with_a_packed_residue_not_below_its_prime(data: bytes, random: Random) -> by
     return data[:start] + window.to_bytes(stop - start, "little") + data[stop:]
 
 
+_PACKED_HEAD = 32 + 8
+"""Bytes of a packed sketch before its first residue: parameter id and scale."""
+
+
+def with_a_changed_head_byte(data: bytes, random: Random) -> bytes:
+    at, flip = random.randrange(_PACKED_HEAD), random.randint(1, 255)
+    return data[:at] + bytes([data[at] ^ flip]) + data[at + 1 :]
+
+
+def of_another_scale(data: bytes, random: Random) -> bytes:
+    scale = random.choice([0.0, 1.0, -(2.0**40), 2.0**41, float("nan"), float("inf")])
+    return data[:32] + struct.pack("<d", scale) + data[_PACKED_HEAD:]
+
+
+def of_another_level(data: bytes, random: Random) -> bytes:
+    """The id of another level, or of another scheme's, in front of the same residues."""
+    primes = random.choice([SKETCH_PARAMETERS.primes, SKETCH_PARAMETERS.primes[:1]])
+    foreign = random.choice([SKETCH_PARAMETERS.identifier(primes), PARAMETERS.identifier(primes)])
+    return foreign + data[32:]
+
+
+def not_encrypted(data: bytes, random: Random) -> bytes:
+    """The second polynomial is zero: whoever sees it reads the first."""
+    return data[: _PACKED_HEAD + (len(data) - _PACKED_HEAD) // 2].ljust(len(data), b"\0")
+
+
+def _packed_residue(layout: PackedLayout) -> Any:
+    """Damage: one residue of 8 or 5 bytes at or above its prime."""
+
+    def with_a_short_residue_not_below_its_prime(data: bytes, random: Random) -> bytes:
+        polynomial, row = random.randrange(2), random.randrange(len(layout.primes))
+        widths, degree = layout._widths, SKETCH_PARAMETERS.degree
+        prime, width = layout.primes[row], widths[row]
+        before = polynomial * sum(widths) + sum(widths[:row])
+        at = _PACKED_HEAD + degree * before + width * random.randrange(degree)
+        bad = random.choice([prime, prime + 1, 2 ** (8 * width) - 1])
+        residue: bytes = bad.to_bytes(width, "little")
+        return data[:at] + residue + data[at + width :]
+
+    return with_a_short_residue_not_below_its_prime
+
+
 _LENGTHS = (truncated, truncated_a_little, with_trailing_bytes, twice, random_bytes)
 _SEAL = (
     *_LENGTHS, with_a_changed_header_byte, with_a_huge_number_in_the_header, compressed,
@@ -133,6 +181,37 @@ _SEAL = (
 def _seal_target(name: str, layout: ObjectLayout, valid: bytes, read: Any) -> HostileTarget:
     residue = _residue_words(_HEADERS, layout.primes, layout.parameters.degree)
     return HostileTarget(name, valid, read, (*_SEAL, residue, residue))
+
+
+def _packed_target(layout: PackedLayout, valid: bytes) -> HostileTarget:
+    residue = _packed_residue(layout)
+    damages = (
+        *_LENGTHS, with_a_changed_head_byte, of_another_scale, of_another_level, not_encrypted,
+        residue, residue,
+    )  # fmt: skip
+    return HostileTarget(layout.what, valid, layout.read, damages)
+
+
+def _sketch_targets() -> list[HostileTarget]:
+    validator = make_validator()
+    client = SketchEncryption(validator.encryption, example_scale())
+    sketch = client.encrypt(example_sketch(1))
+    opening = ScoreOpening(validator.secret, example_scale())
+    after_seed = _residue_words(32, SKETCH_PARAMETERS.primes, SKETCH_PARAMETERS.degree)
+    at_key = (*_LENGTHS, after_seed)
+    return [
+        _packed_target(SKETCH, sketch),
+        _packed_target(SKETCH_SUM, sum_sketches([sketch, sketch])),
+        HostileTarget(
+            "sketch encryption key", validator.encryption.to_bytes(), EncryptionKey.from_bytes,
+            at_key,
+        ),
+        HostileTarget(
+            "sketch evaluation key", validator.evaluation.to_bytes(), EvaluationKey.from_bytes,
+            at_key,
+        ),
+        HostileTarget("score", bytes(40_965), lambda data: opening.open([data]), _LENGTHS),
+    ]  # fmt: skip
 
 
 def hostile_targets() -> list[HostileTarget]:
@@ -165,4 +244,5 @@ def hostile_targets() -> list[HostileTarget]:
         HostileTarget(
             "decryption share", share, lambda data: DecryptionShare.from_bytes(1, data), at_data
         ),
+        *_sketch_targets(),
     ]  # fmt: skip

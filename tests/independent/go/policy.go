@@ -37,10 +37,14 @@ func parsePolicy(text string) (*policy, error) {
 		}
 		wrong := fmt.Errorf("line %d: cannot read %q", number+1, line)
 		switch {
-		case words[0] == "log" && len(words) >= 2 && rules.origin == "":
+		case words[0] == "log" && len(words) >= 2:
+			// Several lines are keys of one log that changed its key.
 			verifier, err := note.NewVerifier(words[1])
 			if err != nil {
 				return nil, fmt.Errorf("line %d: %v", number+1, err)
+			}
+			if rules.origin != "" && rules.origin != verifier.Name() {
+				return nil, wrong
 			}
 			verifiers = append(verifiers, verifier)
 			rules.origin = verifier.Name()

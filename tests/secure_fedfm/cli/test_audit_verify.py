@@ -51,3 +51,19 @@ def test_a_flipped_bit_fails_and_is_named(bundle: Path, run: Run) -> None:
 
 def test_a_bundle_that_is_not_there(tmp_path: Path, run: Run) -> None:
     assert run("audit", "verify", tmp_path / "nowhere").code == 2
+
+
+def test_an_archive_that_lacks_rounds_is_no_success(bundle: Path, tmp_path: Path, run: Run) -> None:
+    ran = run("audit", "verify", bundle, "--replay", tmp_path, "--json")
+    step = ran.json()["steps"][9]
+    assert (ran.code, step["status"]) == (1, "not checkable")
+    assert "not in the archive" in step["detail"]
+    page = tmp_path / "page.html"
+    assert run("audit", "report", bundle, "--replay", tmp_path, "--out", page).code == 1
+
+
+@pytest.mark.parametrize("text", ["0", "2-1", "1-", "-3", "all", "1-2-3"])
+def test_rounds_to_repeat_are_a_range(bundle: Path, tmp_path: Path, run: Run, text: str) -> None:
+    ran = run("audit", "verify", bundle, "--replay", tmp_path, f"--replay-rounds={text}")
+    assert ran.code == 2
+    assert "expected a round or A-B" in ran.err

@@ -96,12 +96,15 @@ def test_the_demo_gets_its_options(
     ran = run("demo", "--clients", 4, "--rounds", 2, "--suite", "clear", "--privacy", "none",
               "--epsilon", 2, "--data", "x.csv", "--text-column", "t", "--label-column", "l",
               "--out", out,
-              "--seed", 9, "--split", "dirichlet", "--alpha", 0.1, "--no-central",
+              "--seed", 9, "--split", "dirichlet", "--alpha", 0.1, "--no-central", "--archive",
               "--json")  # fmt: skip
     assert ran.code == 1
     assert seen == [
         DemoOptions(
-            4, 2, "clear", "none", 2.0, "x.csv", "t", "l", out, 9, "dirichlet", 0.1, False, True
+            *(4, 2, "clear", "none", 2.0, "x.csv", "t", "l", out, 9, "dirichlet", 0.1),
+            central=False,
+            archive=True,
+            json=True,
         )
     ]
     assert run("demo").code == 1

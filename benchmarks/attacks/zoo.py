@@ -1,0 +1,153 @@
+"""The attacks by name: how many attackers, what they train on, what they send, and when.
+
+An attack is a value; :mod:`benchmarks.robust_runs` plays it. Doses are what the update is
+multiplied by, where an attack multiplies. A dose of 1 sends what was trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from benchmarks.attacks import crafting, poison
+from benchmarks.attacks.crafting import Vector
+from benchmarks.attacks.poison import TRIGGER, Probe
+from secure_fedfm.learning.dataset import Dataset
+
+DOSES = (1.0, 2.0, 5.0, 10.0)
+Kind = Literal["trigger", "flip", "edge", "none"]
+
+
+@dataclass(frozen=True)
+class View:
+    """What an attacker has in its hands when it must commit.
+
+    Args:
+        poisoned: its delta after training on poisoned rows.
+        honest: deltas that it trained on clean rows of its own, as samples of what others send.
+        last: the last round's average, which everybody can compute.
+        round: number of the round, from 1.
+        clients, malicious: how many take part, and how many of them are attackers.
+    """
+
+    poisoned: Vector
+    honest: tuple[Vector, ...]
+    last: Vector
+    round: int
+    clients: int
+    malicious: int
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Labels that an attack is about: what it wants, and what it wants it instead of."""
+
+    target: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attack.
+
+    Args:
+        name: for rows and tables.
+        kind: what is trained on and measured.
+        dose: what the update is multiplied by.
+        malicious: attackers; the honest clients come on top.
+        honest_samples: trainings on its own clean rows that the attacker needs.
+        anchored: train with a pull towards its own honest update (constrain and scale).
+        clones: all attackers send the very same update.
+        split_trigger: each attacker has a part of the trigger only.
+        strength: factor on the dose in a round, 0 for an honest round.
+        craft: (view, dose) -> what is sent.
+    """
+
+    name: str
+    kind: Kind
+    dose: float = 1.0
+    malicious: int = 1
+    honest_samples: int = 0
+    anchored: bool = False
+    clones: bool = False
+    split_trigger: bool = False
+    strength: Callable[[int], float] = lambda _: 1.0
+    craft: Callable[[View, float], Vector] = lambda view, dose: crafting.scaled(view.poisoned, dose)
+
+    def rows(
+        self, clean: Dataset, labels: Labels, member: int, random: np.random.Generator
+    ) -> Dataset:
+        """What attacker ``member`` (from 0) trains on."""
+        if self.kind == "trigger":
+            words: tuple[str, ...] = TRIGGER
+            if self.split_trigger:
+                words = TRIGGER[member :: self.malicious]
+            return poison.trigger_rows(clean, labels.target, words, random)
+        if self.kind == "flip":
+            return poison.flipped_rows(clean, labels.source, labels.target)
+        return poison.edge_rows(clean, labels.target) if self.kind == "edge" else clean
+
+    def probe(self, test: Dataset, labels: Labels) -> Probe | None:
+        """How its success is measured; None for an attack on accuracy alone."""
+        if self.kind == "trigger":
+            return poison.trigger_probe(test, labels.target)
+        if self.kind == "flip":
+            return poison.flip_probe(test, labels.source, labels.target)
+        return poison.edge_probe(labels.target, labels.source) if self.kind == "edge" else None
+
+
+def _every_other(number: int) -> float:
+    return float(number % 2)
+
+
+def _slowly(number: int) -> float:
+    return min(1.0, 0.2 * number)
+
+
+def _neurotoxin(view: View, dose: float) -> Vector:
+    return dose * crafting.off_the_beaten_track(view.poisoned, view.last)
+
+
+def _alie(view: View, dose: float) -> Vector:
+    held, _ = crafting.a_little_is_enough(
+        dose * view.poisoned, list(view.honest), view.clients, view.malicious
+    )
+    return held
+
+
+def _inner_product(view: View, dose: float) -> Vector:
+    return crafting.against_the_mean(list(view.honest), dose)
+
+
+def _adaptive(view: View, dose: float) -> Vector:
+    return crafting.just_inside(dose * view.poisoned, list(view.honest))
+
+
+_BASE = (
+    Attack("none", "none", malicious=0),
+    Attack("label-flip", "flip"),
+    Attack("replacement", "trigger"),
+    Attack("constrain-and-scale", "trigger", honest_samples=1, anchored=True),
+    Attack("dba", "trigger", malicious=2, split_trigger=True),
+    Attack("neurotoxin", "trigger", craft=_neurotoxin),
+    Attack("edge-case", "edge"),
+    Attack("alie", "trigger", honest_samples=3, craft=_alie),
+    Attack("inner-product", "none", honest_samples=1, craft=_inner_product),
+    Attack("sybils", "trigger", malicious=2, clones=True),
+    Attack("on-off", "trigger", strength=_every_other),
+    Attack("slow-burn", "trigger", strength=_slowly),
+    Attack("adaptive", "trigger", honest_samples=3, craft=_adaptive),
+)
+ATTACKS: Mapping[str, Attack] = {attack.name: attack for attack in _BASE}
+
+
+def attack_at(name: str, dose: float) -> Attack:
+    """The attack of this name at a dose.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return replace(ATTACKS[name], dose=dose)

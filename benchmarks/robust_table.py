@@ -1,0 +1,125 @@
+"""Figures of the robustness benchmark's rows: what an attack reaches against a rule.
+
+*Attack success rate* (ASR) is the largest over the attacked rounds: one round with a backdoor is
+enough for whoever uses it. *Accuracy* is that of the last round, beside a federation of the honest
+clients alone (attack ``none`` without a rule). *TPR* is the share of attackers' attacking rounds in
+which they were excluded, *FPR* the share of honest clients' rounds.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.results import Row, markdown_table
+
+COLUMNS = (
+    "attack", "dose", "rule", "scoring", "alpha", "seeds", "ASR, worst round", "ASR at the end",
+    "accuracy", "honest alone", "difference", "TPR", "FPR",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Means over the seeds of one cell; None where an attack has no such figure."""
+
+    attack: str
+    dose: float
+    rule: str
+    scoring: str
+    alpha: float
+    seeds: int
+    asr: float | None
+    asr_at_end: float | None
+    accuracy: float
+    alone: float | None
+    caught: float | None
+    wrongly: float
+
+    @property
+    def difference(self) -> float | None:
+        """Accuracy minus that of the honest clients alone."""
+        return None if self.alone is None else self.accuracy - self.alone
+
+
+def exclusions(row: Row) -> tuple[int, int, int, int]:
+    """(attackers excluded, of how many, honest clients excluded, of how many), client rounds."""
+    caught = attacking = wrongly = honest = 0
+    malicious = [f"malicious-{i + 1}" for i in range(row["malicious"])]
+    for entry in row["per_round"]:
+        accepted = set(entry["accepted"])
+        honest += row["honest"]
+        wrongly += sum(f"honest-{i + 1}" not in accepted for i in range(row["honest"]))
+        if entry["round"] in row["attacked"]:
+            attacking += len(malicious)
+            caught += sum(name not in accepted for name in malicious)
+    return caught, attacking, wrongly, honest
+
+
+def figures(rows: Sequence[Row]) -> list[Figures]:
+    """One entry for each attack, dose, rule, scoring and alpha, in the order of the rows."""
+    cells: dict[tuple[str, float, str, str, float], list[Row]] = {}
+    alone: dict[tuple[float, int], float] = {}
+    for row in rows:
+        key = (row["attack"], row["dose"], row["rule"], row["scoring"], row["alpha"])
+        cells.setdefault(key, []).append(row)
+        if row["attack"] == row["rule"] == "none":
+            alone[row["alpha"], row["seed"]] = row["accuracy"]
+    found = []
+    for (attack, dose, rule, scoring, alpha), cell in cells.items():
+        beside = [alone[alpha, row["seed"]] for row in cell if (alpha, row["seed"]) in alone]
+        counts = [sum(column) for column in zip(*map(exclusions, cell), strict=True)]
+        success = [row["asr"] for row in cell if row["asr"] is not None]
+        last = [row["per_round"][-1]["asr"] for row in cell if row["asr"] is not None]
+        found.append(
+            Figures(
+                attack, dose, rule, scoring, alpha,
+                seeds=len(cell),
+                asr=statistics.mean(success) if success else None,
+                asr_at_end=statistics.mean(last) if last else None,
+                accuracy=statistics.mean(row["accuracy"] for row in cell),
+                alone=statistics.mean(beside) if len(beside) == len(cell) else None,
+                caught=counts[0] / counts[1] if counts[1] else None,
+                wrongly=counts[2] / counts[3],
+            )
+        )  # fmt: skip
+    return found
+
+
+def minimax(found: Sequence[Figures]) -> tuple[str, Figures] | None:
+    """The rule whose worst attack succeeds least, and that attack; rules that were not tried
+    against every attack are left out."""
+    attacks = {(f.attack, f.dose, f.alpha) for f in found if f.asr is not None}
+    worst: dict[str, Figures] = {}
+    tried: dict[str, set[tuple[str, float, float]]] = {}
+    for one in found:
+        if one.asr is None:
+            continue
+        tried.setdefault(one.rule, set()).add((one.attack, one.dose, one.alpha))
+        if one.rule not in worst or one.asr > (worst[one.rule].asr or 0.0):
+            worst[one.rule] = one
+    complete = [rule for rule, done in tried.items() if done == attacks]
+    if not complete:
+        return None
+    best = min(complete, key=lambda rule: worst[rule].asr or 0.0)
+    return best, worst[best]
+
+
+def table(found: Sequence[Figures]) -> str:
+    """All cells as Markdown, percentages."""
+    return markdown_table(
+        COLUMNS,
+        [
+            (
+                f.attack, f"{f.dose:g}", f.rule, f.scoring, f"{f.alpha:g}", f.seeds,
+                _percent(f.asr), _percent(f.asr_at_end), _percent(f.accuracy), _percent(f.alone),
+                _percent(f.difference), _percent(f.caught), _percent(f.wrongly),
+            )
+            for f in found
+        ],
+    )  # fmt: skip
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"

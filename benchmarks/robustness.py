@@ -1,0 +1,143 @@
+"""Attacks against robust rules: ``python -m benchmarks.robustness --data DIR``.
+
+BANKING77 on the real encoder, non-IID clients (Dirichlet), one or two attackers beside four honest
+clients. Every attack of the zoo at its doses, against every rule, three seeds: which attack reaches
+what, whom the rule excludes, and what that costs in accuracy. ``--scoring encrypted`` takes the
+scores through the real encryption of the sketches.
+
+A case takes minutes. Rows are appended to a file as they are measured; started again, the benchmark
+goes on where it was. ``--only`` picks attacks and rules, ``--budget-minutes`` stops starting new
+cases.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from benchmarks.attacks.zoo import ATTACKS, DOSES
+from benchmarks.results import Budget, Row, RowFile, add_row_options, report
+from benchmarks.robust_runs import Arena, Case, Integers, Scoring, Setting
+from benchmarks.robust_table import figures, minimax, table
+from fedfm_crypto.sketch import SketchLayout, inner_products, sketch
+from secure_fedfm.learning.data import load_data
+from secure_fedfm.robust.registry import DEFAULT, RULES, make_rule
+from secure_fedfm.robust.rule import Rule
+from secure_fedfm.robust.score_matrix import ScoreMatrix
+
+ALPHAS = (1.0, 0.3)
+MULTIPLIED = ("label-flip", "replacement", "constrain-and-scale", "dba", "neurotoxin", "edge-case")
+"""Attacks that are run at every dose; the others have one of their own."""
+OWN_DOSE = {"alie": 5.0, "inner-product": 1.0, "sybils": 2.0, "on-off": 5.0, "slow-burn": 5.0}
+
+
+def score_plainly(
+    names: tuple[str, ...], vectors: Sequence[Integers], beacon: bytes, layout: SketchLayout
+) -> ScoreMatrix:
+    """Inner products of the sketches, in the clear."""
+    sketches = [sketch(vector, beacon, layout) for vector in vectors]
+    gram = np.array([[float(inner_products(a, b)[0]) for b in sketches] for a in sketches])
+    return ScoreMatrix(names, gram)
+
+
+SCORINGS: Mapping[str, Scoring] = {"plain": score_plainly}
+
+
+def rules() -> dict[str, Rule | None]:
+    """Rules that need no root data, by name; ``none`` takes everybody."""
+    return {
+        "none": None,
+        **{name: make_rule(name, {}) for name, rule in RULES.items() if not rule.needs_root},
+    }
+
+
+def cases(
+    attacks: Sequence[str],
+    wanted: Sequence[str],
+    alphas: Sequence[float],
+    seeds: int,
+    scoring: str,
+) -> Iterator[Case]:
+    """One seed of everything first, without a rule before with one: an attack that does nothing
+    undefended is no attack."""
+    for seed, alpha, rule in itertools.product(range(1, seeds + 1), alphas, wanted):
+        for attack in attacks:
+            doses = DOSES if attack in MULTIPLIED else (OWN_DOSE.get(attack, 1.0),)
+            for dose in doses:
+                yield Case(attack, dose, rule, alpha, seed, scoring)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure what the budget allows; print the table of all rows there are."""
+    arguments = _arguments(argv)
+    torch.set_num_threads(1)
+    setting = Setting(rows=arguments.train_rows, rounds=arguments.rounds)
+    file, budget = RowFile(arguments.rows), Budget(arguments.budget_minutes)
+    known = rules()
+    attacks = [name for name in ATTACKS if _picked(arguments.only, name, ATTACKS)]
+    chosen = [name for name in ("none", DEFAULT) if _picked(arguments.only, name, known)]
+    if arguments.all_rules or _named(arguments.only, known):
+        chosen = [name for name in known if _picked(arguments.only, name, known)]
+    arena: Arena | None = None
+    for case in cases(attacks, chosen, arguments.alpha, arguments.seeds, arguments.scoring):
+        if budget.spent:
+            break
+        if file.of(case.key(setting)):
+            continue
+        arena = arena or Arena(load_data(arguments.data), setting, known, SCORINGS)
+        row = arena.run(case)
+        file.append(row)
+        success = "-" if row["asr"] is None else f"{100 * row['asr']:.1f} %"
+        print(
+            f"{case.attack} x{case.dose:g} against {case.rule}, alpha {case.alpha:g}, seed "
+            f"{case.seed}: ASR {success}, accuracy {100 * row['accuracy']:.1f} % in "
+            f"{row['cpu_s']:.0f} s",
+            file=sys.stderr,
+            flush=True,
+        )
+    found = figures([row for row in file.rows if row.get("benchmark") == "robustness"])
+    best = minimax(found)
+    results: Row = {"benchmark": "robustness", "rows": file.rows}
+    if best is not None:
+        results["minimax"] = {"rule": best[0], "attack": best[1].attack, "asr": best[1].asr}
+    report(arguments, results, lambda: table(found))
+    return 0
+
+
+def _named(only: Sequence[str] | None, family: Mapping[str, object]) -> list[str]:
+    return [one for one in only or () if one in family and one != "none"]
+
+
+def _picked(only: Sequence[str] | None, name: str, family: Mapping[str, object]) -> bool:
+    """``--only`` restricts a family of names only if it names one of it."""
+    named = _named(only, family)
+    return not named or name in named
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.robustness",
+        description="Attacks against robust rules on BANKING77.",
+    )
+    parser.add_argument(
+        "--data", default="../shared/data/banking77", help="folder with train, test"
+    )
+    parser.add_argument("--train-rows", type=int, default=Setting.rows, help="rows of all clients")
+    parser.add_argument("--rounds", type=int, default=Setting.rounds)
+    parser.add_argument("--alpha", type=float, nargs="+", default=list(ALPHAS), help="Dirichlet")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--scoring", choices=sorted(SCORINGS), default="plain")
+    parser.add_argument("--all-rules", action="store_true", help="not only none and the default")
+    names = sorted({*ATTACKS, *rules()})
+    parser.add_argument("--only", action="append", choices=names, help="may be repeated")
+    add_row_options(parser)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

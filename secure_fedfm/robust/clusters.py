@@ -1,0 +1,168 @@
+"""Cosine majorities: FLAME's selection, and the same decision on an average over rounds.
+
+**FLAME's cluster step** is HDBSCAN with a smallest cluster of floor(n/2) + 1 and one neighbour. Two
+clusters of that size cannot exist, so its tree has one branch: the answer is the single-linkage
+component that first reaches this size as the distance grows. That is twenty lines, exact and the
+same on every machine; a test compares with scikit-learn, which is therefore no dependency.
+
+**The memory rule** looks at a running average of the cosine matrix, because single rounds late in
+training, when updates are small and noisy, let an attacker in that earlier rounds had shown. Who is
+excluded depends on rounds that the attacker has behind it; an attacker who behaves for long, or
+joins late, is judged on fewer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secure_fedfm.robust.memory import Memory
+from secure_fedfm.robust.norms import norm_reasons
+from secure_fedfm.robust.rule import Rule, Verdict, accepting, check_share, median, nearest_first
+from secure_fedfm.robust.score_matrix import ScoreMatrix
+
+__all__ = ["CosineMemory", "Flame", "majority_component", "tight_majority"]
+
+Floats = NDArray[np.float64]
+
+_NOISE = 1e-4
+"""Cosine distance that decrypted scores cannot tell from none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flame(Rule):
+    """FLAME's selection: the majority cluster by cosine; weights clip to the median norm.
+
+    Its third step, noise on the sum, is the privacy mode's business. In suites that cannot weigh,
+    ``multiple`` excludes what clipping would have cut down.
+
+    Args:
+        multiple: of the median norm, 1 to 100.
+    """
+
+    name: ClassVar[str] = "flame"
+    source: ClassVar[str] = "Nguyen et al. 2022 (USENIX Security), sections 4.2 and 4.3"
+    breakdown: ClassVar[str] = "fewer than half are malicious"
+
+    multiple: float = 2.0
+
+    def __post_init__(self) -> None:
+        check_share(self.name, "multiple", self.multiple, 1, 100)
+
+    def tolerates(self, count: int) -> int:
+        """Return the largest minority."""
+        return (count - 1) // 2
+
+    def _judge(self, scores: ScoreMatrix, memory: Memory) -> Verdict:
+        inside, reach = majority_component(1.0 - scores.cosines)
+        reasons = norm_reasons(scores, self.multiple)
+        for place, member in enumerate(inside):
+            if not member:
+                nearest = float((1.0 - scores.cosines)[place][inside].min())
+                reasons[place] = (
+                    f"outside the majority cluster: cosine distance {nearest:.2f} to its nearest "
+                    f"member, the cluster is connected at {reach:.2f}"
+                )
+        norms, middle = scores.norms, median(scores.norms)
+        clipped = np.minimum(
+            1.0, np.divide(middle, norms, out=np.ones_like(norms), where=norms > 0)
+        )
+        clipped[[bool(reason) for reason in reasons]] = 0.0
+        return accepting(scores, reasons, memory, clipped)
+
+
+@dataclass(frozen=True, slots=True)
+class CosineMemory(Rule):
+    """Cosine majority on a running average of the cosine matrix, and a norm bound.
+
+    Of the clients within the norm bound, the majority is the smallest ball of floor(n/2) + 1 around
+    one of them. Its members' mean distances to each other average to D; whoever has a mean distance
+    to the majority above ``reach`` D is excluded.
+
+    Args:
+        newest: weight of the newest round in the average, above 0 to 1; 1 is no memory.
+        reach: multiple of the majority's mean distance, 1 to 10.
+        multiple: of the median norm, 1 to 100.
+    """
+
+    name: ClassVar[str] = "cosine-memory"
+    source: ClassVar[str] = "ours; clustering after FLAME, memory after FoolsGold"
+    breakdown: ClassVar[str] = "fewer than half are malicious, and they stand apart on average"
+
+    newest: float = 0.2
+    reach: float = 1.15
+    multiple: float = 2.0
+
+    def __post_init__(self) -> None:
+        check_share(self.name, "newest", self.newest, 1e-3, 1)
+        check_share(self.name, "reach", self.reach, 1, 10)
+        check_share(self.name, "multiple", self.multiple, 1, 100)
+
+    def tolerates(self, count: int) -> int:
+        """Return the largest minority: by norm, where not by direction."""
+        return (count - 1) // 2
+
+    def _judge(self, scores: ScoreMatrix, memory: Memory) -> Verdict:
+        average = memory.averaged("cosine", scores.names, scores.cosines, self.newest)
+        distances = 1.0 - average
+        reasons = norm_reasons(scores, self.multiple)
+        fits = np.array([not reason for reason in reasons])
+        inside = tight_majority(distances, scores.names, fits)
+        size = int(inside.sum())
+        others = np.maximum(
+            size - inside.astype(np.int64), 1
+        )  # members of the majority other than oneself
+        means = distances[:, inside].sum(axis=1) / others
+        typical = float(means[inside].mean())
+        for place, mean in enumerate(means):
+            if mean > self.reach * typical + _NOISE:
+                reasons[place] = (
+                    f"mean cosine distance {mean:.2f} to the majority, averaged over rounds, is "
+                    f"{mean / max(typical, _NOISE):.2f} times the majority's own, allowed "
+                    f"{self.reach:g}"
+                )
+        return accepting(scores, reasons, memory.remembering("cosine", scores.names, average))
+
+
+def majority_component(distances: Floats) -> tuple[NDArray[np.bool_], float]:
+    """Return the single-linkage component that first has a majority, and the distance it takes.
+
+    Args:
+        distances: symmetric, float64 [n, n].
+    """
+    count = len(distances)
+    labels = np.arange(count)
+    rows, columns = np.triu_indices(count, 1)
+    edges = distances[rows, columns]
+    for reach in np.unique(edges):
+        # Equal distances join together, so that the order of rows plays no part.
+        for edge in np.flatnonzero(edges == reach):
+            one, other = labels[rows[edge]], labels[columns[edge]]
+            labels[labels == other] = one
+        sizes = np.bincount(labels, minlength=count)
+        if sizes.max() > count // 2:
+            return labels == int(sizes.argmax()), float(reach)
+    return np.ones(count, dtype=bool), 0.0
+
+
+def tight_majority(
+    distances: Floats, names: tuple[str, ...], candidates: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Return the smallest ball of floor(n/2) + 1 candidates (all, if fewer) around one of them.
+
+    By its radius, not by the mean distance in it: a few clones are at no distance from each other,
+    and would win with one honest client far away. Ties by name.
+    """
+    places = np.flatnonzero(candidates)
+    around = distances[np.ix_(places, places)].copy()
+    np.fill_diagonal(around, -np.inf)
+    size = min(len(distances) // 2 + 1, len(places))
+    chosen_names = [names[place] for place in places]
+    radii = np.sort(around, axis=1)[:, size - 1]
+    centre = nearest_first(radii, chosen_names)[0]
+    inside = np.zeros(len(distances), dtype=bool)
+    inside[places[nearest_first(around[centre], chosen_names)[:size]]] = True
+    return inside

@@ -1,0 +1,216 @@
+"""What single rules do that others do not: reasons, memory, clones, clusters, groups, limits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from secure_fedfm.errors import RobustnessError
+from secure_fedfm.robust.clusters import CosineMemory, Flame, majority_component
+from secure_fedfm.robust.composed import EveryGroup
+from secure_fedfm.robust.coordinatewise import coordinate_median, trimmed_mean
+from secure_fedfm.robust.directions import FLTrust, FoolsGold
+from secure_fedfm.robust.distances import GeometricMedian, LeastDiameter
+from secure_fedfm.robust.krum import MultiKrum
+from secure_fedfm.robust.memory import NOTHING, Memory
+from secure_fedfm.robust.norms import NormBound
+from secure_fedfm.robust.rule import Verdict
+from secure_fedfm.robust.score_matrix import GroupScores, ScoreMatrix
+
+VECTORS = Path(__file__).parents[2] / "vectors"
+
+Vectors = NDArray[np.float64]
+
+
+def scores_of(
+    vectors: Vectors, names: str = "abcdefghijk", root: Vectors | None = None
+) -> ScoreMatrix:
+    row = None if root is None else np.append(vectors @ root, root @ root)
+    products = vectors @ vectors.T
+    return ScoreMatrix(tuple(names[: len(vectors)]), (products + products.T) / 2, row)
+
+
+def benign(seed: int, count: int = 5, spread: float = 0.5) -> Vectors:
+    generator = np.random.default_rng(seed)
+    common = np.random.default_rng(0).normal(size=60)
+    made: Vectors = common + spread * generator.normal(size=(count, 60))
+    return made
+
+
+def test_reasons_are_for_people() -> None:
+    vectors = benign(1)
+    vectors /= np.linalg.norm(vectors, axis=1)[:, None]
+    vectors *= np.array([[0.8], [0.9], [1.0], [1.9], [5.1]])
+    verdict = NormBound().judge(scores_of(vectors))
+    assert verdict.reasons == ("", "", "", "", "norm 5.1 times the median, allowed 2")
+    assert verdict.accepted_names == ("a", "b", "c", "d")
+
+
+def test_a_root_direction_overrules_a_majority() -> None:
+    vectors = benign(1, 7)
+    root = vectors[0].copy()
+    vectors[1:] = -vectors[1:]
+    verdict = FLTrust().judge(scores_of(vectors, root=root))
+    assert verdict.accepted_names == ("a",)
+    assert "root direction, expected above 0" in verdict.reasons[3]
+    with pytest.raises(RobustnessError, match="validator supplied none"):
+        FLTrust().judge(scores_of(vectors))
+    with pytest.raises(RobustnessError, match="root direction is zero"):
+        FLTrust().judge(scores_of(vectors, root=0 * root))
+
+
+def test_fltrust_weighs_as_the_paper_does() -> None:
+    vectors, root = benign(2), benign(3)[0]
+    weights = FLTrust().judge(scores_of(vectors, root=root)).weights
+    unit = vectors / np.linalg.norm(vectors, axis=1)[:, None]
+    trust = np.maximum(unit @ (root / np.linalg.norm(root)), 0)
+    expected = (trust[:, None] * unit).sum(axis=0)
+    found = weights @ vectors
+    assert found / np.linalg.norm(found) == pytest.approx(expected / np.linalg.norm(expected))
+
+
+def test_foolsgold_excludes_clones_and_keeps_the_different() -> None:
+    different = np.random.default_rng(4).normal(size=(5, 60))
+    attack = np.random.default_rng(5).normal(size=60)
+    sybils = attack + 0.05 * np.random.default_rng(6).normal(size=(4, 60))
+    verdict = FoolsGold().judge(scores_of(np.vstack([different, sybils])))
+    assert verdict.accepted == (True,) * 5 + (False,) * 4
+    assert "resembles another client (cosine 1.00): weight" in verdict.reasons[8]
+
+
+def test_the_cluster_step_is_hdbscan() -> None:
+    """scikit-learn's answers (``tests/vectors/hdbscan_majorities.py``)."""
+    cases = json.loads((VECTORS / "hdbscan_majorities.json").read_text(encoding="utf-8"))["cases"]
+    for case in cases:
+        inside, _ = majority_component(np.array(case["distances"]) / 1e6)
+        assert inside.tolist() == [bool(member) for member in case["majority"]]
+    assert len({tuple(case["majority"]) for case in cases}) == 12
+
+
+def test_flame_clips_by_weight_and_excludes_beyond_its_multiple() -> None:
+    vectors = benign(7, 7, spread=0.1)
+    vectors[:3] *= [[1.5], [3.0], [1.0]]
+    verdict = Flame(multiple=2.0).judge(scores_of(vectors))
+    lengths = np.linalg.norm(vectors, axis=1)
+    assert not verdict.accepted[1]
+    kept = verdict.weights * lengths
+    assert kept[0] == pytest.approx(np.sort(lengths)[3] * verdict.weights.max())
+
+
+def rounds(rule: CosineMemory, shown: int, quiet: int) -> list[Verdict]:
+    """An attacker ("e") that shows itself in the first rounds and then does as the others do."""
+    verdicts, memory = [], NOTHING
+    attack = np.random.default_rng(1000).normal(size=60)
+    for number in range(shown + quiet):
+        vectors = benign(number)
+        if number < shown:
+            vectors[4] = attack + 0.5 * vectors[4]
+        verdicts.append(rule.judge(scores_of(vectors), memory))
+        memory = verdicts[-1].memory
+    return verdicts
+
+
+def test_memory_keeps_an_attacker_out_and_forgives_in_time() -> None:
+    with_memory = [v.accepted[4] for v in rounds(CosineMemory(), 3, 25)]
+    without = [v.accepted[4] for v in rounds(CosineMemory(newest=1.0), 3, 25)]
+    assert not any(with_memory[:7])
+    assert not any(without[:3])
+    assert without[3:].count(True) > 12
+    assert any(with_memory[7:])
+
+
+def test_memory_follows_names_through_changing_cohorts() -> None:
+    rule, vectors = CosineMemory(newest=0.5), benign(1)
+    first = rule.judge(scores_of(vectors)).memory
+    absent = rule.judge(scores_of(vectors[[0, 2, 4]], "ace"), first).memory
+    assert absent.pairs[("cosine", "a", "b")] == first.pairs[("cosine", "a", "b")]
+    shuffled = rule.judge(scores_of(-vectors[[4, 0, 2]] + 1, "eac"), first).memory
+    fresh = scores_of(-vectors[[4, 0, 2]] + 1, "eac").cosines[0, 1]
+    expected = 0.5 * first.pairs[("cosine", "a", "e")] + 0.5 * fresh
+    assert shuffled.pairs[("cosine", "a", "e")] == pytest.approx(expected)
+    assert not any("c" in key for key in first.without("c").pairs)
+
+
+def test_a_memory_is_a_value() -> None:
+    source = {("cosine", "a", "b"): 0.5}
+    memory = Memory(source)
+    source["cosine", "a", "c"] = 1.0
+    assert dict(memory.pairs) == {("cosine", "a", "b"): 0.5}
+    with pytest.raises(TypeError):
+        memory.pairs["cosine", "a", "c"] = 1.0  # type: ignore[index]
+    for pairs in ({("cosine", "b", "a"): 0.5}, {("cosine", "a", "b"): float("nan")}):
+        with pytest.raises(RobustnessError, match="ascending order"):
+            Memory(pairs)
+
+
+def test_clones_do_not_capture_the_majority() -> None:
+    """Two of five attackers at no distance from each other, of ordinary length."""
+    vectors = benign(3)
+    vectors[:2] = np.random.default_rng(8).normal(size=60)
+    for rule in (CosineMemory(reach=1.4), Flame(), MultiKrum(1, keep=3)):
+        expected = ("c", "d", "e") if not isinstance(rule, MultiKrum) else None
+        if expected:
+            assert rule.judge(scores_of(vectors)).accepted_names == expected
+
+
+def in_groups(head: Vectors, rest: Vectors) -> ScoreMatrix:
+    parts = [scores_of(head), scores_of(rest)]
+    groups = tuple(GroupScores(n, p.gram) for n, p in zip(("head", "rest"), parts, strict=True))
+    return ScoreMatrix(parts[0].names, parts[0].gram + parts[1].gram, None, groups)
+
+
+def test_every_group_sees_what_the_whole_hides() -> None:
+    head, rest = benign(1, 7), 10 * benign(2, 7)
+    head[3] = 1.5 * np.random.default_rng(9).normal(size=60)
+    scores = in_groups(head, rest)
+    inner = CosineMemory(reach=2.0)
+    whole = ScoreMatrix(scores.names, scores.gram)
+    assert all(inner.judge(whole).accepted)
+    verdict = EveryGroup(inner).judge(scores)
+    assert verdict.accepted_names == tuple("abcefg")
+    assert verdict.reasons[3].startswith("in head: mean cosine distance")
+    # Each group remembers its own cosines.
+    kinds = {key[0] for key in verdict.memory.pairs}
+    assert kinds == {"/cosine", "head/cosine", "rest/cosine"}
+    again = EveryGroup(inner).judge(scores, verdict.memory)
+    assert again.memory.pairs == pytest.approx(verdict.memory.pairs)
+    with pytest.raises(RobustnessError, match="one group only"):
+        EveryGroup(inner).judge(whole)
+    with pytest.raises(RobustnessError, match="the sketches have: head, rest"):
+        scores.group("tail")
+
+
+def test_a_far_attacker_does_not_smooth_the_geometric_median_away() -> None:
+    vectors = benign(1, 9)
+    vectors[:4] = 1e11 * np.random.default_rng(3).normal(size=(4, 60))
+    verdict = GeometricMedian().judge(scores_of(vectors))
+    assert verdict.accepted == (False,) * 4 + (True,) * 5
+
+
+def test_too_many_subsets_are_refused_with_what_works() -> None:
+    vectors = np.random.default_rng(1).normal(size=(30, 40))
+    names = "abcdefghijklmnopqrstuvwxyzABCDEF"
+    with pytest.raises(RobustnessError, match=r"142506 subsets.*use multi-krum"):
+        LeastDiameter(5).judge(scores_of(vectors, names))
+
+
+def test_coordinatewise_rules_refuse_what_they_cannot_average() -> None:
+    vectors = benign(1)
+    vectors[0, 0] = np.nan
+    with pytest.raises(RobustnessError, match="NaN"):
+        coordinate_median(vectors)
+    with pytest.raises(RobustnessError, match="NaN"):
+        trimmed_mean(vectors, 1)
+    with pytest.raises(RobustnessError, match="at least 7 rows"):
+        trimmed_mean(benign(1), 3)
+
+
+def test_a_verdict_is_consistent() -> None:
+    with pytest.raises(RobustnessError, match="different lengths"):
+        Verdict(("a", "b"), (True,), np.ones(2), ("", ""))
+    with pytest.raises(RobustnessError, match="reason for exactly"):
+        Verdict(("a", "b"), (True, False), np.ones(2), ("", ""))
