@@ -59,9 +59,10 @@ class _Compiler:
             case "properties":
                 return self._properties(schema)
             case "additionalProperties":
-                if said is not False:
-                    raise ValueError("additionalProperties is known as false only")
-                return None if "properties" in schema else _of(dict, lambda value: not value)
+                return self._additional(said, alone="properties" not in schema)
+            case "propertyNames":
+                name = self.compile(said)
+                return _of(dict, lambda value: all(map(name, value)))
             case "items":
                 each = self.compile(said)
                 return _of(list, lambda value: all(map(each, value)))
@@ -96,6 +97,15 @@ class _Compiler:
             return True
 
         return check
+
+    def _additional(self, said: Any, *, alone: bool) -> Check | None:
+        """``false``, or (where no property is named) a schema for all of them."""
+        if said is False:
+            return _of(dict, lambda value: not value) if alone else None
+        if not alone or not isinstance(said, dict):
+            raise ValueError("additionalProperties beside properties is known as false only")
+        each = self.compile(said)
+        return _of(dict, lambda value: all(map(each, value.values())))
 
     def _condition(self, schema: _Schema) -> Check:
         condition = self.compile(schema["if"])
@@ -136,6 +146,14 @@ def _plain(keyword: str, said: Any) -> Check:
         case "required":
             names = frozenset(said)
             return _of(dict, lambda value: names <= value.keys())
+        case "dependentRequired":
+            needed = {name: frozenset(others) for name, others in said.items()}
+            return _of(
+                dict,
+                lambda value: all(
+                    others <= value.keys() for name, others in needed.items() if name in value
+                ),
+            )
         case "pattern":
             search = re.compile(said).search
             return _of(str, lambda value: search(value) is not None)
@@ -180,6 +198,7 @@ def _itself(value: Any) -> Any:
 _BOUNDS: Mapping[str, tuple[Check, Callable[[Any], Any], Callable[[Any, Any], bool]]] = {
     "minLength": (_TYPES["string"], len, operator.ge),
     "maxLength": (_TYPES["string"], len, operator.le),
+    "maxProperties": (_TYPES["object"], len, operator.le),
     "minItems": (_TYPES["array"], len, operator.ge),
     "maxItems": (_TYPES["array"], len, operator.le),
     "minimum": (_is_number, _itself, operator.ge),
