@@ -93,6 +93,11 @@ class CharterView:
         return self.robustness is not None
 
     @property
+    def rule(self) -> str:
+        """The validator's rule; empty without one."""
+        return "" if self.robustness is None else str(self.robustness["rule"])
+
+    @property
     def lanes(self) -> int:
         """Lanes of an upload: its values, padded to a power of two where they are rotated."""
         rotated = self.privacy["mode"] == "client" and self.privacy["rotation"]

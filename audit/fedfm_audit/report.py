@@ -106,11 +106,12 @@ class JudgedRound:
 
 @dataclass(frozen=True, slots=True)
 class ClientExclusions:
-    """The rounds in which a client was left out of the sum for one reason: the rule's ``code``, or
-    an empty one where no verdict removed it (something that it sends did not come)."""
+    """The rounds in which a client was left out of the sum for one ``reason``; ``code`` is the
+    rule's, empty where no verdict removed it (something that it sends did not come)."""
 
     client: str
     code: str
+    reason: str
     rounds: tuple[int, ...]
 
 
@@ -217,11 +218,11 @@ def _summary_lines(summary: Summary) -> list[str]:
 
 def _robust_json(robust: RobustSummary) -> dict[str, Any]:
     judged = [
-        {**asdict(said), "removed": [{"client": n, "reason": code} for n, code in said.removed]}
+        {**asdict(said), "removed": [{"client": n, "code": code} for n, code in said.removed]}
         for said in robust.judged
     ]
     exclusions = [
-        {"client": said.client, "reason": said.code or None, "rounds": list(said.rounds)}
+        {**asdict(said), "code": said.code or None, "rounds": list(said.rounds)}
         for said in robust.exclusions
     ]
     return {
@@ -239,11 +240,9 @@ def _exclusion_lines(robust: RobustSummary) -> list[str]:
     for said in robust.exclusions[:MAX_FAILURES]:
         shown = ", ".join(str(number) for number in said.rounds[:MAX_ROUNDS_SHOWN])
         more = len(said.rounds) - MAX_ROUNDS_SHOWN
-        why = f"removed by rule {robust.rule}: {said.code}" if said.code else "dropped out"
-        lines.append(
-            f"left out: {said.client}, {len(said.rounds)} times ({why}), round {shown}"
-            + (f" and {more} more" if more > 0 else "")
-        )
+        rounds = "round" if len(said.rounds) == 1 else f"{len(said.rounds)} rounds,"
+        also = f" and {more} more" if more > 0 else ""
+        lines.append(f"left out: {said.client}, {rounds} {shown}{also}: {said.reason}")
     omitted = len(robust.exclusions) - MAX_FAILURES
     return [*lines, f"left out: {omitted} more are not listed"] if omitted > 0 else lines
 

@@ -138,9 +138,7 @@ def check_binding(checks: StepChecks, dealers: Collection[str]) -> None:
         passed or not acks,
         f"{len(acks)} clients acknowledge a sum that the validator did not find bound",
     )
-    checks.expect(
-        passed or outcome != "completed", "completed without a binding check that passed"
-    )
+    checks.expect(passed or outcome != "completed", "completed without a binding check that passed")
     if result is not None:
         _check_result(checks, result, reports)
         checks.expect(

@@ -66,7 +66,7 @@ def check_verdicts(
     for evidence in trained_rounds:
         checker.check_round(evidence)
     return RobustSummary(
-        rule=str((charter.robustness or {}).get("rule", "")),
+        rule=charter.rule,
         rounds=len(trained_rounds),
         judged=tuple(checker.judged),
         exclusions=_by_client(charter, trained_rounds, findings),
@@ -248,30 +248,39 @@ def _beacon_of(step: _Step) -> str:
 def _by_client(
     charter: CharterView, rounds: Sequence[RoundEvidence], findings: Findings
 ) -> tuple[ClientExclusions, ...]:
-    rule = str((charter.robustness or {}).get("rule", ""))
-    found: dict[tuple[str, str], list[int]] = defaultdict(list)
+    found: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for evidence in rounds:
         try:
-            exclusions = exclusions_in(evidence.transcript, rule=rule, encrypted=charter.encrypted)
+            exclusions = exclusions_in(
+                evidence.transcript, rule=charter.rule, encrypted=charter.encrypted
+            )
         except TranscriptError as error:
             findings.fail(evidence.place, error)
             continue
         for exclusion in exclusions:
-            found[exclusion.client, exclusion.code].append(exclusion.round)
+            said = (exclusion.client, exclusion.code, exclusion.reason)
+            found[said].append(exclusion.round)
     return tuple(
-        ClientExclusions(client, code, tuple(numbers))
-        for (client, code), numbers in sorted(found.items())
+        ClientExclusions(client, code, reason, tuple(numbers))
+        for (client, code, reason), numbers in sorted(found.items())
     )
 
 
 def describe(summary: RobustSummary) -> str:
     """One line about verdicts that hold."""
     bound = sum(judged.binding == "passed" for judged in summary.judged)
-    removed = sum(len(said.rounds) for said in summary.exclusions if said.code)
-    clients = len({said.client for said in summary.exclusions if said.code})
-    verdicts = f"{len(summary.judged)} verdicts of rule {summary.rule} in {summary.rounds} rounds"
+    judged = [said for said in summary.exclusions if said.code]
+    removed, clients = sum(len(said.rounds) for said in judged), len({s.client for s in judged})
+    codes = Counter(code for said in summary.judged for _, code in said.removed)
+    reasons = ", ".join(f"{code} {count}" for code, count in sorted(codes.items()))
     return (
-        f"{verdicts}, {removed} exclusions of {clients} clients, {bound} sums bound to what was "
-        "judged; that scores were computed honestly and the rule was applied is the validator's "
-        "word"
+        f"{_counted(len(summary.judged), 'verdict')} of rule {summary.rule} in "
+        f"{_counted(summary.rounds, 'round')}, {_counted(removed, 'exclusion')} of "
+        f"{_counted(clients, 'client')}{f' ({reasons})' if reasons else ''}, "
+        f"{_counted(bound, 'sum')} bound to what was judged; that scores are those of the updates "
+        "and the rule was applied to them is the validator's word"
     )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
