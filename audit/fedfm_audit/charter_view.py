@@ -30,7 +30,7 @@ SHARED_NOISE = "shared-noise"
 """Privacy mode in which a round is a session: each of its sums carries noise shared by clients."""
 MAX_ENCRYPTED_CLIENTS = 1000
 MAX_KEY_THRESHOLD = 500
-VECTOR_RULES = frozenset({"median", "trimmed-mean"})
+VECTOR_RULES = frozenset({"coordinate-median", "trimmed-mean"})
 """Robust rules that give no sum of whole updates."""
 MAX_NORM_STEPS = float(1 << 40)
 SKETCH_SLOTS = 4096

@@ -23,7 +23,7 @@ ParameterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 Parameter = int | Annotated[float, Field(allow_inf_nan=False)]
 Span = Annotated[list[int], Field(min_length=2, max_length=2)]
 
-VECTOR_RULES = ("median", "trimmed-mean")
+VECTOR_RULES = ("coordinate-median", "trimmed-mean")
 """Rules that need every value of every update, and give no sum of whole updates."""
 GROUP_COUNTS = (0, 2, 4, 8)
 MAX_NORM_STEPS = float(1 << 40)

@@ -1,8 +1,8 @@
 """Checks of robust rounds, numbered (module ``mutations``).
 
 Not here, because no scenario reaches them: a request that comes again, or another one, while the
-rule is at work (scenarios judge at once; ``tests/protocols/test_validator.py`` has both), a key that
-is gone between a verdict and its check, scores of another round
+rule is at work (scenarios judge at once; ``tests/protocols/test_validator.py`` has both), a key
+that is gone between a verdict and its check, scores of another round
 (``tests/protocols/test_robust_rounds.py``), and what goes into the beacon (``test_validator``).
 """
 
@@ -244,13 +244,13 @@ _COORDINATOR = (
         "coordinator_inbox.py",
         "not context.site.federation.robust or sender not in state.hashes",
         "nonces of whom they are waited for",
-        "robust-honest",
+        "robust-false-clients",
     ),
     swap(
         "U3",
         "coordinator_inbox.py",
-        '        raise WrongContext(f"the beacon nonce of {sender} refers to another upload set")\n',
-        "        pass\n",
+        '        raise WrongContext(f"the beacon nonce of {sender} refers',
+        '        str(f"the beacon nonce of {sender} refers',
         "nonces for these uploads",
         "robust-false-clients",
     ),

@@ -60,10 +60,11 @@ def edited(
     sender: str | None = None,
     key: str | None = None,
     header: dict[str, Any] | None = None,
+    raw: bytes | None = None,
     **fields: Any,
 ) -> Lie:
     """Messages of a kind (of one sender) with other fields, signed again; by ``key`` if given.  A
-    field may be a function of the body."""
+    field may be a function of the body, ``raw`` takes the whole body's place."""
 
     def change(keys: Keys, message: Message) -> Message:
         signed, body = message
@@ -73,7 +74,7 @@ def edited(
         if layout is not None and body is not None:
             was = decode(layout, body)
             given = {n: v(was) if callable(v) else v for n, v in fields.items()}
-            body = encode(replace(was, **given))
+            body = encode(replace(was, **given)) if raw is None else raw
             changed = replace(changed, body_hash=hashlib.sha256(body).digest())
         signer = key_of(keys, key or signed.header.sender)
         return SignedHeader(changed, signer.sign(Label.ENVELOPE, encode(changed))), body

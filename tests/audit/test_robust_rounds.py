@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 
+from fedfm_audit.archive import ArchiveWriter
 from fedfm_audit.compare import compare_bundles
 from fedfm_audit.html_report.page import render_report
 from fedfm_audit.messages import Cohort
@@ -26,7 +28,8 @@ from tests.audit.robust_evidence import (
     robust_evidence,
     without,
 )
-from tests.audit.simulated import Evidence, Losses, played
+from tests.audit.simulated import Evidence, Losses, Messages, played
+from tests.protocols.federations import Keys
 
 # Rounds 1 and 2 have an outlier; whom rounds lose in the others, the transcript must explain.
 LOSSES: Losses = {
@@ -99,6 +102,13 @@ def test_a_round_whose_uploads_never_came_verifies() -> None:
     assert "no round came to a verdict" in report.step(7).detail
 
 
+def test_a_replay_repeats_the_sum_of_those_whom_the_verdict_accepts(tmp_path: Path) -> None:
+    evidence = robust_evidence(1, suite="masked", archive=ArchiveWriter(tmp_path))
+    report = evidence.verify(replay=tmp_path)
+    assert report.ok, report.to_text()
+    assert "1 sum of 4 uploads" in report.step(9).detail
+
+
 def test_new_sketch_keys_are_followed() -> None:
     report = robust_evidence(3, rule={"key_rounds": 2}).verify()
     assert report.ok, report.to_text()
@@ -130,6 +140,25 @@ def test_both_readers_draw_one_beacon() -> None:
 
 def _accepting_everybody(verdict: Verdict) -> tuple[str, ...]:
     return verdict.judged
+
+
+def _twice(kind: str) -> Lie:
+    """Another message of a kind by the same sender."""
+
+    def lie(keys: Keys, messages: Messages) -> Messages:
+        again = edited(kind, header={"sequence": 90})(keys, messages)
+        return [*messages, *(m for m in again if m[0].header.type == kind)]
+
+    return lie
+
+
+def _both(*lies: Lie) -> Lie:
+    def lie(keys: Keys, messages: Messages) -> Messages:
+        for each in lies:
+            messages = each(keys, messages)
+        return messages
+
+    return lie
 
 
 def _told(lie: Lie, **predicate: object) -> Report:
@@ -362,6 +391,39 @@ LIES: dict[str, tuple[Lie, int, str]] = {
     ),
     "no sketch key": (without("SketchKey"), 7, "0 sketch keys, expected one"),
     "no sketch key, step 4": (without("SketchKey"), 4, "no SketchKey, though the round went on"),
+    "too few nonces": (
+        _both(without("BeaconNonce", "client-01"), without("BeaconNonce", "client-02")),
+        4,
+        "3 clients uploaded and opened their nonces, the charter needs 4",
+    ),
+    "too few sketches": (
+        _both(without("Sketch", "client-01"), without("Sketch", "client-02")),
+        4,
+        "3 sketches to judge, the charter needs 4",
+    ),
+    "too few reports": (
+        _both(without("SumSketch", "client-01"), without("SumSketch", "client-02")),
+        4,
+        "3 reports of the opened sum, the charter needs 4",
+    ),
+    "a nonce of somebody without an upload": (
+        without("UploadHash", "client-01"),
+        4,
+        "BeaconNonce of client-01, not among those on the upload set",
+    ),
+    "a report of somebody who dealt nothing": (
+        without("ShareBundle", "client-01"),
+        4,
+        "SumSketch of client-01, not among the dealers",
+    ),
+    "two verdicts": (_twice("Verdict"), 4, "2 Verdict messages, expected one"),
+    "a second verdict": (_twice("Verdict"), 7, "the verdict is numbered 90, expected 0"),
+    "two binding results": (_twice("BindingResult"), 4, "2 BindingResult messages, expected one"),
+    "a verdict that does not decode": (
+        edited("Verdict", Verdict, raw=b"\x00"),
+        7,
+        "Verdict of validator does not decode",
+    ),
     "a validator's upload hash": (
         edited("UploadHash", sender="client-01", key="validator", header={"sender": "validator"}),
         4,

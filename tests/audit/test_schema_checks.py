@@ -202,7 +202,7 @@ def _kind(value: Any) -> str:
 UNKNOWN: list[dict[str, Any]] = [
     {"format": "date"},
     {"properties": {"a": {"contains": {}}}},
-    {"additionalProperties": {"type": "string"}},
+    {"properties": {"a": {}}, "additionalProperties": {"type": "string"}},
     {"$ref": "https://schemas.example/round.json"},
 ]
 
@@ -211,6 +211,23 @@ def test_a_keyword_that_is_not_known_is_an_error() -> None:
     for schema in UNKNOWN:
         with pytest.raises(ValueError, match=r"not known|known as false|own \$defs"):
             compile_schema(schema)
+
+
+OBJECTS = ({}, {"a": 1}, {"b": 1}, {"a": 1, "b": 2}, {"B": 1}, {"a": "x"}, [], None, 3)
+ABOUT_OBJECTS: list[dict[str, Any]] = [
+    {"additionalProperties": {"type": "number"}},
+    {"propertyNames": {"pattern": "^[a-z]$"}},
+    {"maxProperties": 1},
+    {"dependentRequired": {"a": ["b"], "b": ["a"]}},
+]
+
+
+@pytest.mark.parametrize("schema", ABOUT_OBJECTS, ids=lambda schema: next(iter(schema)))
+def test_keywords_about_free_members_agree_with_jsonschema(schema: dict[str, Any]) -> None:
+    accepts, judge = compile_schema(schema), Draft202012Validator(schema)
+    answers = {accepts(value) for value in OBJECTS}
+    assert answers == {True, False}
+    assert all(accepts(value) == judge.is_valid(value) for value in OBJECTS)
 
 
 NUMBERS = (1, 1.0, True, 0, 0.0, False, None, "1", [1], {"a": 1})

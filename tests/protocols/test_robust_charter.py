@@ -140,7 +140,7 @@ REFUSED: dict[str, tuple[Edit, str]] = {
     ),
     "a validator that is not enrolled": (lambda f: f["validator"].pop("enrolment"), "enrolment"),
     "unknown field": (_rule(root=1), "robustness.root"),
-    "rule that needs vectors": (_rule(rule="median"), "take a rule on inner products"),
+    "rule that needs vectors": (_rule(rule="coordinate-median"), "take a rule on inner products"),
     "another rule that needs vectors": (_rule(rule="trimmed-mean"), "norm-bound"),
     "rule in capitals": (_rule(rule="Krum"), "robustness.rule"),
     "a parameter that is text": (_rule(parameters={"keep": "3"}), "robustness.parameters.keep"),

@@ -291,14 +291,15 @@ def test_a_validator_that_comes_back_says_the_same_bytes(
 
 def test_a_validator_that_dies_before_it_has_judged_judges_afresh() -> None:
     simulation = robust_simulation(outliers=FAR)
-    validator, died = validator_of(simulation), []
+    validator = validator_of(simulation)
+    died: list[Effect] = []
     judge = simulation._carry_out_validator
 
-    def die_once(party: SimulatedValidator, effect: Effect) -> None:
+    def die_once(validator: SimulatedValidator, effect: Effect) -> None:
         if isinstance(effect, JudgeScores) and not died:
             died.append(effect)
             return
-        judge(party, effect)
+        judge(validator, effect)
 
     simulation._carry_out_validator = die_once  # type: ignore[method-assign]
     asked: list[Envelope] = []

@@ -28,6 +28,7 @@ OF_ANOTHER_SUITE = {
     "honest-clear": "about suite clear",
     "clear-charter": "about suite clear",
     "key-round-without-use": "about suites without encryption",
+    "robust-false-checks": "about a coordinator that reads the sum",
 }
 WRAPPED = {
     "copied-upload",
@@ -52,6 +53,10 @@ WRAPPED = {
     "lone-honest-client",
     "overflow-at-bound",
     "overflow-beyond-bound",
+    "robust-altered-verdict",
+    "robust-colluding-liars",
+    "robust-honest",
+    "robust-lying-sketch",
     "second-cohort",
     "sparse-split-graph",  # seventy clients; masks of neighbours only
     "stolen-key",

@@ -22,7 +22,11 @@ from tests.protocols.test_scenarios_layered import OF_ANOTHER_SUITE, layered
 
 STEPS = 3
 MIDDLE = 1
-SINGLE = [name for name in shipped_names() if shipped(name).federation.session == 1]
+SINGLE = [
+    name
+    for name in shipped_names()
+    if shipped(name).federation.session == 1 and not shipped(name).federation.robust
+]
 MASKED = [name for name in SINGLE if shipped(name).federation.suite == "masked"]
 
 
@@ -97,6 +101,11 @@ def test_steps_that_do_not_exist(steps: int, step: int) -> None:
 def test_a_scenario_about_sessions_is_not_put_into_another() -> None:
     with pytest.raises(ScenarioError, match="says itself"):
         in_session(shipped("session-honest"), 3, 1)
+
+
+def test_a_robust_scenario_has_rounds_of_one_step() -> None:
+    with pytest.raises(ScenarioError, match="a validator judges rounds of one step"):
+        in_session(shipped("robust-honest"), 3, 1)
 
 
 def test_an_act_in_a_step_that_the_session_does_not_have() -> None:

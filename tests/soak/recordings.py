@@ -32,6 +32,7 @@ from fedfm_protocols.context import KEYS, TRAIN, RoundIdentity, context1
 from fedfm_protocols.coordinator_states import CoordinatorState, Finished
 from fedfm_protocols.effects import Event, Received
 from fedfm_protocols.federation import Federation
+from fedfm_protocols.robust_messages import Sketch
 from fedfm_protocols.simulation import Delivery, Intercept, deliver
 from fedfm_protocols.validator_states import Deliberating, Ready, ValidatorState
 from tests.protocols.robust_federations import robust_simulation
@@ -167,9 +168,9 @@ def _another_sketch(simulation: RecordingSimulation) -> Intercept:
     def lie(sender: str, recipient: str, envelope: Envelope) -> Sequence[Delivery]:
         if (sender, envelope.header.type) != ("client-03", "Sketch"):
             return ((recipient, envelope),)
-        data = messages.read_body(envelope, messages.Sketch).ciphertext
+        data = messages.read_body(envelope, Sketch).ciphertext
         halved = np.frombuffer(data[16:], "<i8") // 2
-        false = messages.Sketch(data[:16] + halved.astype("<i8").tobytes())
+        false = Sketch(data[:16] + halved.astype("<i8").tobytes())
         key = simulation.clients["client-03"].context.site.key
         return ((recipient, forge(key, envelope, false)),)
 

@@ -113,6 +113,14 @@ class _Checker:
             return f"is not signed by {validator.name}: {error}"
         return ""
 
+    def _check_said(self, step: _Step, entry: Entry, what: str, number: int) -> None:
+        wrong = self._fails(entry, step.evidence.context1)
+        if wrong:
+            self._findings.fail(step.place, f"{what} {wrong}")
+        found = entry.header.sequence
+        if found != number:
+            self._findings.fail(step.place, f"{what} is numbered {found}, expected {number}")
+
     def _check_sketch_key(self, evidence: RoundEvidence) -> int | None:
         """The epoch of the key that the round's context names."""
         announced = evidence.transcript.of("SketchKey")
@@ -124,6 +132,8 @@ class _Checker:
         wrong = self._fails(entry, link_context(self._charter.digest))
         if wrong:
             self._findings.fail(evidence.place, f"the sketch key {wrong}")
+        if epoch < 1:
+            self._findings.fail(evidence.place, "a sketch key of epoch 0; epochs count from 1")
         if epoch < max(self._keys, default=0):
             self._findings.fail(
                 evidence.place,
@@ -154,9 +164,7 @@ class _Checker:
                 self._findings.fail(step.place, "a cohort that no verdict stands behind")
             return
         for entry in entries:
-            wrong = self._fails(entry, step.evidence.context1)
-            if wrong:
-                self._findings.fail(step.place, f"the verdict {wrong}")
+            self._check_said(step, entry, "the verdict", 2 * step.number)
             self._count(step, epoch)
         verdict = read_body(entries[0], Verdict)
         for reason in self._wrong_content(step, verdict):
@@ -211,9 +219,7 @@ class _Checker:
         """``passed``, ``failed`` or ``none``; a completed round has one that passed."""
         found = "none"
         for entry in step.of("BindingResult")[:1]:
-            wrong = self._fails(entry, step.evidence.context1)
-            if wrong:
-                self._findings.fail(step.place, f"the binding result {wrong}")
+            self._check_said(step, entry, "the binding result", 2 * step.number + 1)
             found = "passed" if read_body(entry, BindingResult).passed else "failed"
         outcome = step.evidence.predicate.outcome
         if outcome == "completed" and found != "passed":
@@ -232,7 +238,7 @@ def _against(cohort: Cohort, verdict: Verdict) -> Iterator[str]:
 
 
 def _beacon_of(step: _Step) -> str:
-    """The beacon (hex) that the opened nonces of the candidates give; empty where none was drawn."""
+    """The beacon (hex) that the candidates' nonces give; empty where none was drawn."""
     fixed, context = step.of("UploadSet"), step.evidence.context1
     if not fixed or context is None or not step.of("BeaconNonces"):
         return ""

@@ -118,6 +118,7 @@ def test_the_page_is_true(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("lost-upload.toml", "toml"),
         ("rogue-part.toml", "toml"),
         ("late-lie.toml", "toml"),
+        ("half-a-sketch.toml", "toml"),
         ("isolate.py", "python runnable"),
     ):
         after = text[text.index(f"`{name}`") :]
