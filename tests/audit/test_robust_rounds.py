@@ -103,7 +103,7 @@ def test_a_round_whose_uploads_never_came_verifies() -> None:
 
 
 def test_a_replay_repeats_the_sum_of_those_whom_the_verdict_accepts(tmp_path: Path) -> None:
-    evidence = robust_evidence(1, suite="masked", archive=ArchiveWriter(tmp_path))
+    evidence = robust_evidence(1, suite="masked", archive=ArchiveWriter(tmp_path, 0))
     report = evidence.verify(replay=tmp_path)
     assert report.ok, report.to_text()
     assert "1 sum of 4 uploads" in report.step(9).detail
