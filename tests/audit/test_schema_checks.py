@@ -213,7 +213,17 @@ def test_a_keyword_that_is_not_known_is_an_error() -> None:
             compile_schema(schema)
 
 
-OBJECTS = ({}, {"a": 1}, {"b": 1}, {"a": 1, "b": 2}, {"B": 1}, {"a": "x"}, [], None, 3)
+OBJECTS: tuple[Any, ...] = (
+    {},
+    {"a": 1},
+    {"b": 1},
+    {"a": 1, "b": 2},
+    {"B": 1},
+    {"a": "x"},
+    [],
+    None,
+    3,
+)
 ABOUT_OBJECTS: list[dict[str, Any]] = [
     {"additionalProperties": {"type": "number"}},
     {"propertyNames": {"pattern": "^[a-z]$"}},

@@ -69,7 +69,7 @@ def check_verdicts(
         rule=charter.rule,
         rounds=len(trained_rounds),
         judged=tuple(checker.judged),
-        exclusions=_by_client(charter, trained_rounds, findings),
+        exclusions=_by_client(charter, trained_rounds),
     )
 
 
@@ -252,7 +252,7 @@ def _beacon_of(step: _Step) -> str:
 
 
 def _by_client(
-    charter: CharterView, rounds: Sequence[RoundEvidence], findings: Findings
+    charter: CharterView, rounds: Sequence[RoundEvidence]
 ) -> tuple[ClientExclusions, ...]:
     found: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for evidence in rounds:
@@ -260,8 +260,7 @@ def _by_client(
             exclusions = exclusions_in(
                 evidence.transcript, rule=charter.rule, encrypted=charter.encrypted
             )
-        except TranscriptError as error:
-            findings.fail(evidence.place, error)
+        except TranscriptError:  # the check of its step has said so
             continue
         for exclusion in exclusions:
             said = (exclusion.client, exclusion.code, exclusion.reason)
