@@ -242,6 +242,11 @@ LIES: dict[str, tuple[Lie, int, str]] = {
         7,
         "the sketch key is not signed by validator",
     ),
+    "a sketch key of no epoch": (
+        edited("SketchKey", header={"sequence": 0}),
+        7,
+        "a sketch key of epoch 0; epochs count from 1",
+    ),
     "another sketch key": (
         edited("SketchKey", header={"body_hash": b"\x05" * 32}),
         3,
