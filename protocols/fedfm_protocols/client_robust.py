@@ -47,7 +47,8 @@ def take_sketch_key(
     """Store the validator's next key; a round in progress goes on with the one it began with."""
     federation, memory = context.site.federation, state.memory
     key = read_sketch_key(federation, context.need_sketching(), envelope, memory.sketch_key)
-    persist = Persist(memory.last_opened, 0, "sketch-key", key.key_hash)
+    # Under the epoch's number: a journal holds one value for a round, step and record.
+    persist = Persist(key.epoch, 0, "sketch-key", key.key_hash)
     return Transition(replace(state, memory=replace(memory, sketch_key=key)), (persist,))
 
 

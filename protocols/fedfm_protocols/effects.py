@@ -125,7 +125,8 @@ class Persist:
     """Write this journal record durably before any later effect.
 
     ``record`` names what happened (``opened``, ``voted``, ``closed``), ``value`` is what must be
-    remembered about it (never a secret).
+    remembered about it (never a secret).  ``round`` is the epoch where the record is of a sketch
+    key.
 
     Source: protocols/README.md, section "What a crash leaves".
     """

@@ -129,7 +129,7 @@ def renew_key(context: ValidatorContext, state: ValidatorState) -> Transition[Va
         announced=(first.encode(), second.encode()),
     )
     memory = replace(memory, epoch=epoch, keys=(*memory.keys[-1:], made))
-    persist = Persist(0, 0, "sketch-key", made.key_hash)
+    persist = Persist(epoch, 0, "sketch-key", made.key_hash)
     sends = (Send(site.federation.coordinator, envelope) for envelope in envelopes)
     return Transition(replace(state, memory=memory), (persist, *sends))
 
