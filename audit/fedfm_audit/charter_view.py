@@ -88,6 +88,16 @@ class CharterView:
         return self.suite in ENCRYPTED_SUITES
 
     @property
+    def robust(self) -> bool:
+        """Whether a validator judges every update before it is summed."""
+        return self.robustness is not None
+
+    @property
+    def rule(self) -> str:
+        """The validator's rule; empty without one."""
+        return "" if self.robustness is None else str(self.robustness["rule"])
+
+    @property
     def lanes(self) -> int:
         """Lanes of an upload: its values, padded to a power of two where they are rotated."""
         rotated = self.privacy["mode"] == "client" and self.privacy["rotation"]

@@ -16,13 +16,14 @@ from enum import Enum
 from typing import Any
 
 from fedfm_audit.bundle import CHARTER
-from fedfm_audit.charter_view import CharterView
+from fedfm_audit.charter_view import CharterView, Party
 from fedfm_audit.report import Failure, printable
 from fedfm_audit.statements import RoundPredicate, Statement, open_leaf, transcript_path
 from fedfm_audit.steps.findings import Findings
 from fedfm_audit.steps.head import Head, check_head
 from fedfm_audit.steps.roots import Roots, check_roots
 from fedfm_audit.steps.tree import Tree, check_tree
+from fedfm_audit.transcript import Transcript
 from fedfm_crypto.canonical_json import canonical_decode
 from fedfm_crypto.dsse import dsse_read_unverified
 from fedfm_crypto.errors import FedFMError, MerkleError
@@ -166,6 +167,7 @@ def compare_bundles(
         problems.append("one of the two logs cannot be read, so histories were not compared")
         return Comparison(sides, Relation.INCOMPARABLE, tuple(problems), (), None, ())
     relation, fork, proof = _compare_logs(left, right)
+    problems += _two_verdicts(a, b, left)
     if fork is not None:
         signed = not (sides[0].failures or sides[1].failures)
         problems += _fork_problems(left, right, fork, signed=signed)
@@ -291,6 +293,42 @@ def _transcript_differences(
                 yield f"{label} lacks {name}, which leaf {index} states"
             elif hashlib.sha256(files[name]).hexdigest() != statement.digest:
                 yield f"{label} holds another {name} than leaf {index} states"
+
+
+def _two_verdicts(a: Mapping[str, bytes], b: Mapping[str, bytes], log: ReadLog) -> Iterator[str]:
+    """Words of the validator that no honest one says twice: about one round and step, in one
+    context, of one kind, and yet different."""
+    validator = log.roots.charter.validator
+    if validator is None:
+        return
+    shared = sorted(name for name in a.keys() & b.keys() if name.startswith("transcripts/"))
+    for name in shared:
+        if a[name] == b[name]:
+            continue
+        try:
+            said = [_words_of(validator, Transcript.decode(files[name])) for files in (a, b)]
+        except FedFMError:
+            continue
+        for place in sorted(said[0].keys() & said[1].keys()):
+            if said[0][place] != said[1][place]:
+                kind, step, _ = place
+                yield (
+                    f"{validator.name} signed two different {kind} messages on step {step} of one "
+                    f"round ({name}): {said[0][place].hex()} and {said[1][place].hex()}"
+                )
+
+
+def _words_of(validator: Party, transcript: Transcript) -> dict[tuple[str, int, bytes], bytes]:
+    """What the validator truly signed in a transcript: (type, step, context) to body hash."""
+    found = {}
+    for kind in ("Verdict", "BindingResult"):
+        for entry in transcript.of(kind):
+            try:
+                entry.verify(validator.identity)
+            except FedFMError:
+                continue
+            found[kind, entry.header.step, entry.header.context] = entry.header.body_hash
+    return found
 
 
 def _cosigner_notes(left: ReadLog, right: ReadLog) -> Iterator[str]:

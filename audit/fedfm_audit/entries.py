@@ -1,8 +1,9 @@
 """The messages of a transcript: one signed header each, and the bodies that are public.
 
-What is secret or large (shares, uploads, wrapped keys, unmasking, key openings, the aggregate)
-appears as its signed header only; what the coordinator merely collected (KeyRoster, GraphNonces,
-UploadSet, CohortProof) is rebuilt from the collected envelopes and compared by hash.
+What is secret or large (shares, uploads, wrapped keys, sketches, scores, unmasking, key openings,
+the aggregate) appears as its signed header only; what the coordinator merely collected (KeyRoster,
+GraphNonces, UploadSet, BeaconNonces, CohortProof) is rebuilt from the collected envelopes and
+compared by hash.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 
 from fedfm_audit.errors import TranscriptError
 from fedfm_audit.messages import CohortProof, GraphNonces, KeyRoster, UploadSet
+from fedfm_audit.robust_messages import BeaconNonces
 from fedfm_crypto.codec import decode, encode
 from fedfm_crypto.envelope import Header, SignedHeader
 from fedfm_crypto.errors import CodecError
@@ -22,6 +24,7 @@ from fedfm_crypto.identity import SIGNATURE_SIZE, IdentityPublicKey
 
 MESSAGE_ORDER = (
     "RoundOpen",
+    "SketchKey",
     "KeyOffer",
     "KeyRoster",
     "GraphNonce",
@@ -34,6 +37,11 @@ MESSAGE_ORDER = (
     "UploadSet",
     "WrappedKey",
     "Upload",
+    "BeaconNonce",
+    "BeaconNonces",
+    "Sketch",
+    "ScoreRequest",
+    "Verdict",
     "Cohort",
     "CohortVote",
     "CohortProof",
@@ -41,6 +49,9 @@ MESSAGE_ORDER = (
     "KeyRequest",
     "KeyOpening",
     "Aggregate",
+    "SumSketch",
+    "BindingRequest",
+    "BindingResult",
     "RoundAck",
     "RoundClose",
 )
@@ -58,8 +69,11 @@ PUBLIC_BODIES = frozenset(
         "KeyOffer",
         "GraphNonce",
         "UploadHash",
+        "BeaconNonce",
+        "Verdict",
         "Cohort",
         "CohortVote",
+        "BindingResult",
         "RoundAck",
         "RoundClose",
     }
@@ -72,13 +86,26 @@ COORDINATOR_MESSAGES = frozenset(
         "ShareDelivery",
         "KeyDelivery",
         "UploadSet",
+        "BeaconNonces",
+        "ScoreRequest",
         "Cohort",
         "CohortProof",
         "KeyRequest",
         "Aggregate",
+        "BindingRequest",
         "RoundClose",
     }
 )
+VALIDATOR_MESSAGES = frozenset({"SketchKey", "Verdict", "BindingResult"})
+ROBUST_MESSAGES = VALIDATOR_MESSAGES | {
+    "BeaconNonce",
+    "BeaconNonces",
+    "Sketch",
+    "ScoreRequest",
+    "SumSketch",
+    "BindingRequest",
+}
+"""Messages of rounds that a validator judges, and of no others."""
 
 _ENTRY_FIELDS = frozenset(
     {
@@ -208,6 +235,11 @@ def rebuild_nonces(nonces: Sequence[Entry]) -> bytes:
 def rebuild_upload_set(hashes: Sequence[Entry]) -> bytes:
     """The UploadSet body that these UploadHashes make."""
     return encode(UploadSet(tuple(entry.envelope() for entry in hashes)))
+
+
+def rebuild_beacon_nonces(nonces: Sequence[Entry]) -> bytes:
+    """The BeaconNonces body that these BeaconNonces make."""
+    return encode(BeaconNonces(tuple(entry.envelope() for entry in nonces)))
 
 
 def rebuild_cohort_proof(votes: Sequence[Entry]) -> bytes:

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any
 
 REPORT_VERSION = 1
+MAX_ROUNDS_SHOWN = 10
 MAX_FAILURES = 100  # per step; a ruined bundle must not make a report of millions of lines
 
 STEP_TITLES = {
@@ -90,6 +91,41 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgedRound:
+    """A verdict: its round and step, the beacon (hex) that fixed the sketches, how many it accepts,
+    whom it removes and why (name, code), and how the check of the opened sum ended (``passed``,
+    ``failed`` or ``none``)."""
+
+    round: int
+    step: int
+    beacon: str
+    accepted: int
+    removed: tuple[tuple[str, str], ...]
+    binding: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientExclusions:
+    """The rounds in which a client was left out of the sum for one ``reason``; ``code`` is the
+    rule's, empty where no verdict removed it (something that it sends did not come)."""
+
+    client: str
+    code: str
+    reason: str
+    rounds: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RobustSummary:
+    """The verdicts of a robust federation, of so many rounds that were to sum updates."""
+
+    rule: str
+    rounds: int
+    judged: tuple[JudgedRound, ...]
+    exclusions: tuple[ClientExclusions, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """The outcome of verifying one bundle."""
 
@@ -99,6 +135,8 @@ class Report:
     steps: tuple[StepResult, ...]
     asked: tuple[int, ...] = ()
     """Steps that the auditor asked for on top of those that every bundle must pass."""
+    robust: RobustSummary | None = None
+    """What step 7 found in a robust federation, whether it was verified or not."""
 
     @property
     def ok(self) -> bool:
@@ -141,6 +179,7 @@ class Report:
             "trust_roots": asdict(self.roots),
             "warnings": list(self.warnings),
             "federation": None if self.summary is None else asdict(self.summary),
+            "robust": None if self.robust is None else _robust_json(self.robust),
             "steps": [
                 {
                     "number": step.number,
@@ -158,6 +197,8 @@ class Report:
         lines = [f"{'VERIFIED' if self.ok else 'FAILED'}  {self.bundle}"]
         if self.summary is not None:
             lines += _summary_lines(self.summary)
+        if self.robust is not None:
+            lines += _exclusion_lines(self.robust)
         for step in self.steps:
             lines.append(f"{step.number}  {step.status.value:<13}  {step.title}: {step.detail}")
             lines += [f"     {failure.place}: {failure.reason}" for failure in step.failures]
@@ -173,6 +214,37 @@ def _summary_lines(summary: Summary) -> list[str]:
         f"rounds: {summary.rounds_completed} completed, {summary.rounds_void} void, "
         f"{summary.rounds_aborted} aborted{keys}; adapter {summary.adapter}",
     ]
+
+
+def _robust_json(robust: RobustSummary) -> dict[str, Any]:
+    judged = [
+        {**asdict(said), "removed": [{"client": n, "code": code} for n, code in said.removed]}
+        for said in robust.judged
+    ]
+    exclusions = [
+        {**asdict(said), "code": said.code or None, "rounds": list(said.rounds)}
+        for said in robust.exclusions
+    ]
+    return {
+        "rule": robust.rule,
+        "rounds": robust.rounds,
+        "judged": judged,
+        "exclusions": exclusions,
+    }
+
+
+def _exclusion_lines(robust: RobustSummary) -> list[str]:
+    if not robust.exclusions:
+        return [f"rule {robust.rule}: no client was left out of a sum"]
+    lines = []
+    for said in robust.exclusions[:MAX_FAILURES]:
+        shown = ", ".join(str(number) for number in said.rounds[:MAX_ROUNDS_SHOWN])
+        more = len(said.rounds) - MAX_ROUNDS_SHOWN
+        rounds = "round" if len(said.rounds) == 1 else f"{len(said.rounds)} rounds,"
+        also = f" and {more} more" if more > 0 else ""
+        lines.append(f"left out: {said.client}, {rounds} {shown}{also}: {said.reason}")
+    omitted = len(robust.exclusions) - MAX_FAILURES
+    return [*lines, f"left out: {omitted} more are not listed"] if omitted > 0 else lines
 
 
 def printable(line: str) -> str:

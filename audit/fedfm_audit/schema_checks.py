@@ -59,14 +59,7 @@ class _Compiler:
             case "properties":
                 return self._properties(schema)
             case "additionalProperties":
-                if said is False:
-                    return None if "properties" in schema else _of(dict, lambda value: not value)
-                if "properties" in schema:
-                    raise ValueError(
-                        "additionalProperties beside properties is known as false only"
-                    )
-                every = self.compile(said)
-                return _of(dict, lambda value: all(map(every, value.values())))
+                return self._additional(said, alone="properties" not in schema)
             case "propertyNames":
                 name = self.compile(said)
                 return _of(dict, lambda value: all(map(name, value)))
@@ -104,6 +97,15 @@ class _Compiler:
             return True
 
         return check
+
+    def _additional(self, said: Any, *, alone: bool) -> Check | None:
+        """``false``, or (where no property is named) a schema for all of them."""
+        if said is False:
+            return _of(dict, lambda value: not value) if alone else None
+        if not alone or not isinstance(said, dict):
+            raise ValueError("additionalProperties beside properties is known as false only")
+        each = self.compile(said)
+        return _of(dict, lambda value: all(map(each, value.values())))
 
     def _condition(self, schema: _Schema) -> Check:
         condition = self.compile(schema["if"])
@@ -145,10 +147,11 @@ def _plain(keyword: str, said: Any) -> Check:
             names = frozenset(said)
             return _of(dict, lambda value: names <= value.keys())
         case "dependentRequired":
+            needed = {name: frozenset(others) for name, others in said.items()}
             return _of(
                 dict,
                 lambda value: all(
-                    set(others) <= value.keys() for name, others in said.items() if name in value
+                    others <= value.keys() for name, others in needed.items() if name in value
                 ),
             )
         case "pattern":

@@ -12,7 +12,8 @@
     5  adapter hash chain, and the adapter folder if given         steps/adapters.py
     6  privacy ledgers recomputed from their events                steps/privacy.py
        (not checkable where the charter's privacy mode is none)
-    7  robust verdicts           not checkable: the charter has no robust rule
+    7  robust verdicts, sketch keys and binding checks             steps/robust.py
+       (not checkable where the charter has no robust rule)
     8  watermark                 not checkable: the charter has no watermark
     9  coordinator's arithmetic repeated from a replay archive     steps/arithmetic.py
        (not checkable without one)
@@ -37,6 +38,7 @@ from fedfm_audit.privacy.entries import PrivacyPredicate
 from fedfm_audit.report import (
     Failure,
     Report,
+    RobustSummary,
     Status,
     StepResult,
     Summary,
@@ -52,6 +54,8 @@ from fedfm_audit.steps.history import check_history
 from fedfm_audit.steps.leaves import Leaf, check_leaves
 from fedfm_audit.steps.privacy import check_privacy, describe, why_not_checkable
 from fedfm_audit.steps.replay import replay_round
+from fedfm_audit.steps.robust import NO_RULE, check_verdicts
+from fedfm_audit.steps.robust import describe as describe_verdicts
 from fedfm_audit.steps.roots import Roots, check_roots
 from fedfm_audit.steps.tree import Tree, check_tree
 from fedfm_audit.timestamp import check_timestamp
@@ -59,7 +63,6 @@ from fedfm_audit.timestamp import check_timestamp
 _T = TypeVar("_T")
 
 _BEYOND = {
-    7: "the charter names no robust rule",
     8: "the charter names no watermark",
 }
 _UNREAD_ROOTS = TrustRoots(charter="bundle", policy="bundle")
@@ -143,6 +146,7 @@ def verify_files(
     run.step4(roots, leaves, rounds)
     last = run.step5(roots, leaves, rounds, adapter)
     run.step6(roots, leaves, rounds, full=full)
+    robust = run.step7(roots, leaves, rounds)
     run.results += [_not_checkable(number, reason) for number, reason in _BEYOND.items()]
     run.step9(roots, rounds, replay, replay_rounds)
     return Report(
@@ -151,6 +155,7 @@ def verify_files(
         summary=_summary(roots, tree, leaves, last),
         steps=tuple(run.results),
         asked=_asked(replay),
+        robust=robust,
     )
 
 
@@ -297,6 +302,25 @@ class _Run:
             lambda findings: check_privacy(charter, leaves, rounds, findings, full=full),
             describe,
         )
+
+    def step7(
+        self, roots: Roots | None, leaves: Sequence[Leaf], rounds: Sequence[RoundEvidence]
+    ) -> RobustSummary | None:
+        if roots is None or not leaves:
+            self._skip(7, 3)
+            return None
+        charter = roots.charter
+        if not charter.robust:
+            self.results.append(_not_checkable(7, NO_RULE))
+            return None
+        found = self._record(
+            7,
+            lambda findings: check_verdicts(charter, leaves, rounds, findings),
+            describe_verdicts,
+        )
+        if self.results[-1].status is Status.VERIFIED and found is not None and not found.judged:
+            self.results[-1] = _not_checkable(7, "no round came to a verdict")
+        return found
 
     def step9(
         self,

@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedfm_audit.archive import ARCHIVED_KINDS, ArchiveWriter, archived_messages
 from fedfm_audit.bundle import CHARTER, POLICY
 from fedfm_audit.charter_view import open_charter
@@ -41,6 +44,7 @@ from fedfm_protocols.coordinator_states import Finished
 from fedfm_protocols.enrolment import request_enrolment
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.lattice_encryption import LatticeEncryption
+from fedfm_protocols.scenario.open_sketches import OpenSketches
 from fedfm_protocols.shared_sets import SharedSets
 from fedfm_protocols.simulation import Delivery, Simulation
 from tests.protocols.federations import Keys, charter_fields, make_keys, seeded_update
@@ -73,15 +77,17 @@ class Evidence:
             note = add_signature(note, cosign(note, f"test/{name}", key, MOMENT))
         return note
 
-    def verify(self, **options: Any) -> Report:
-        files = {
+    def files(self) -> dict[str, bytes]:
+        return {
             CHARTER: self.envelope,
             POLICY: render_policy(open_charter(self.envelope)),
             CHECKPOINT: self.note(),
             **render_tiles(self.leaves),
             **{transcript_path(number): data for number, data in self.transcripts.items()},
         }
-        return verify_files(files, name="simulated", **options)
+
+    def verify(self, **options: Any) -> Report:
+        return verify_files(self.files(), name="simulated", **options)
 
     def add_round(
         self, number: int, transcript: Transcript, finished: Finished, before: bytes
@@ -136,6 +142,13 @@ def founded(clients: int, **changes: object) -> Evidence:
         leaf = request_enrolment(name, "client", keys.clients[name], transport, NOT_AFTER)
         entry["enrolment"] = hashlib.sha256(leaf).hexdigest()
         leaves.append(leaf)
+    if "validator" in fields:
+        name, transport = fields["validator"]["name"], fields["validator"]["transport"]
+        leaf = request_enrolment(
+            name, "validator", keys.validator, bytes.fromhex(transport), NOT_AFTER
+        )
+        fields["validator"]["enrolment"] = hashlib.sha256(leaf).hexdigest()
+        leaves.append(leaf)
     charter = make_charter(fields)
     first, second = charter.clients[:2]
     envelope = sign_charter(charter, first, keys.clients[first])
@@ -157,12 +170,14 @@ def played(
     change: Callable[[Keys, Messages], Messages] = lambda keys, messages: messages,
     key_rounds: Sequence[int] = (),
     archive: ArchiveWriter | None = None,
+    updates: Callable[[str, int, int], NDArray[np.float64]] = seeded_update,
     **changes: object,
 ) -> Evidence:
     """Run the real state machines and write down what they leave.
 
     ``change`` may alter the messages of each part of a transcript; ``key_rounds`` make keys;
-    ``archive`` gets what a coordinator keeps for a replay.
+    ``archive`` gets what a coordinator keeps for a replay; ``updates`` are those of a client in a
+    round, so many values.  A robust federation has a validator that reads open sketches.
     """
     evidence = founded(clients, **changes)
     number, values = 0, evidence.charter.quantiser.values
@@ -176,15 +191,18 @@ def played(
             archive.put(number, header.step, header.type, sender, envelope.body)
         return ((recipient, envelope),)
 
+    federation, random = Federation.of(evidence.charter), SeededRandom(b"evidence")
     simulation = Simulation(
-        Federation.of(evidence.charter),
+        federation,
         evidence.keys.clients,
         evidence.keys.coordinator,
-        SeededRandom(b"evidence"),
-        lambda name, number, _: seeded_update(name, number, values),
+        random,
+        lambda name, number, _: updates(name, number, values),
         network,
         shared_sets=SharedSets(),
         encryption=LatticeEncryption() if key_rounds else None,
+        validator_key=evidence.keys.validator if federation.robust else None,
+        sketching=OpenSketches.of(federation, random) if federation.robust else None,
     )
     # One checkpoint for all rounds: the simulation passes no consistency proofs.
     seen, note = evidence.head(), evidence.note()

@@ -16,6 +16,7 @@ from fedfm_audit.bundle import CHARTER
 from fedfm_audit.charter_view import CharterView, open_charter
 from fedfm_audit.entries import read_body
 from fedfm_audit.errors import CharterViewError
+from fedfm_audit.exclusions import Exclusion, exclusions_in
 from fedfm_audit.log import CHECKPOINT
 from fedfm_audit.log_keys import log_keys_in
 from fedfm_audit.messages import Cohort
@@ -46,12 +47,12 @@ from fedfm_crypto.note import (
 @dataclass(frozen=True, slots=True)
 class RoundView:
     """A round's statement, the leaf that holds it, and from its transcript who was accepted by the
-    last cohort, and who was removed at which step; None where there is no readable transcript."""
+    last cohort (None where there is no readable transcript), and who was left out, and why."""
 
     index: int
     predicate: RoundPredicate
     accepted: tuple[str, ...] | None
-    removed: tuple[tuple[int, str], ...]
+    removed: tuple[Exclusion, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ def _read_leaves(
             case FederationPredicate():
                 federation = federation or predicate
             case RoundPredicate():
-                rounds.append(_read_round(index, predicate, files))
+                rounds.append(_read_round(index, predicate, files, charter))
             case PrivacyPredicate():
                 digest = hashlib.sha256(leaf).hexdigest()
                 entries[predicate.institution].append((predicate, digest))
@@ -163,16 +164,16 @@ def _read_leaves(
     )
 
 
-def _read_round(index: int, predicate: RoundPredicate, files: Mapping[str, bytes]) -> RoundView:
+def _read_round(
+    index: int, predicate: RoundPredicate, files: Mapping[str, bytes], charter: CharterView
+) -> RoundView:
     try:
         transcript = Transcript.decode(files[transcript_path(predicate.round)])
-        cohorts = [
-            (entry.header.step, read_body(entry, Cohort)) for entry in transcript.of("Cohort")
-        ]
+        cohorts = [read_body(entry, Cohort) for entry in transcript.of("Cohort")]
+        removed = exclusions_in(transcript, rule=charter.rule, encrypted=charter.encrypted)
     except (FedFMError, KeyError):
         return RoundView(index, predicate, None, ())
-    accepted = cohorts[-1][1].accepted if cohorts else ()
-    removed = tuple((step, name) for step, cohort in cohorts for name in cohort.removed)
+    accepted = cohorts[-1].accepted if cohorts else ()
     return RoundView(index, predicate, tuple(accepted), removed)
 
 

@@ -23,6 +23,7 @@ from fedfm_audit.html_report.sections_bundle import (
     privacy,
     roster,
 )
+from fedfm_audit.html_report.sections_exclusions import exclusions
 from fedfm_audit.html_report.sections_verdict import limits, other_tools, steps, verdict
 from fedfm_audit.html_report.style import CSS
 from fedfm_audit.report import Report
@@ -103,6 +104,7 @@ def _sections(report: Report, overview: Overview | None) -> Markup:
         federation(overview),
         roster(overview),
         participation(overview),
+        exclusions(overview),
         privacy(overview),
         log_facts(overview),
         adapters(overview),

@@ -87,13 +87,22 @@ def roster(overview: Overview) -> Markup:
             taken[name] += 1
     unreadable = sum(view.accepted is None for view in trained)
     rows = []
-    for party in (charter.coordinator, *charter.roster)[:MAX_ROWS]:
-        client = party.name != charter.coordinator.name
+    others = (
+        (charter.coordinator,)
+        if charter.validator is None
+        else (
+            charter.coordinator,
+            charter.validator,
+        )
+    )
+    for party in (*others, *charter.roster)[:MAX_ROWS]:
+        role = charter.role_of(party.name)
+        client = role == "client"
         enrolled = overview.enrolments.get(party.name)
         rows.append(
             (
                 party.name,
-                element("span", "institution" if client else "coordinator", class_="word"),
+                element("span", "institution" if client else role, class_="word"),
                 code(party.identity.hex),
                 element("span", enrolled.not_after, class_="word")
                 if enrolled is not None
@@ -112,7 +121,7 @@ def roster(overview: Overview) -> Markup:
         "section",
         element("h2", "Who took part"),
         table(caption, head, rows, numeric=(4,)),
-        _more(len(charter.roster) + 1),
+        more(len(charter.roster) + 1),
         id="roster",
     )
 
@@ -145,8 +154,7 @@ def participation(overview: Overview) -> Markup:
             ),
             class_="wide",
         ),
-        _more(len(overview.rounds)),
-        _exclusions(overview.rounds),
+        more(len(overview.rounds)),
         id="rounds",
     )
 
@@ -164,25 +172,6 @@ def _round_row(view: RoundView) -> Sequence[Child]:
         f"{said.steps.good}/{said.steps.planned}",
         said.reason,
         str(view.index),
-    )
-
-
-def _exclusions(rounds: Sequence[RoundView]) -> Markup:
-    removed = [(view, step, name) for view in rounds for step, name in view.removed]
-    if not removed:
-        return paragraph("No institution was removed from a cohort.")
-    rows = [
-        (name, str(view.predicate.round), str(step), view.predicate.outcome)
-        for view, step, name in removed[:MAX_ROWS]
-    ]
-    caption = (
-        "Institutions that a cohort removed: they had dealt shares, and their upload did not come, "
-        "came too late or was not what they had committed to. The log does not say which."
-    )
-    return element(
-        "div",
-        table(caption, ("Institution", "Round", "Step", "The round was"), rows, numeric=(1, 2)),
-        _more(len(removed)),
     )
 
 
@@ -219,7 +208,7 @@ def privacy(overview: Overview) -> Markup:
         heading,
         epsilon_chart(overview.ledgers, terms.epsilon, last),
         table(caption, head, rows, numeric=(1, 2, 3, 4, 5)),
-        _more(len(overview.ledgers)),
+        more(len(overview.ledgers)),
         id="privacy",
     )
 
@@ -280,12 +269,12 @@ def adapters(overview: Overview) -> Markup:
             ("After", "Tensor hash", ""),
             rows,
         ),
-        _more(len(overview.rounds)),
+        more(len(overview.rounds)),
         id="adapters",
     )
 
 
-def _more(count: int) -> Markup:
+def more(count: int) -> Markup:
     if count <= MAX_ROWS:
         return Markup("")
     return paragraph(f"{count - MAX_ROWS} more rows are not shown.", class_="soft")

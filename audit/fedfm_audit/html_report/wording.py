@@ -40,6 +40,12 @@ def cannot_show(charter: CharterView | None, *, repeated: bool = False) -> tuple
         )
     if charter is not None and charter.encrypted:
         found.append("that shares of a collective key were right, or that nobody kept a copy")
+    if charter is not None and charter.robust:
+        found.append(
+            "that the scores which a verdict rests on are those of the updates, or that the rule "
+            "was applied to them: sketches and scores are encrypted and no evidence; a validator "
+            "and a coordinator that conspire can let in or keep out whom they like"
+        )
     if charter is not None and charter.privacy["mode"] != "none":
         found.append(
             "that noise was really added: a ledger's signature proves who claims it, not that it "

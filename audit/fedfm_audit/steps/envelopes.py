@@ -2,7 +2,8 @@
 
 For each message: it is signed by the enrolled key of its sender; its context is the one computed
 from charter and round; its sequence number follows the sender's last, over all steps of the round;
-the checkpoint it echoes is a prefix of this log; and it occurs in one round only.
+the checkpoint it echoes is a prefix of this log; and it occurs in one round only.  A validator's
+sketch key serves several rounds: it is signed outside of them, and echoes nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fedfm_audit.messages import RoundOpen, context0, context1
+from fedfm_audit.messages import TRAIN, RoundOpen, context0, context1
+from fedfm_audit.robust_messages import judged_keys_hash, link_context
 from fedfm_audit.statements import RoundPredicate, transcript_path
 from fedfm_audit.steps.epochs import KeyHistory
 from fedfm_audit.steps.findings import Findings
@@ -110,7 +112,11 @@ def _read_round(
         return None
     second = None
     if transcript.of("KeyRoster"):
-        second = context1(first, roster_hash, history.context_key(opened, roots.charter))
+        named = history.context_key(opened, roots.charter)
+        sketch_keys = transcript.of("SketchKey")
+        if roots.charter.robust and opened.kind == TRAIN and sketch_keys:
+            named = judged_keys_hash(named, sketch_keys[0].header.body_hash)
+        second = context1(first, roster_hash, named)
     return RoundEvidence(
         leaf.index, predicate, path, transcript, opened, first, second, roster_hash, history
     )
@@ -136,8 +142,9 @@ class _Checker:
             if header.sequence <= last.get((header.sender, header.context), -1):
                 self._findings.fail(place, f"sequence {header.sequence} does not follow the last")
             last[header.sender, header.context] = header.sequence
-            self._check_echo(evidence, entry, place)
-            self._check_fresh(evidence, entry, place)
+            if header.type != "SketchKey":
+                self._check_echo(evidence, entry, place)
+                self._check_fresh(evidence, entry, place)
         self._check_opening_note(evidence)
 
     def _check_signature(self, entry: Entry, place: str) -> None:
@@ -154,6 +161,9 @@ class _Checker:
 
     def _check_context(self, evidence: RoundEvidence, entry: Entry, place: str) -> None:
         kind = entry.header.type
+        if kind == "SketchKey":
+            self._check_link(entry, place)
+            return
         early = kind in ("RoundOpen", "KeyOffer") or (
             kind == "RoundClose" and evidence.context1 is None
         )
@@ -164,6 +174,10 @@ class _Checker:
                 f"signed under context {entry.header.context.hex()}, this round has "
                 f"{expected.hex() if expected else 'none, as no key roster was fixed'}",
             )
+
+    def _check_link(self, entry: Entry, place: str) -> None:
+        if entry.header.context != link_context(self._roots.charter.digest):
+            self._findings.fail(place, "a sketch key is signed for the charter, under no round")
 
     def _check_echo(self, evidence: RoundEvidence, entry: Entry, place: str) -> None:
         """The echoed head must be one of this log, no newer than the round's own statement, and

@@ -11,8 +11,10 @@ from fedfm_audit.entries import (
     CLOSE_MESSAGES,
     COORDINATOR_MESSAGES,
     MESSAGE_ORDER,
+    ROBUST_MESSAGES,
     SETUP_MESSAGES,
     STEP_MESSAGES,
+    VALIDATOR_MESSAGES,
 )
 from fedfm_audit.messages import KEYS
 from fedfm_audit.steps.round_checks import Checks, RoundChecks, senders
@@ -32,6 +34,7 @@ _KEYS_MESSAGES = (
 )
 _SPARSE_ONLY = frozenset({"GraphNonce", "GraphNonces"})
 _ENCRYPTED_ONLY = frozenset({"WrappedKey", "KeyRequest", "KeyOpening"})
+_UPLOADS, _WITH_UPLOADS = frozenset({"WrappedKey", "Upload"}), "BeaconNonce"
 _DEALING = frozenset({"KeyDealing", "KeyDelivery"})
 # More than one of these by one sender: one delivery a recipient, one request or opening a set.
 _MOST = {
@@ -51,6 +54,8 @@ def message_order(kind: str, charter: CharterView) -> tuple[str, ...]:
         absent |= _SPARSE_ONLY
     if not charter.encrypted:
         absent |= _ENCRYPTED_ONLY
+    if not charter.robust:
+        absent |= ROBUST_MESSAGES
     return tuple(name for name in MESSAGE_ORDER if name not in absent)
 
 
@@ -82,11 +87,16 @@ def check_shape(checks: RoundChecks) -> None:
 
 
 def _check_senders(checks: Checks, kinds: Sequence[str]) -> None:
-    coordinator = checks.charter.coordinator.name
+    coordinator, validator = checks.charter.coordinator.name, checks.charter.validator
+    clients = set(checks.charter.clients)
     for kind in kinds:
         names = senders(checks.of(kind))
         most = _MOST.get(kind, 1)
-        if kind in COORDINATOR_MESSAGES:
+        if kind in VALIDATOR_MESSAGES:
+            judge = "" if validator is None else validator.name
+            checks.expect(set(names) <= {judge}, f"{kind} not from {judge or 'a validator'}")
+            checks.expect(len(names) <= 1, f"{len(names)} {kind} messages, expected one")
+        elif kind in COORDINATOR_MESSAGES:
             checks.expect(set(names) <= {coordinator}, f"{kind} not from {coordinator}")
             allowed = "one" if most == 1 else f"at most {most}"
             checks.expect(
@@ -95,6 +105,8 @@ def _check_senders(checks: Checks, kinds: Sequence[str]) -> None:
             )
         else:
             checks.expect(coordinator not in names, f"{kind} from the coordinator")
+            others = sorted(set(names) - clients - {coordinator})
+            checks.expect(not others, f"{kind} of {', '.join(others)}, no client")
             counted = Counter(names)
             repeated = sorted(n for n in counted if most is not None and counted[n] > most)
             often = "one" if most == 1 else str(most)
@@ -116,7 +128,11 @@ def _check_order(
         )
     present = [kind for kind in order if checks.of(kind)]
     reached = order.index(present[-1]) + 1 if present else 0
-    _check_present(checks, order if whole else order[:reached], "though the round went on")
+    needed = order if whole else order[:reached]
+    if not whole and present and present[-1] == _WITH_UPLOADS:
+        # A nonce is sent behind the upload, and may arrive where no upload does.
+        needed = [kind for kind in needed if kind not in _UPLOADS]
+    _check_present(checks, needed, "though the round went on")
 
 
 def _check_present(checks: Checks, kinds: Sequence[str], why: str) -> None:

@@ -3,7 +3,7 @@
 A round of one step is such a step, a session is several; all that a step has of the others is the
 :class:`Basis` that the one before left.  A step that was begun and not finished is held to the same
 rules as far as it got.  Source: protocols/README.md, "A round" and "Sessions"; what encryption adds
-to the opening of the sum is in ``key_opening``.
+to the opening of the sum is in ``key_opening``, what a validator adds in ``judged_step``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from fedfm_audit.graph import MaskingGraph
 from fedfm_audit.messages import NO_HASH, Cohort, CohortVote, RoundAck, UploadHash
+from fedfm_audit.steps.judged_step import check_binding, check_judged_cohort, check_judgement
 from fedfm_audit.steps.key_opening import check_key_opening
 from fedfm_audit.steps.round_checks import StepChecks, senders, sha256
 from fedfm_audit.transcript import Entry, read_body, rebuild_cohort_proof, rebuild_upload_set
@@ -77,6 +78,8 @@ class TrainingStep:
         self._check_unmasking()
         if self._charter.encrypted:
             check_key_opening(self._checks)
+        if self._charter.robust:
+            check_binding(self._checks, self._basis.dealers)
         return self._outcome(accepted)
 
     # ---- messages 5 to 7
@@ -107,6 +110,8 @@ class TrainingStep:
         wraps = {name: said.wrap_hash for name, said in committed.items()}
         self._check_committed("Upload", uploads, fixed)
         self._check_committed("WrappedKey", wraps, fixed)
+        if self._charter.robust:
+            check_judgement(self._checks, uploads.keys(), fixed)
 
     def _members(self, hashes: Sequence[Entry]) -> Sequence[Entry]:
         """Which of these make up the upload set: after the first step, those that build on what
@@ -189,10 +194,13 @@ class TrainingStep:
             return ()
         cohort = read_body(proposal, Cohort)
         accepted, removed = list(cohort.accepted), list(cohort.removed)
-        self._checks.expect(
-            proposal.header.refers_to == upload_set.header.body_hash,
-            "Cohort refers to another upload set",
-        )
+        if self._charter.robust:
+            check_judged_cohort(self._checks, proposal, cohort)
+        else:
+            self._checks.expect(
+                proposal.header.refers_to == upload_set.header.body_hash,
+                "Cohort refers to another upload set",
+            )
         members = self._members(self._checks.of("UploadHash"))
         self._checks.expect(
             cohort.upload_set == sha256(rebuild_upload_set(members)),
@@ -229,11 +237,13 @@ class TrainingStep:
 
     def _check_votes(self, proposal: Entry) -> None:
         votes, cohort_hash = self._checks.of("CohortVote"), proposal.header.body_hash
+        # Where a validator judges, one vote names its verdict and the cohort that follows from it.
+        named = proposal.header.refers_to if self._charter.robust else cohort_hash
         self._checks.expect_within("CohortVote", self._basis.voters, self._basis.whom[1])
         for entry in votes:
             self._checks.expect(
                 read_body(entry, CohortVote).cohort_hash == cohort_hash
-                and entry.header.refers_to == cohort_hash,
+                and entry.header.refers_to == named,
                 f"{entry.header.sender} voted for another cohort",
             )
         proof = self._checks.one("CohortProof")
