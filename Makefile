@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= runs/demo
 DEMO ?=
-JOBS ?= 2
+JOBS ?= 3
 MINUTES ?= 10
 
 .DEFAULT_GOAL := help
