@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= runs/demo
 DEMO ?=
-JOBS ?= 3
+JOBS ?= 2
 MINUTES ?= 10
 
 .DEFAULT_GOAL := help
