@@ -3,15 +3,20 @@ place where the other verbs are hung in: `audit privacy` trains, the rest need n
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
 from fedfm_audit.verify import verify_bundle
-from secure_fedfm.cli.audit_documents import TsaRootOption, diff, inclusion, report
+from secure_fedfm.cli.audit_documents import diff, inclusion, report
 from secure_fedfm.cli.audit_privacy import audit_privacy
 from secure_fedfm.cli.audit_split_view import split_view
+from secure_fedfm.cli.bundle_options import (
+    AdapterOption,
+    BundleArgument,
+    CharterHashOption,
+    FullOption,
+    PolicyOption,
+    TsaRootOption,
+)
 from secure_fedfm.cli.options import JsonOption
 from secure_fedfm.cli.outcome import EPILOG, Exit
 from secure_fedfm.cli.output import emit, say
@@ -34,41 +39,11 @@ app.command("privacy", epilog=EPILOG)(audit_privacy)
 
 @app.command("verify", epilog=EPILOG)
 def verify(
-    bundle: Annotated[
-        Path, typer.Argument(metavar="BUNDLE", help="Bundle folder or zip.", exists=True)
-    ],
-    policy: Annotated[
-        Path | None,
-        typer.Option(
-            "--policy",
-            metavar="FILE",
-            exists=True,
-            dir_okay=False,
-            help="Your own tlog-policy: the log and witness keys that you trust.",
-        ),
-    ] = None,
-    charter_hash: Annotated[
-        str | None,
-        typer.Option(
-            "--charter-hash", metavar="HEX", help="SHA-256 of the charter that you expect."
-        ),
-    ] = None,
-    adapter: Annotated[
-        Path | None,
-        typer.Option(
-            "--adapter",
-            metavar="DIR",
-            exists=True,
-            file_okay=False,
-            help="Adapter folder that must be the one the log ends with.",
-        ),
-    ] = None,
-    full: Annotated[
-        bool,
-        typer.Option(
-            "--full", help="Recompute privacy ledgers by PLD too (seconds for each distinct state)."
-        ),
-    ] = False,
+    bundle: BundleArgument,
+    policy: PolicyOption = None,
+    charter_hash: CharterHashOption = None,
+    adapter: AdapterOption = None,
+    full: FullOption = False,
     replay: ReplayOption = None,
     replay_rounds: ReplayRoundsOption = None,
     tsa_root: TsaRootOption = None,

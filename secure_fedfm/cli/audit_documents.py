@@ -18,40 +18,18 @@ from fedfm_audit.inclusion import ProvenLeaf, find_leaf, prove_inclusion, verify
 from fedfm_audit.inclusion_document import MAX_DOCUMENT_BYTES, InclusionDocument
 from fedfm_audit.report import printable
 from fedfm_crypto.errors import FedFMError
+from secure_fedfm.cli.bundle_options import (
+    AdapterOption,
+    BundleArgument,
+    CharterHashOption,
+    FullOption,
+    PolicyOption,
+    TsaRootOption,
+)
 from secure_fedfm.cli.options import JsonOption
 from secure_fedfm.cli.outcome import Exit, explain
 from secure_fedfm.cli.output import emit, say
 from secure_fedfm.cli.replay_options import ReplayOption, ReplayRoundsOption, rounds_asked
-
-BundleArgument = Annotated[
-    Path, typer.Argument(metavar="BUNDLE", help="Bundle folder or zip.", exists=True)
-]
-PolicyOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--policy",
-        metavar="FILE",
-        exists=True,
-        dir_okay=False,
-        help="Your own tlog-policy: the log and witness keys that you trust.",
-    ),
-]
-CharterHashOption = Annotated[
-    str | None,
-    typer.Option("--charter-hash", metavar="HEX", help="SHA-256 of the charter that you expect."),
-]
-
-
-TsaRootOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--tsa-root",
-        metavar="FILE",
-        exists=True,
-        dir_okay=False,
-        help="PEM certificates of the time-stamping authority that must have stamped it.",
-    ),
-]
 
 
 def report(
@@ -67,22 +45,8 @@ def report(
     ] = None,
     policy: PolicyOption = None,
     charter_hash: CharterHashOption = None,
-    adapter: Annotated[
-        Path | None,
-        typer.Option(
-            "--adapter",
-            metavar="DIR",
-            exists=True,
-            file_okay=False,
-            help="Adapter folder that must be the one the log ends with.",
-        ),
-    ] = None,
-    full: Annotated[
-        bool,
-        typer.Option(
-            "--full", help="Recompute privacy ledgers by PLD too (seconds for each distinct state)."
-        ),
-    ] = False,
+    adapter: AdapterOption = None,
+    full: FullOption = False,
     replay: ReplayOption = None,
     replay_rounds: ReplayRoundsOption = None,
     tsa_root: TsaRootOption = None,
