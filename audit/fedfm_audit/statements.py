@@ -219,7 +219,11 @@ class Statement:
                 f"this version knows {', '.join(_SCHEMAS)}"
             )
         check_schema(_SCHEMAS[predicate_type], document)
-        predicate = _read_predicate(predicate_type, document["predicate"])
+        if predicate_type == PrivacyPredicate.TYPE:
+            written = _predicate_bytes(payload, document)
+            predicate: Predicate = read_privacy_predicate(document["predicate"], written)
+        else:
+            predicate = _read_predicate(predicate_type, document["predicate"])
         (digest,) = document["subject"][0]["digest"].values()
         statement = cls(predicate, digest)
         # The schema leaves nothing else that the predicate does not say.
@@ -355,10 +359,16 @@ def _write_predicate(predicate: Predicate) -> dict[str, Any]:
     return fields
 
 
+def _predicate_bytes(payload: bytes, document: Mapping[str, Any]) -> bytes:
+    """The canonical JSON of the predicate, as it stands in a canonical statement: a ledger's
+    subject is its hash, and a long log has thousands, which need not be written once more."""
+    before, after = '{"_type":' + f'"{STATEMENT_TYPE}","predicate":', dict(document)
+    del after["_type"], after["predicate"]  # what is left is last in the order of names
+    return payload[len(before) : len(payload) - len(canonical_encode(after))]
+
+
 def _read_predicate(predicate_type: str, fields: dict[str, Any]) -> Predicate:
     """Build the dataclass of a predicate that its schema has already accepted."""
-    if predicate_type == PrivacyPredicate.TYPE:
-        return read_privacy_predicate(fields)
     if predicate_type == RoundPredicate.TYPE:
         return read_round_predicate(fields)
     classes: tuple[

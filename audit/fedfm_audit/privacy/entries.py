@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, ClassVar
 
@@ -139,6 +139,7 @@ class PrivacyPredicate:
     cumulative: Cumulative
     budget: BudgetLeft
     libraries: Libraries
+    _written: bytes | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def subject(self) -> str:
@@ -148,7 +149,8 @@ class PrivacyPredicate:
     @property
     def digest(self) -> str:
         """Hex SHA-256 of the predicate's canonical JSON: the subject's digest."""
-        return hashlib.sha256(canonical_encode(self.to_json())).hexdigest()
+        written = canonical_encode(self.to_json()) if self._written is None else self._written
+        return hashlib.sha256(written).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """The entry as JSON objects: what ``dataclasses.asdict`` gives, without its copies."""
@@ -167,7 +169,7 @@ class _Members:
     """The fields (two at least) of a dataclass, by one call."""
 
     def __init__(self, cls: type) -> None:
-        self.names = tuple(field.name for field in fields(cls))
+        self.names = tuple(one.name for one in fields(cls) if not one.name.startswith("_"))
         self.of = attrgetter(*self.names)
 
 
@@ -175,8 +177,11 @@ _MEMBERS: dict[type, _Members] = {}
 _PLAIN = frozenset({str, int, float, type(None)})
 
 
-def read_privacy_predicate(fields: Mapping[str, Any]) -> PrivacyPredicate:
-    """Build the entry from JSON that its schema has accepted.
+def read_privacy_predicate(
+    fields: Mapping[str, Any], written: bytes | None = None
+) -> PrivacyPredicate:
+    """Build the entry from JSON that its schema has accepted; ``written`` is its canonical form,
+    from a caller that has it already.
 
     Raises
     ------
@@ -192,7 +197,10 @@ def read_privacy_predicate(fields: Mapping[str, Any]) -> PrivacyPredicate:
         "budget": BudgetLeft(**fields["budget"]),
         "libraries": Libraries(**fields["libraries"]),
     }
-    return PrivacyPredicate(**{**fields, **nested})
+    predicate = PrivacyPredicate(**{**fields, **nested})
+    # No argument of the constructor: a copy with another field is written anew.
+    object.__setattr__(predicate, "_written", written)
+    return predicate
 
 
 def _version(package: str) -> str:

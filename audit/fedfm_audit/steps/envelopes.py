@@ -127,6 +127,7 @@ class _Checker:
 
     def __init__(self, roots: Roots, tree: Tree, findings: Findings) -> None:
         self._roots = roots
+        self._parties = roots.charter.parties
         self._tree = tree
         self._findings = findings
         self._seen: dict[bytes, str] = {}
@@ -148,7 +149,7 @@ class _Checker:
         self._check_opening_note(evidence)
 
     def _check_signature(self, entry: Entry, place: str) -> None:
-        party = self._roots.charter.parties.get(entry.header.sender)
+        party = self._parties.get(entry.header.sender)
         if party is None:
             self._findings.fail(place, "the sender is not enrolled")
             return

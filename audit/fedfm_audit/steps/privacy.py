@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedfm_audit.charter_view import CharterView
@@ -160,35 +160,49 @@ def _check_rounds(
     findings: Findings,
 ) -> None:
     """Whoever committed to an update had charged that round before its statement."""
-    for evidence in rounds:
-        senders = {
-            entry.header.sender for kind in _COMMITTING for entry in evidence.transcript.of(kind)
-        }
-        for name in sorted(senders):
-            charges = [
-                entry
-                for leaf, entry in entries.get(name, ())
-                if entry.round == evidence.predicate.round
-                and leaf.index < evidence.index
-                and isinstance(entry.event, GaussianSteps | LatticeSteps)
-            ]
-            if not charges:
-                findings.fail(
-                    evidence.place,
-                    f"{name} committed to an update in round {evidence.predicate.round} without a "
-                    "charge in its ledger before",
-                )
-        _check_carried(entries, evidence, findings)
+    charged: set[tuple[str, int]] = set()
+    logged: set[tuple[str, str]] = set()
+    waiting = sorted(
+        ((leaf, name, entry) for name, listed in entries.items() for leaf, entry in listed),
+        key=lambda found: found[0].index,
+        reverse=True,
+    )
+    # In the order of the log, so that what lies before a round's statement is known by then.
+    for evidence in sorted(rounds, key=lambda one: one.index):
+        while waiting and waiting[-1][0].index < evidence.index:
+            leaf, name, entry = waiting.pop()
+            logged.add((name, leaf.digest))
+            if isinstance(entry.event, GaussianSteps | LatticeSteps):
+                charged.add((name, entry.round))
+        _check_charged(charged, evidence, findings)
+        _check_carried(logged, evidence, findings)
         _check_survivors(terms, entries, evidence, findings)
 
 
-def _check_carried(entries: Entries, evidence: RoundEvidence, findings: Findings) -> None:
+def _check_charged(
+    charged: Container[tuple[str, int]], evidence: RoundEvidence, findings: Findings
+) -> None:
+    number = evidence.predicate.round
+    senders = {
+        entry.header.sender for kind in _COMMITTING for entry in evidence.transcript.of(kind)
+    }
+    for name in sorted(senders):
+        if (name, number) not in charged:
+            findings.fail(
+                evidence.place,
+                f"{name} committed to an update in round {number} without a charge in its ledger "
+                "before",
+            )
+
+
+def _check_carried(
+    logged: Container[tuple[str, str]], evidence: RoundEvidence, findings: Findings
+) -> None:
     """The coordinator logs the entries that came with an UploadHash before it states the round."""
     for message in evidence.transcript.of("UploadHash"):
         name = message.header.sender
-        logged = {leaf.digest for leaf, _ in entries.get(name, ()) if leaf.index < evidence.index}
         for leaf in read_body(message, UploadHash).charges:
-            if hashlib.sha256(leaf).hexdigest() not in logged:
+            if (name, hashlib.sha256(leaf).hexdigest()) not in logged:
                 findings.fail(
                     evidence.place,
                     f"the log lacks a ledger entry before it that {name} sent with its UploadHash",
