@@ -18,15 +18,20 @@ without charter and leaf.  Source: https://c2sp.org/tlog-proof
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from fedfm_audit.errors import ProofError
 from fedfm_audit.steps_summary import StepProof
-from fedfm_crypto.canonical_json import canonical_decode, canonical_encode
-from fedfm_crypto.errors import FedFMError
-from fedfm_crypto.strict_base64 import decode_base64, encode_base64
+from fedfm_audit.strict_document import (
+    base64_of,
+    check_version,
+    exact_fields,
+    items_of,
+    read_document,
+    text_of,
+)
+from fedfm_crypto.canonical_json import canonical_encode
+from fedfm_crypto.strict_base64 import encode_base64
 
 VERSION = 1
 MAX_DOCUMENT_BYTES = 64 << 20
@@ -100,32 +105,24 @@ class InclusionDocument:
         ProofError
             if it is anything else.
         """
-        if len(data) > MAX_DOCUMENT_BYTES:
-            raise ProofError(f"{len(data)} bytes, at most {MAX_DOCUMENT_BYTES} are read")
-        try:
-            parsed = canonical_decode(data)
-            changed = isinstance(parsed, dict) and _LOG_KEYS in parsed
-            fields = _exact(parsed, _FIELDS | ({_LOG_KEYS} if changed else set()), "the document")
-            if fields["version"] != VERSION:
-                raise ProofError(f"version {fields['version']!r}, expected {VERSION}")
-            step = fields["step"]
-            document = cls(
-                charter=_base64(fields["charter"], "charter"),
-                leaf=_base64(fields["leaf"], "leaf"),
-                index=_number(fields["index"], "index"),
-                path=_path(fields["path"]),
-                checkpoint=_text(fields["checkpoint"], "checkpoint").encode(),
-                step=None if step is None else _read_step(step),
-                log_keys=_read_changes(fields[_LOG_KEYS]) if changed else (),
-            )
-            same = document.encode() == data
-        except ProofError:
-            raise
-        except (FedFMError, ValueError) as error:
-            raise ProofError(f"not an inclusion document: {error}") from error
-        if not same:
-            raise ProofError("the document does not re-encode to the same bytes")
-        return document
+        return read_document(data, "an inclusion document", MAX_DOCUMENT_BYTES, cls._read)
+
+    @classmethod
+    def _read(cls, parsed: object) -> InclusionDocument:
+        changed = isinstance(parsed, dict) and _LOG_KEYS in parsed
+        names = _FIELDS | ({_LOG_KEYS} if changed else set())
+        fields = exact_fields(parsed, names, "the document")
+        check_version(fields["version"], VERSION)
+        step = fields["step"]
+        return cls(
+            charter=base64_of(fields["charter"], "charter"),
+            leaf=base64_of(fields["leaf"], "leaf"),
+            index=_number(fields["index"], "index"),
+            path=_path(fields["path"]),
+            checkpoint=text_of(fields["checkpoint"], "checkpoint").encode(),
+            step=None if step is None else _read_step(step),
+            log_keys=_read_changes(fields[_LOG_KEYS]) if changed else (),
+        )
 
     def tlog_proof(self) -> bytes:
         """The proof in the format c2sp.org/tlog-proof@v1; the leaf is the data it is about."""
@@ -139,14 +136,12 @@ class InclusionDocument:
 
 
 def _read_changes(value: object) -> tuple[PlacedLeaf, ...]:
-    if not isinstance(value, list) or not 0 < len(value) <= _MAX_CHANGES:
-        raise ProofError(f"{_LOG_KEYS} must be a list of 1 to {_MAX_CHANGES} leaves")
     found = []
-    for item in value:
-        fields = _exact(item, _CHANGE_FIELDS, _LOG_KEYS)
+    for item in items_of(value, _LOG_KEYS, _MAX_CHANGES, least=1):
+        fields = exact_fields(item, _CHANGE_FIELDS, _LOG_KEYS)
         found.append(
             PlacedLeaf(
-                _base64(fields["leaf"], "log_keys.leaf"),
+                base64_of(fields["leaf"], "log_keys.leaf"),
                 _number(fields["index"], "log_keys.index"),
                 _path(fields["path"]),
             )
@@ -155,29 +150,12 @@ def _read_changes(value: object) -> tuple[PlacedLeaf, ...]:
 
 
 def _read_step(value: object) -> StepProof:
-    fields = _exact(value, _STEP_FIELDS, "step")
+    fields = exact_fields(value, _STEP_FIELDS, "step")
     return StepProof(
         _number(fields["number"], "step.number"),
-        _base64(fields["part"], "step.part"),
+        base64_of(fields["part"], "step.part"),
         _path(fields["path"]),
     )
-
-
-def _exact(value: object, names: frozenset[str], where: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict) or value.keys() != names:
-        found = sorted(value)[:16] if isinstance(value, dict) else type(value).__name__
-        raise ProofError(f"{where}: found {found}, expected the fields {sorted(names)}")
-    return value
-
-
-def _text(value: object, where: str) -> str:
-    if not isinstance(value, str):
-        raise ProofError(f"{where}: found {type(value).__name__}, expected text")
-    return value
-
-
-def _base64(value: object, where: str) -> bytes:
-    return decode_base64(_text(value, where), where, ProofError)
 
 
 def _number(value: object, where: str) -> int:
@@ -187,9 +165,7 @@ def _number(value: object, where: str) -> int:
 
 
 def _path(value: object) -> tuple[bytes, ...]:
-    if not isinstance(value, list) or len(value) > _MAX_PATH:
-        raise ProofError("path: expected a list of at most 64 hashes")
-    nodes = [_text(node, "path") for node in value]
+    nodes = [text_of(node, "path") for node in items_of(value, "path", _MAX_PATH)]
     if not all(_HASH.fullmatch(node) for node in nodes):
         raise ProofError("path: expected hashes in lowercase hex")
     return tuple(bytes.fromhex(node) for node in nodes)

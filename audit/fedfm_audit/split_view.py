@@ -26,17 +26,26 @@ from fedfm_audit.compare import read_log
 from fedfm_audit.errors import ProofError
 from fedfm_audit.log_keys import follow_log_keys
 from fedfm_audit.report import printable
-from fedfm_crypto.canonical_json import canonical_decode, canonical_encode
+from fedfm_audit.strict_document import (
+    base64_of,
+    check_version,
+    exact_fields,
+    items_of,
+    read_document,
+    text_of,
+)
+from fedfm_crypto.canonical_json import canonical_encode
 from fedfm_crypto.codec import decode, encode
 from fedfm_crypto.envelope import SignedHeader
 from fedfm_crypto.errors import FedFMError
 from fedfm_crypto.note import Checkpoint, open_note
-from fedfm_crypto.strict_base64 import decode_base64, encode_base64
+from fedfm_crypto.strict_base64 import encode_base64
 
 VERSION = 1
 MAX_DOCUMENT_BYTES = 16 << 20
 MAX_ITEMS = 1000
-_FIELDS = frozenset({"version", "charter", "log_keys", "notes", "headers"})
+_LISTS = ("log_keys", "notes", "headers")
+_FIELDS = frozenset({"version", "charter", *_LISTS})
 _HEADER_FIELDS = frozenset({"header", "signature"})
 
 
@@ -84,26 +93,19 @@ class SplitViewDocument:
         ProofError
             if it is anything else.
         """
-        if len(data) > MAX_DOCUMENT_BYTES:
-            raise ProofError(f"{len(data)} bytes, at most {MAX_DOCUMENT_BYTES} are read")
-        try:
-            fields = _exact(canonical_decode(data), _FIELDS)
-            if fields["version"] != VERSION:
-                raise ProofError(f"version {fields['version']!r}, expected {VERSION}")
-            document = cls(
-                charter=_base64(fields["charter"]),
-                log_keys=tuple(_base64(item) for item in _items(fields["log_keys"])),
-                notes=tuple(_text(item).encode() for item in _items(fields["notes"])),
-                headers=tuple(_header(item) for item in _items(fields["headers"])),
-            )
-            same = document.encode() == data
-        except ProofError:
-            raise
-        except (FedFMError, ValueError) as error:
-            raise ProofError(f"not a split-view document: {error}") from error
-        if not same:
-            raise ProofError("the document does not re-encode to the same bytes")
-        return document
+        return read_document(data, "a split-view document", MAX_DOCUMENT_BYTES, cls._read)
+
+    @classmethod
+    def _read(cls, parsed: object) -> SplitViewDocument:
+        fields = exact_fields(parsed, _FIELDS, "the document")
+        check_version(fields["version"], VERSION)
+        listed = {name: items_of(fields[name], name, MAX_ITEMS) for name in _LISTS}
+        return cls(
+            charter=base64_of(fields["charter"], "charter"),
+            log_keys=tuple(base64_of(item, "log_keys") for item in listed["log_keys"]),
+            notes=tuple(text_of(item, "notes").encode() for item in listed["notes"]),
+            headers=tuple(_header(item) for item in listed["headers"]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,28 +253,7 @@ def _against_bundle(
     return found
 
 
-def _exact(value: object, names: frozenset[str]) -> Mapping[str, Any]:
-    if not isinstance(value, dict) or value.keys() != names:
-        raise ProofError(f"expected an object with exactly {', '.join(sorted(names))}")
-    return value
-
-
-def _items(value: object) -> list[object]:
-    if not isinstance(value, list) or len(value) > MAX_ITEMS:
-        raise ProofError(f"expected a list of at most {MAX_ITEMS} items")
-    return value
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ProofError(f"found {type(value).__name__}, expected text")
-    return value
-
-
-def _base64(value: object) -> bytes:
-    return decode_base64(_text(value), "a field of the document", ProofError)
-
-
 def _header(value: object) -> SignedHeader:
-    fields = _exact(value, _HEADER_FIELDS)
-    return decode(SignedHeader, _base64(fields["header"]) + _base64(fields["signature"]))
+    fields = exact_fields(value, _HEADER_FIELDS, "headers")
+    header, signature = (base64_of(fields[name], name) for name in ("header", "signature"))
+    return decode(SignedHeader, header + signature)
