@@ -55,6 +55,8 @@ DEFAULT_ORDERS: tuple[float, ...] = (
 INTEGER_ORDERS: tuple[float, ...] = (*map(float, range(2, 65)), 128.0, 256.0, 512.0, 1024.0)
 
 PLD_INTERVAL = 1e-4
+SEARCH_INTERVAL = 1.6e-3
+"""For searches: an upper bound too, a ten-thousandth higher, at a tenth of the time."""
 _COARSEST_EPSILON = 1e5
 _FINE_EPSILON = 20.0  # above it the grid of the loss distribution grows with epsilon
 _MAX_PASSES = 200  # of the search below; it ends earlier unless the answer is next to infinity
@@ -95,8 +97,9 @@ def spent(
     *,
     orders: Sequence[float] = DEFAULT_ORDERS,
     pld: bool = True,
+    interval: float = PLD_INTERVAL,
 ) -> Spent:
-    """Epsilon of all ``events`` together at ``delta``.
+    """Epsilon of all ``events`` together at ``delta``; ``interval`` is the grid of PLD.
 
     Raises
     ------
@@ -105,7 +108,7 @@ def spent(
     """
     listed = tuple(events)
     bound = rdp_epsilon(listed, delta, orders=orders)
-    return Spent(delta, bound, pld_epsilon(listed, delta) if pld else None)
+    return Spent(delta, bound, pld_epsilon(listed, delta, interval) if pld else None)
 
 
 def group(events: Iterable[Event]) -> tuple[Group, ...]:
@@ -176,14 +179,16 @@ def rdp_epsilon(
     return groups_rdp(group(listed), delta, tuple(orders))
 
 
-def pld_epsilon(events: Iterable[Event], delta: float) -> float | None:
-    """Epsilon by privacy loss distribution (pessimistic discretisation, interval 1e-4 up to
+def pld_epsilon(
+    events: Iterable[Event], delta: float, interval: float = PLD_INTERVAL
+) -> float | None:
+    """Epsilon by privacy loss distribution (pessimistic discretisation, the interval holds up to
     epsilon 20); None where a mechanism has none; see :func:`spent`."""
     _check(delta, DEFAULT_ORDERS)
     listed = tuple(events)
     if released_in_clear(listed):
         return math.inf
-    return groups_pld(group(listed), delta)
+    return groups_pld(group(listed), delta, interval)
 
 
 @lru_cache(maxsize=4096)
@@ -235,7 +240,9 @@ def rdp_curve(mechanism: Mechanism, orders: tuple[float, ...]) -> tuple[float, .
 
 
 @lru_cache(maxsize=256)
-def groups_pld(groups: tuple[Group, ...], delta: float) -> float | None:
+def groups_pld(
+    groups: tuple[Group, ...], delta: float, interval: float = PLD_INTERVAL
+) -> float | None:
     """:func:`pld_epsilon` of what :func:`group` gave."""
     if not groups:
         return 0.0
@@ -246,7 +253,7 @@ def groups_pld(groups: tuple[Group, ...], delta: float) -> float | None:
     # Any grid gives an upper bound; a fixed one would need memory in proportion to epsilon.
     coarse = max(0, math.ceil(math.log2(max(rough, 1e-9) / _FINE_EPSILON)))
     dp, pld = _dp_accounting(), _pld()
-    accountant = pld.PLDAccountant(value_discretization_interval=PLD_INTERVAL * 2**coarse)
+    accountant = pld.PLDAccountant(value_discretization_interval=interval * 2**coarse)
     for (mechanism, count), multiplier in zip(groups, multipliers, strict=True):
         event = dp.GaussianDpEvent(multiplier)
         if mechanism.sampling_rate < 1:

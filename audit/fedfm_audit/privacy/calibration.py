@@ -7,22 +7,39 @@ Source: Renyi divergence, then privacy loss distributions (Koskela et al. 2020, 
 from __future__ import annotations
 
 import math
+from enum import Enum
 from functools import lru_cache
 from typing import Protocol
 
 from fedfm_audit.errors import PrivacySettingError
-from fedfm_audit.privacy.accountant import spent
-from fedfm_audit.privacy.events import GaussianSteps
+from fedfm_audit.privacy.accountant import PLD_INTERVAL, SEARCH_INTERVAL, spent
+from fedfm_audit.privacy.events import GaussianSteps, Mechanism
 
 _LEAST, _MOST = 0.2, 1e4
 _DIGITS = 4
 _FAR = 50.0  # the height of a cost without a logarithm
 
 
-class Cost(Protocol):
-    """Epsilon at a noise multiplier, by Renyi divergence or (``pld``) by the better of both."""
+class Figure(Enum):
+    """How exactly a cost is wanted: all three are upper bounds."""
 
-    def __call__(self, multiplier: float, *, pld: bool) -> float: ...
+    RENYI = "Renyi divergence"
+    COARSE = "a loss distribution on the grid of searches"
+    HEADLINE = "what a ledger states"
+
+
+class Cost(Protocol):
+    """Epsilon at a noise multiplier."""
+
+    def __call__(self, multiplier: float, figure: Figure) -> float: ...
+
+
+def epsilon_by(figure: Figure, event: Mechanism, delta: float) -> float:
+    """What ``event`` alone costs."""
+    pld, interval = figure is not Figure.RENYI, PLD_INTERVAL
+    if figure is Figure.COARSE:
+        interval = SEARCH_INTERVAL
+    return spent([event], delta, pld=pld, interval=interval).epsilon
 
 
 @lru_cache(maxsize=256)
@@ -38,11 +55,11 @@ def noise_multiplier_for(
         if no multiplier between .2 and 10,000 does.
     """
 
-    def cost(multiplier: float, *, pld: bool) -> float:
+    def cost(multiplier: float, figure: Figure) -> float:
         event = GaussianSteps(
             noise_multiplier=multiplier, clip=1.0, sampling_rate=sampling_rate, steps=steps
         )
-        return spent([event], delta, pld=pld).epsilon
+        return epsilon_by(figure, event, delta)
 
     found = calibrate(cost, epsilon)
     if found is None:
@@ -64,22 +81,25 @@ def calibrate(cost: Cost, epsilon: float) -> float | None:
     """
     if not 0 < epsilon < math.inf:
         raise PrivacySettingError(f"epsilon {epsilon!r}, expected a positive finite number")
-    # Renyi divergence is quick and never promises too much; PLD then has little to do.
-    high = _least(cost, epsilon, _LEAST, _MOST, 5e-3, pld=False)
+    # Each is dearer than the one before, never promises too much, and leaves it little to do.
+    high = _least(cost, epsilon, _LEAST, _MOST, 5e-3, Figure.RENYI)
     if high is None:
         return None
-    found = _least(cost, epsilon, 0.8 * high, high, 2e-3, pld=True)
+    found = _least(cost, epsilon, 0.8 * high, high, 2e-3, Figure.COARSE)
     best = high if found is None else found
+    # Finer grids nearly always say less, but nothing promises it.
+    while best < high and cost(best, Figure.HEADLINE) > epsilon:
+        best = min(high, best * (1 + 1e-3))
     digit = 10.0 ** (math.floor(math.log10(best)) - _DIGITS + 1)
     return round(math.ceil(best / digit) * digit, 12)
 
 
 def _least(
-    cost: Cost, epsilon: float, low: float, high: float, tolerance: float, *, pld: bool
+    cost: Cost, epsilon: float, low: float, high: float, tolerance: float, figure: Figure
 ) -> float | None:
     """The least number in [low, high] that fits, to a relative tolerance from above; None if the
     largest does not fit.  Whatever is larger than one that fits, fits."""
-    over, under = cost(low, pld=pld), cost(high, pld=pld)
+    over, under = cost(low, figure), cost(high, figure)
     if under > epsilon:
         return None
     if over <= epsilon:
@@ -90,7 +110,7 @@ def _least(
     stayed = 0
     while high / low > 1 + tolerance:
         middle = _between(low, high, heights, math.sqrt(1 + tolerance))
-        found = cost(middle, pld=pld)
+        found = cost(middle, figure)
         if found <= epsilon:
             high, heights[1] = middle, _height(found, epsilon)
             heights[0] *= 0.5 if stayed > 0 else 1.0

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 from fedfm_audit.errors import PrivacyEventError, PrivacySettingError
 from fedfm_audit.privacy.accountant import released_in_clear, spent
-from fedfm_audit.privacy.calibration import calibrate
+from fedfm_audit.privacy.calibration import Figure, calibrate, epsilon_by
 from fedfm_audit.privacy.events import (
     DiscreteGaussianSteps,
     Event,
@@ -110,10 +110,10 @@ class SharedNoise:
         # The exact distance takes a second for every multiplier; none is above this.
         distance = self.honest_shares * self.dimension * _LARGEST_DISTANCE
 
-        def cost(multiplier: float, *, pld: bool) -> float:
+        def cost(multiplier: float, figure: Figure) -> float:
             try:
                 event = whole._event(whole._noise(multiplier), distance)
-                return spent([event], delta, pld=pld).epsilon
+                return epsilon_by(figure, event, delta)
             except PrivacyEventError:  # too little noise for the grid
                 return math.inf
 
