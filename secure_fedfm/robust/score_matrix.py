@@ -190,8 +190,8 @@ def impossible(scores: ScoreMatrix) -> dict[str, str]:
             counts = above.sum(axis=1)
             worst = max(range(scores.count), key=lambda i: (counts[i], lengths[i], scores.names[i]))
             found[scores.names[worst]] = (
-                f"impossible: inner products{what} with {counts[worst]} others are above the product "
-                "of the norms: its sketch is larger than what is measured, or is no sketch"
+                f"impossible: inner products{what} with {counts[worst]} others are above the "
+                "product of the norms: its sketch is larger than what is measured, or is no sketch"
             )
             above[worst] = above[:, worst] = False
     return found
