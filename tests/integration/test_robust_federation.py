@@ -3,6 +3,7 @@ again, and the evidence shows who was excluded and why."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from fedfm_audit.report import Status
 from fedfm_audit.verify import verify_bundle
+from secure_fedfm.cli.main import main
 from secure_fedfm.learning.specs import AdapterSpec, ModelSpec
 from tests.integration.federation_processes import (
     COORDINATOR,
@@ -122,3 +124,37 @@ def _files(root: Path, but: str) -> list[bytes]:
         for path in sorted(root.rglob("*"))
         if path.is_file() and but not in path.relative_to(root).parts
     ]
+
+
+def test_rounds_show_says_who_when_and_why(
+    finished: TestFederation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def shown(*arguments: str) -> dict[str, Any]:
+        assert main(["rounds", "show", *arguments, "--json"]) == 0
+        document: dict[str, Any] = json.loads(capsys.readouterr().out)
+        assert document["rule"] == "norm-bound"
+        places = [(e["round"], e["client"], e["code"]) for e in document["exclusions"]]
+        assert places == [(number, ATTACKER, "norm") for number in range(1, ROUNDS + 1)]
+        return document
+
+    shown(str(finished.bundle))
+    shown("--site", str(finished.sites[COORDINATOR].root))
+    own = shown("--site", str(finished.sites[ATTACKER].root))["own_verdicts"]
+    assert [verdict["own"] for verdict in own] == ["removed"] * ROUNDS
+    figures = shown("--site", str(finished.sites[VALIDATOR].root))["exclusions"]
+    assert all("times the median, allowed 4" in one["reason"] for one in figures)
+
+
+def test_status_tells_the_excluded_and_the_validator(
+    finished: TestFederation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for party, expected in (
+        (ATTACKER, "removed"),
+        ("clinic-1", "accepted"),
+        (VALIDATOR, "removed"),
+    ):
+        assert main(["status", "--site", str(finished.sites[party].root), "--json"]) == 0
+        status = json.loads(capsys.readouterr().out)["status"]
+        assert status["verdict"].startswith(f"round {ROUNDS}: {expected}"), party
+        assert f"{ATTACKER} (norm)" in status["verdict"]
+    assert status["completed"] == ROUNDS
