@@ -46,13 +46,13 @@ from secure_fedfm.services.archive import RoundArchive
 from secure_fedfm.services.coordinator_link import step_of
 from secure_fedfm.services.encryption import encryption_for
 from secure_fedfm.services.evidence import Evidence
-from secure_fedfm.services.interrupted import close_interrupted_round
+from secure_fedfm.services.interrupted import close_interrupted_round, sketch_key_of
 from secure_fedfm.services.outbox import Outbox
 from secure_fedfm.services.sketching import sketching_for
 from secure_fedfm.services.status import Status, StatusFile
 from secure_fedfm.services.timestamping import stamp_checkpoint
 from secure_fedfm.services.validator_link import SKETCH_KEY_MESSAGES, ValidatorLink
-from secure_fedfm.storage.database import Database, store_journal
+from secure_fedfm.storage.database import Database, store_journal, store_memory
 from secure_fedfm.storage.site import Site
 from secure_fedfm.transport.events import EventKind, TransportEvent
 from secure_fedfm.transport.framing import MessagePlan
@@ -329,6 +329,7 @@ class CoordinatorService(ValidatorLink):
             raise ServiceError("a round that was just opened cannot be finished")
         with self._database.transaction() as connection:
             store_journal(connection, number, "opened", state.round.opened.encode())
+            store_memory(connection, sketch_key_of(state.round))
         LOG.info(
             "round %d: opened%s",
             number,

@@ -158,3 +158,35 @@ def test_status_tells_the_excluded_and_the_validator(
         assert status["verdict"].startswith(f"round {ROUNDS}: {expected}"), party
         assert f"{ATTACKER} (norm)" in status["verdict"]
     assert status["completed"] == ROUNDS
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("phase", ["sketches", "scores", "verdict", "votes", "binding"])
+def test_a_coordinator_that_was_killed_goes_on_with_the_same_validator(
+    tmp_path: Path, launcher: Launcher, long_model: ModelSpec, phase: str
+) -> None:
+    """Its round is aborted in the log; the next ones are judged, under the key of before."""
+    with build_federation(
+        tmp_path,
+        launcher,
+        long_model,
+        clients=4,
+        rounds=2,
+        adapter=AdapterSpec(rank=40, alpha=40),
+        timeouts={"connect": 30.0, "rejoin": 30.0, "cosignatures": 5.0},
+        rule={"rule": "norm-bound", "parameters": {"multiple": 4}},
+    ) as federation:
+
+        def revive(ended: Exited) -> None:
+            assert ended.party == COORDINATOR, f"{ended}{federation.tail()}"
+            federation.start(COORDINATOR)
+
+        death = {"coordinator_dies": {"round": 2, "at": phase}}
+        federation.start_all({COORDINATOR: death, ATTACKER: {"scale_update": 40.0}})
+        federation.run_to_end(revive)
+        assert federation.outcomes() == {1: "completed", 3: "completed", 4: "completed"}
+        assert federation.statements()[2].outcome == "aborted"
+        report = verify_bundle(federation.bundle)
+        assert report.ok, report.to_text()
+        assert report.robust is not None
+        assert [one.client for one in report.robust.exclusions] == [ATTACKER]

@@ -95,8 +95,8 @@ def test_the_enrolment_must_be_a_validators() -> None:
 
 def test_options_of_a_rule_need_a_validator() -> None:
     nothing = {"rule": None, "parameters": None, "norm_bound": None, "key_rounds": None}
-    assert choose_rule(None, **nothing) is None  # type: ignore[arg-type]
-    assert choose_rule(VALIDATOR, **nothing) == RobustRequest(VALIDATOR)  # type: ignore[arg-type]
+    assert choose_rule(None, **nothing) is None
+    assert choose_rule(VALIDATOR, **nothing) == RobustRequest(VALIDATOR)
     with pytest.raises(ConfigurationError, match="give --validator-enrolment too"):
         choose_rule(None, rule="flame", parameters=None, norm_bound=None, key_rounds=None)
     chosen = choose_rule(

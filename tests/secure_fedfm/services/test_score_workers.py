@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import subprocess
 import sys
 import time
@@ -37,10 +38,9 @@ def effect_of(sketching: EncryptedSketches) -> ComputeScores:
 def test_scores_of_a_round(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     """Three sketches: one block in a thread; blocks of two rows in a worker process."""
     sketching = EncryptedSketches(robust_charter(), SeededRandom(3))
-    original = blocks.score_tasks
     monkeypatch.setattr(
         "secure_fedfm.robust.encrypted_sketches.score_tasks",
-        lambda *rest: original(*rest, block=block),
+        functools.partial(blocks.score_tasks, block=block),
     )
     workers = ScoreWorkers(sketching, most=1)
 
