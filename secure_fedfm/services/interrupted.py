@@ -11,15 +11,23 @@ import logging
 from fedfm_crypto.codec import encode
 from fedfm_crypto.envelope import Envelope, seal_envelope
 from fedfm_crypto.identity import IdentityKey
+from fedfm_protocols.context import KEYS
 from fedfm_protocols.coordinator_inbox import transcript_entry
-from fedfm_protocols.coordinator_round import RoundTranscript
+from fedfm_protocols.coordinator_round import Round, RoundTranscript
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.messages import RoundClose, RoundOpen, read_body, type_name
 from secure_fedfm.services.evidence import Evidence
 from secure_fedfm.storage.database import Database
 
 LOG = logging.getLogger("secure_fedfm.coordinator")
+_SKETCH_KEY = "sketch-key"  # in force in the round that was opened last
 REASON = "the coordinator was restarted during the round"
+
+
+def sketch_key_of(opened: Round) -> dict[str, bytes]:
+    """What the evidence of a round needs besides its opening, for the state file: the validator's
+    signed key, where it judges."""
+    return {} if opened.sketch is None else {_SKETCH_KEY: opened.sketch.envelope.encode()}
 
 
 def close_interrupted_round(
@@ -54,7 +62,8 @@ def close_interrupted_round(
             reason=REASON,
             adapter_out=body.adapter_hash,
             transcript=RoundTranscript(
-                setup=(transcript_entry(opened),), close=(transcript_entry(close),)
+                setup=tuple(map(transcript_entry, (opened, *_named_keys(database, body)))),
+                close=(transcript_entry(close),),
             ),
             steps=body.steps,
             good=0,
@@ -63,3 +72,9 @@ def close_interrupted_round(
         LOG.warning("round %d was interrupted and is logged as aborted", number)
         closed = True
     return closed
+
+
+def _named_keys(database: Database, body: RoundOpen) -> tuple[Envelope, ...]:
+    """The sketch key of the round that was interrupted, in a robust federation."""
+    stored = database.recall(_SKETCH_KEY)
+    return () if stored is None or body.kind == KEYS else (Envelope.decode(stored),)

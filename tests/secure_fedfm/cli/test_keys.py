@@ -13,15 +13,15 @@ from secure_fedfm.storage.site import Site
 from tests.secure_fedfm.cli.conftest import Run
 
 
-@pytest.mark.parametrize("role", ["client", "coordinator"])
+@pytest.mark.parametrize("role", ["client", "coordinator", "validator"])
 def test_keygen_writes_private_files_and_a_valid_config(
     tmp_path: Path, run: Run, role: str
 ) -> None:
     ran = run("keygen", "--site", tmp_path / "s", "--role", role, "--name", "bank-a", "--json")
     assert ran.code == 0
     files = sorted(path.name for path in (tmp_path / "s" / "keys").iterdir())
-    expected = ["identity.pem", "transport.pem"]
-    assert files == (["identity.pem", "log.pem", "transport.pem"] if role != "client" else expected)
+    log_key = ["log.pem"] if role == "coordinator" else []
+    assert files == ["identity.pem", *log_key, "transport.pem"]
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "s" / "keys").iterdir()} == {0o600}
     config = read_config(tmp_path / "s" / "site.toml", environment={})
     assert (config.role, config.name) == (role, "bank-a")

@@ -1,0 +1,128 @@
+"""Charters that name a validator and a rule: drafted, and refused where none can work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedfm_protocols.charter import Charter
+from fedfm_protocols.errors import CharterError, EnrolmentError
+from fedfm_protocols.federation import Federation
+from secure_fedfm import founding
+from secure_fedfm.cli.charter_files import CharterFile
+from secure_fedfm.cli.charter_rule import choose_rule
+from secure_fedfm.cli.charter_view import charter_text
+from secure_fedfm.errors import ConfigurationError
+from secure_fedfm.privacy.recipe import PrivacySections
+from secure_fedfm.robust.drafting import RobustRequest, read_parameters
+from secure_fedfm.services.learning_specs import LearningSpecs
+from secure_fedfm.services.limits import limits_for
+from tests.secure_fedfm.test_founding import CLIENTS, draft, enrolled
+
+VALIDATOR = enrolled("judge", "validator")
+VALUES = 1 << 16
+
+
+@pytest.fixture(autouse=True)
+def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(founding, "_learning_facts", lambda *_: (VALUES, "11" * 32))
+
+
+def robust(rule: str = "cosine-memory", **parameters: float) -> Charter:
+    return draft(robust=RobustRequest(VALIDATOR, rule, parameters))
+
+
+def test_a_draft_names_validator_and_rule() -> None:
+    charter = robust("norm-bound", multiple=3)
+    assert charter.validator is not None
+    assert charter.robustness is not None
+    assert (charter.validator.name, charter.validator.enrolment) == ("judge", VALIDATOR.digest)
+    assert dict(charter.robustness.parameters) == {"multiple": 3}
+    LearningSpecs.of(Federation.of(charter))
+    text = charter_text(CharterFile(charter, b"", ()))
+    assert "validator" in text
+    assert "norm-bound" in text
+    assert "multiple 3" in text
+
+
+def test_messages_of_scores_fit_the_transport() -> None:
+    federation = Federation.of(robust())
+    pairs = len(CLIENTS) * (len(CLIENTS) + 1) // 2
+    assert limits_for(federation).max_message_bytes > pairs * 41_000 + 5 * 33_000
+
+
+@pytest.mark.parametrize(
+    ("rule", "parameters", "changes", "message"),
+    [
+        ("krum", {}, {}, "accepts a single client"),
+        ("trimmed-mean", {}, {"suite": "clear"}, "gives no sum of whole updates"),
+        ("fltrust", {}, {}, "needs root data at the validator"),
+        ("flame", {"f": 1}, {}, "no parameter 'f'"),
+        ("multi-krum", {"byzantine": 2}, {}, "needs 7 clients"),
+        ("multi-krum", {"keep": 3}, {}, "accepts at most 3 of 5"),
+        (
+            "flame",
+            {},
+            {"privacy": PrivacySections({"mode": "client"})},
+            "no robust rule works with it; choose mode local or none",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+    rule: str,
+    parameters: dict[str, float],
+    changes: dict[str, Any],
+    message: str,
+) -> None:
+    monkeypatch.setattr(founding, "_learning_facts", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(ConfigurationError, match=message):
+        draft(robust=RobustRequest(VALIDATOR, rule, parameters), **changes)
+
+
+def test_an_update_too_short_for_a_sketch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(founding, "_learning_facts", lambda *_: (VALUES - 1, "11" * 32))
+    with pytest.raises(CharterError, match="65535 values"):
+        robust()
+
+
+def test_the_enrolment_must_be_a_validators() -> None:
+    with pytest.raises(EnrolmentError, match="keygen --role validator"):
+        RobustRequest(CLIENTS[0])
+
+
+def test_options_of_a_rule_need_a_validator() -> None:
+    nothing = {"rule": None, "parameters": None, "norm_bound": None, "key_rounds": None}
+    assert choose_rule(None, **nothing) is None
+    assert choose_rule(VALIDATOR, **nothing) == RobustRequest(VALIDATOR)
+    with pytest.raises(ConfigurationError, match="give --validator-enrolment too"):
+        choose_rule(None, rule="flame", parameters=None, norm_bound=None, key_rounds=None)
+    chosen = choose_rule(
+        VALIDATOR, rule="flame", parameters=["multiple=3"], norm_bound=8.0, key_rounds=5
+    )
+    assert chosen == RobustRequest(VALIDATOR, "flame", {"multiple": 3}, 8.0, 5)
+
+
+def test_parameters_are_numbers_by_name() -> None:
+    found = read_parameters(["keep=3", "reach = 1.5", "least_cosine=-1"])
+    assert found == {"keep": 3, "reach": 1.5, "least_cosine": -1}
+    assert type(found["keep"]) is int
+    for wrong in ("keep", "keep=", "=3", "keep=many"):
+        with pytest.raises(ConfigurationError, match="expected NAME=NUMBER"):
+            read_parameters([wrong])
+    with pytest.raises(ConfigurationError, match="each name once"):
+        read_parameters(["keep=1", "keep=2"])
+
+
+def test_every_rule_of_the_registry_is_documented() -> None:
+    from secure_fedfm.robust.reasons import REASONS
+    from secure_fedfm.robust.registry import RULES, VECTOR_RULES, working_rules
+
+    page = Path(__file__).resolve().parents[3] / "docs" / "robust-rules.md"
+    text = page.read_text("utf-8")
+    for name in (*RULES, *VECTOR_RULES, *REASONS):
+        assert f"`{name}`" in text, name
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert all(any(row.startswith(f"| `{rule}` |") for row in rows) for rule in working_rules())
