@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedfm_audit.charter_view import CharterView
-from fedfm_audit.messages import Cohort, UploadHash
+from fedfm_audit.messages import WATERMARK, Cohort, UploadHash
 from fedfm_audit.privacy.entries import PrivacyPredicate
 from fedfm_audit.privacy.events import (
     CompletedRound,
@@ -115,6 +115,16 @@ def describe(summaries: Sequence[LedgerSummary]) -> str:
     )
 
 
+def uncharged(rounds: Sequence[RoundEvidence]) -> str:
+    """Why a round of marks stands in no ledger, for the same line; empty where there is none."""
+    if all(evidence.opened.kind != WATERMARK for evidence in rounds):
+        return ""
+    return (
+        "; the round of marks costs nothing: what an owner adds is computed from the released "
+        "adapter and its key, not from anybody's data"
+    )
+
+
 def _recomputed(summaries: Sequence[LedgerSummary]) -> str:
     """Which figures the verifier has from the events, and which are the institutions' word."""
     stated = sum(summary.pld_stated for summary in summaries)
@@ -161,6 +171,9 @@ def _check_rounds(
 ) -> None:
     """Whoever committed to an update had charged that round before its statement."""
     for evidence in rounds:
+        _check_carried(entries, evidence, findings)
+        if evidence.opened.kind == WATERMARK:
+            continue  # a function of the released adapter and of a key: nothing to charge
         senders = {
             entry.header.sender for kind in _COMMITTING for entry in evidence.transcript.of(kind)
         }
@@ -178,7 +191,6 @@ def _check_rounds(
                     f"{name} committed to an update in round {evidence.predicate.round} without a "
                     "charge in its ledger before",
                 )
-        _check_carried(entries, evidence, findings)
         _check_survivors(terms, entries, evidence, findings)
 
 
