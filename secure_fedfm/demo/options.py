@@ -31,6 +31,8 @@ class DemoOptions:
         split, alpha: how rows are dealt to clients; alpha is Dirichlet's concentration.
         central: whether the centrally trained baseline is measured too.
         archive: whether the coordinator keeps a replay archive and every sum is repeated from it.
+        marks: whether owners commit to marks and write them after training, if the adapter can
+            carry any.
         json: whether metrics are printed as one JSON document on stdout at the end.
     """
 
@@ -48,6 +50,7 @@ class DemoOptions:
     alpha: float = 0.5
     central: bool = True
     archive: bool = False
+    marks: bool = True
     json: bool = False
 
     def __post_init__(self) -> None:

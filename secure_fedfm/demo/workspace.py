@@ -17,6 +17,7 @@ from fedfm_crypto.identity import IdentityKey
 from fedfm_crypto.random_source import system_random
 from fedfm_protocols.charter import Charter, add_charter_signature, sign_charter
 from fedfm_protocols.enrolment import Enrolment, Role, open_enrolment, request_enrolment
+from secure_fedfm.demo.marks import DemoMarks, collect_leaves
 from secure_fedfm.demo.options import DemoOptions
 from secure_fedfm.errors import ConfigurationError
 from secure_fedfm.founding import draft_charter
@@ -122,12 +123,14 @@ def prepare(options: DemoOptions) -> Workspace:
         clip=CLIENT_CLIP if options.privacy == "client" else None,
         colluding=1,
         dropouts=1 if options.clients > 3 else 0,
+        marks=DemoMarks(sites, names, FEDERATION, DEFAULT_MODEL.sha256) if options.marks else None,
     )
     signed = _sign(charter, sites)
     for name, site in sites.items():
         site.write(site.charter_file, signed)
         if name == COORDINATOR:
             _write_coordinator(site, enrolments, options)
+            collect_leaves(charter, sites, site)
         else:
             rows = parts[names.index(name)]
             _write_client(site, name, rows, options, charter)
