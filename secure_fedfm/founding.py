@@ -194,7 +194,7 @@ def draft_charter(
         "initial_adapter": _UNKNOWN_HASH,
     }
     make_charter(fields)  # everything but the two values below; refuse before the slow part
-    values, initial, modules = _learning_facts(model, adapter, task, location)
+    values, initial, modules = learning_facts(model, adapter, task, location)
     quantiser["values"] = values
     fields["initial_adapter"] = initial
     if isinstance(privacy, SharedNoiseRequest):
@@ -283,7 +283,7 @@ def _roster_entry(client: Enrolment) -> dict[str, str]:
     }
 
 
-def _learning_facts(
+def learning_facts(
     model: ModelSpec, adapter: AdapterSpec, task: TaskSpec, location: Path | None
 ) -> tuple[int, str, tuple[TargetModule, ...]]:
     """Values in an update, the hash (hex) of the adapter before round 1, and the layers that can

@@ -90,6 +90,13 @@ def demo(
             "--archive", help="Keep a replay archive, and repeat every sum from it at the end."
         ),
     ] = False,
+    marks: Annotated[
+        bool,
+        typer.Option(
+            "--marks/--no-marks",
+            help="Write ownership marks after training, as many as the adapter carries.",
+        ),
+    ] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Run a whole federation on this machine: coordinator, clients and verifier as processes.
@@ -114,6 +121,7 @@ def demo(
         alpha=alpha,
         central=central,
         archive=archive,
+        marks=marks,
         json=as_json,
     )
     require("zmq", "torch", "transformers", "peft")

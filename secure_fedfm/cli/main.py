@@ -29,6 +29,7 @@ VERBS = {
     "client": "services:client",
     "status": "status:status",
     "evaluate": "evaluate:evaluate",
+    "export": "export:export",
     "audit": "audit:app",
     "ledger": "ledger:app",
     "watermark": "watermark:app",
