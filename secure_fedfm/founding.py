@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from fedfm_audit.watermark.claim import TargetModule
 from fedfm_crypto.errors import NoteError
 from fedfm_crypto.identity import IdentityPublicKey
 from fedfm_crypto.note import format_vkey
@@ -27,6 +28,8 @@ from secure_fedfm.privacy.recipe import PrivacySections, SharedNoiseRequest
 from secure_fedfm.robust.charter_rule import check_rule
 from secure_fedfm.robust.drafting import RobustRequest
 from secure_fedfm.robust.registry import make_rule
+from secure_fedfm.watermark.carrier import Carrier
+from secure_fedfm.watermark.planning import DEFAULT_NORM_BOUND, MarksOffer, watermark_section
 
 LARGEST_SCALE = 1 << 24
 # Wide enough that a round of local training is not cut: a head moves by less than 1 in a round
@@ -108,6 +111,8 @@ def draft_charter(
     founders: Sequence[str] | None = None,
     quorum: int | None = None,
     location: Path | None = None,
+    marks: MarksOffer | None = None,
+    mark_norm_bound: float | None = None,
 ) -> Charter:
     """An unsigned charter, complete and checked.
 
@@ -134,6 +139,10 @@ def draft_charter(
         Who signs and how many make the charter valid; None takes all clients, and a majority.
     location
         Folder of the base model, where it is not found by its name.
+    marks, mark_norm_bound
+        Asked for the leaves that commit to ownership marks, once it is known which layers are
+        trained; no leaf at all leaves the charter without marks.  The bound is of the L2 norm of
+        what one mark adds.
 
     Loads the base model once (a few seconds) for the update's length and the initial adapter's
     hash, after everything that needs no model has been checked.
@@ -197,7 +206,7 @@ def draft_charter(
         rule = make_rule(robust.rule, robust.parameters)
         check_rule(rule, len(clients), thresholds.min_accepted, groups=1)
     make_charter(fields)  # everything but the two values below; refuse before the slow part
-    values, initial = _learning_facts(model, adapter, task, location)
+    values, initial, modules = learning_facts(model, adapter, task, location)
     quantiser["values"] = values
     fields["initial_adapter"] = initial
     if robust is not None:
@@ -205,6 +214,18 @@ def draft_charter(
     if isinstance(privacy, SharedNoiseRequest):
         calibrated = privacy.sections(thresholds, values=values, scale=quantiser["scale"])
         fields["privacy"] = calibrated.privacy
+    leaves = () if marks is None else marks(modules)
+    if leaves:
+        bound = DEFAULT_NORM_BOUND if mark_norm_bound is None else mark_norm_bound
+        fields["watermark"] = watermark_section(
+            leaves,
+            federation=federation,
+            base_model=model.sha256,
+            clients=clients,
+            modules=modules,
+            norm_bound=bound,
+            scale=largest_scale(len(clients), bound, quantiser["lane_bits"]),
+        )
     return make_charter(fields)
 
 
@@ -276,12 +297,16 @@ def _roster_entry(client: Enrolment) -> dict[str, str]:
     }
 
 
-def _learning_facts(
+def learning_facts(
     model: ModelSpec, adapter: AdapterSpec, task: TaskSpec, location: Path | None
-) -> tuple[int, str]:
-    """Values in an update, and the hash (hex) of the adapter before round 1."""
+) -> tuple[int, str, tuple[TargetModule, ...]]:
+    """Values in an update, the hash (hex) of the adapter before round 1, and the layers that can
+    carry marks."""
     # The one import that needs torch: reading and checking a charter must work without it.
     from secure_fedfm.learning.learner import load_adapted  # noqa: PLC0415
 
     adapted = load_adapted(model, adapter, task, location)
-    return adapted.layout.size, adapted.state().hash().hex()
+    initial = adapted.state()
+    transposed = bool(getattr(adapted.config, "fan_in_fan_out", False))
+    carrier = Carrier(adapted.layout, adapter.alpha / adapter.rank, transposed)
+    return adapted.layout.size, initial.hash().hex(), carrier.modules(initial)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from fedfm_audit.errors import CharterViewError, SchemaError
@@ -54,7 +55,7 @@ class CharterView:
     the founders whose signatures verified, ``privacy`` the section of that name as it stands,
     ``values`` the length of an update, ``scale`` its integer steps per unit, and ``lane_bits`` the
     width of a lane.  ``validator`` and ``robustness`` (the section as it stands) are there in
-    robust federations."""
+    robust federations, ``watermark`` (the same) where owners write marks."""
 
     digest: bytes
     federation: str
@@ -76,6 +77,7 @@ class CharterView:
     lane_bits: int
     validator: Party | None = None
     robustness: Mapping[str, Any] | None = None
+    watermark: Mapping[str, Any] | None = None
 
     @property
     def masked(self) -> bool:
@@ -91,6 +93,11 @@ class CharterView:
     def robust(self) -> bool:
         """Whether a validator judges every update before it is summed."""
         return self.robustness is not None
+
+    @property
+    def marked(self) -> bool:
+        """Whether owners write marks into the adapter after the last round of training."""
+        return self.watermark is not None
 
     @property
     def rule(self) -> str:
@@ -189,6 +196,8 @@ def _view(charter: Mapping[str, Any], payload: bytes, envelope: bytes) -> Charte
         _check_shared_noise(charter["privacy"], charter["suite"], thresholds)
     if "robustness" in charter:
         _check_robustness(charter, thresholds)
+    if "watermark" in charter:
+        _check_watermark(charter, {party.name for party in roster})
     return CharterView(
         digest=hashlib.sha256(payload).digest(),
         federation=charter["federation"],
@@ -210,6 +219,7 @@ def _view(charter: Mapping[str, Any], payload: bytes, envelope: bytes) -> Charte
         lane_bits=charter["quantiser"]["lane_bits"],
         validator=validator,
         robustness=charter.get("robustness"),
+        watermark=charter.get("watermark"),
     )
 
 
@@ -319,6 +329,24 @@ def _check_groups(groups: Sequence[Mapping[str, Any]], values: int) -> None:
         raise CharterViewError(
             f"robustness: {min(sizes)} values are sketched together, expected at least {least}"
         )
+
+
+def _check_watermark(charter: Mapping[str, Any], clients: set[str]) -> None:
+    """Owners are clients, each mark is one, and no sum of marks can leave its lane."""
+    section = charter["watermark"]
+    places = [(owner["client"], owner["mark"]) for owner in section["owners"]]
+    if places != sorted(set(places)):
+        raise CharterViewError("watermark.owners must be sorted and hold each mark once")
+    strangers = sorted({name for name, _ in places} - clients)
+    if strangers:
+        raise CharterViewError(f"watermark.owners names {', '.join(strangers)}, not on the roster")
+    if sum(mark == "consortium" for _, mark in places) > 1:
+        raise CharterViewError("watermark.owners names two keepers of the consortium's mark")
+    if len({owner["commitment"] for owner in section["owners"]}) != len(places):
+        raise CharterViewError("watermark.owners: two marks have one commitment")
+    most = len(clients) * (section["scale"] * Fraction(section["clip"]) + 1)
+    if most >= 1 << (charter["quantiser"]["lane_bits"] - 1):
+        raise CharterViewError("watermark: a sum of marks does not fit its lanes")
 
 
 def _signers(

@@ -21,7 +21,7 @@ MAX_CHARGES = 24
 MAX_STEPS = 1024
 MAX_CHARGE_BYTES = 5000
 NO_HASH = bytes(32)
-TRAIN, KEYS = "train", "keys"
+TRAIN, KEYS, WATERMARK = "train", "keys", "watermark"
 """Kinds of round: one sums updates, one makes a collective key."""
 
 _Names = Annotated[tuple[Name, ...], MaxCount(MAX_PARTICIPANTS)]

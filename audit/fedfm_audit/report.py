@@ -126,6 +126,42 @@ class RobustSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class MarkLine:
+    """A mark that the charter names: whose, the leaf that commits to it, H(claim) in hex, how many
+    directions and sub-keys it has, and the T that it takes.
+
+    ``said`` and ``present`` are the owner's own word after the round of marks (None: it said
+    nothing), ``measured`` is T as the auditor measured it with an opening.
+    """
+
+    client: str
+    mark: str
+    leaf: int
+    claim: str
+    size: int
+    keys: int
+    threshold: float
+    said: float | None = None
+    present: bool | None = None
+    measured: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MarkSummary:
+    """The marks of a federation, the number of the round that wrote them (0: none yet), and how
+    many clients signed the first completed round on a head that covers every commitment."""
+
+    round: int
+    witnessed: int
+    marks: tuple[MarkLine, ...]
+
+    @property
+    def complaints(self) -> tuple[MarkLine, ...]:
+        """Marks whose owner says that the adapter does not carry them."""
+        return tuple(mark for mark in self.marks if mark.present is False)
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """The outcome of verifying one bundle."""
 
@@ -137,6 +173,8 @@ class Report:
     """Steps that the auditor asked for on top of those that every bundle must pass."""
     robust: RobustSummary | None = None
     """What step 7 found in a robust federation, whether it was verified or not."""
+    marks: MarkSummary | None = None
+    """What step 8 found where the charter names marks, whether it was verified or not."""
 
     @property
     def ok(self) -> bool:
@@ -168,6 +206,12 @@ class Report:
             )
         if self.summary is not None and not self.summary.concluded:
             found.append("the log has no conclusion: the federation was still running")
+        if self.marks is not None:
+            found += [
+                f"complaint: {mark.client} says that the adapter of round {self.marks.round} does "
+                f"not carry its {mark.mark} mark (T {mark.said:.2f} of {mark.threshold:.2f})"
+                for mark in self.marks.complaints[:MAX_FAILURES]
+            ]
         return tuple(found)
 
     def to_json(self) -> dict[str, Any]:
@@ -180,6 +224,7 @@ class Report:
             "warnings": list(self.warnings),
             "federation": None if self.summary is None else asdict(self.summary),
             "robust": None if self.robust is None else _robust_json(self.robust),
+            **({} if self.marks is None else {"watermark": _marks_json(self.marks)}),
             "steps": [
                 {
                     "number": step.number,
@@ -214,6 +259,14 @@ def _summary_lines(summary: Summary) -> list[str]:
         f"rounds: {summary.rounds_completed} completed, {summary.rounds_void} void, "
         f"{summary.rounds_aborted} aborted{keys}; adapter {summary.adapter}",
     ]
+
+
+def _marks_json(summary: MarkSummary) -> dict[str, Any]:
+    return {
+        "round": summary.round or None,
+        "witnessed": summary.witnessed,
+        "marks": [asdict(mark) for mark in summary.marks],
+    }
 
 
 def _robust_json(robust: RobustSummary) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""The six statements of the log: in-toto Statement v1, one frozen dataclass per predicate.
+"""The eight statements of the log: in-toto Statement v1, one frozen dataclass per predicate.
 
 A leaf is a DSSE envelope around the canonical JSON of a statement, signed by one party: an
-enrolment by the identity key that it names, a privacy ledger's entry by its institution, a change
-of the log's key by the key before it, everything else by the coordinator.  The subject
+enrolment by the identity key that it names, a privacy ledger's entry by its institution, what is
+said of a mark by its owner, a change of the log's key by the key before it, everything else by the
+coordinator.  The subject
 follows from the predicate (only a round's transcript digest is information of its own), so a
 statement cannot say two things about one subject.  Schemas: ``fedfm_audit/schemas``.
 Source: https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md
@@ -16,6 +17,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from fedfm_audit.errors import StatementError
+from fedfm_audit.mark_predicates import (
+    MarkCheckPredicate,
+    MarkPredicate,
+    read_check_predicate,
+    read_mark_predicate,
+)
 from fedfm_audit.privacy.entries import PrivacyPredicate, read_privacy_predicate
 from fedfm_audit.round_predicate import (
     CheckpointReference,
@@ -44,6 +51,8 @@ __all__ = [
     "FederationPredicate",
     "KeyReference",
     "LogKeyPredicate",
+    "MarkCheckPredicate",
+    "MarkPredicate",
     "Predicate",
     "RoundCounts",
     "RoundPredicate",
@@ -54,6 +63,7 @@ __all__ = [
     "enrolment_statement",
     "federation_statement",
     "log_key_statement",
+    "mark_statement",
     "open_leaf",
     "privacy_statement",
     "round_statement",
@@ -136,6 +146,8 @@ Predicate = (
     EnrolmentPredicate
     | FederationPredicate
     | LogKeyPredicate
+    | MarkPredicate
+    | MarkCheckPredicate
     | PrivacyPredicate
     | RoundPredicate
     | ConclusionPredicate
@@ -145,6 +157,8 @@ _SCHEMAS = {
     EnrolmentPredicate.TYPE: "enrolment-v1",
     FederationPredicate.TYPE: "federation-v1",
     LogKeyPredicate.TYPE: "log-key-v1",
+    MarkPredicate.TYPE: "mark-v1",
+    MarkCheckPredicate.TYPE: "mark-check-v1",
     PrivacyPredicate.TYPE: "privacy-v1",
     RoundPredicate.TYPE: "round-v1",
     ConclusionPredicate.TYPE: "conclusion-v1",
@@ -200,7 +214,7 @@ class Statement:
 
     @classmethod
     def decode(cls, payload: bytes) -> Statement:
-        """Parse a canonical statement of one of the six types.
+        """Parse a canonical statement of one of the eight types.
 
         Raises
         ------
@@ -266,6 +280,11 @@ def privacy_statement(predicate: PrivacyPredicate) -> Statement:
     return Statement(predicate, predicate.digest)
 
 
+def mark_statement(predicate: MarkPredicate | MarkCheckPredicate) -> Statement:
+    """Statement of an owner about its mark; subject is what it says."""
+    return Statement(predicate, predicate.digest)
+
+
 def sign_statement(statement: Statement, key: IdentityKey) -> bytes:
     """The leaf: a DSSE envelope with one signature (deterministic, at most 65535 bytes).
 
@@ -324,7 +343,7 @@ def _implied_digest(predicate: Predicate) -> str | None:
             return _log_key_digest(predicate)
         case ConclusionPredicate():
             return predicate.adapter
-        case PrivacyPredicate():
+        case PrivacyPredicate() | MarkPredicate() | MarkCheckPredicate():
             return predicate.digest
         case RoundPredicate():
             return None  # the transcript's digest: the one thing the predicate does not say
@@ -341,7 +360,7 @@ def _subject_name(predicate: Predicate) -> tuple[str, str]:
             return f"log-keys/{predicate.sequence:06d}", "sha256"
         case RoundPredicate():
             return transcript_path(predicate.round), "sha256"
-        case PrivacyPredicate():
+        case PrivacyPredicate() | MarkPredicate() | MarkCheckPredicate():
             return predicate.subject, "sha256"
         case ConclusionPredicate():
             # Not the SHA-256 of a file: the hash over named tensors (audit/README.md).
@@ -351,7 +370,7 @@ def _subject_name(predicate: Predicate) -> tuple[str, str]:
 def _write_predicate(predicate: Predicate) -> dict[str, Any]:
     if isinstance(predicate, RoundPredicate):
         return write_round_predicate(predicate)
-    if isinstance(predicate, PrivacyPredicate):
+    if isinstance(predicate, PrivacyPredicate | MarkPredicate | MarkCheckPredicate):
         return predicate.to_json()
     fields = asdict(predicate)
     if isinstance(predicate, FederationPredicate):
@@ -371,6 +390,10 @@ def _read_predicate(predicate_type: str, fields: dict[str, Any]) -> Predicate:
     """Build the dataclass of a predicate that its schema has already accepted."""
     if predicate_type == RoundPredicate.TYPE:
         return read_round_predicate(fields)
+    if predicate_type == MarkPredicate.TYPE:
+        return read_mark_predicate(fields)
+    if predicate_type == MarkCheckPredicate.TYPE:
+        return read_check_predicate(fields)
     classes: tuple[
         type[EnrolmentPredicate | FederationPredicate | LogKeyPredicate | ConclusionPredicate], ...
     ] = (

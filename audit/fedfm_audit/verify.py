@@ -14,7 +14,8 @@
        (not checkable where the charter's privacy mode is none)
     7  robust verdicts, sketch keys and binding checks             steps/robust.py
        (not checkable where the charter has no robust rule)
-    8  watermark                 not checkable: the charter has no watermark
+    8  ownership marks: commitments, and the owners' words        steps/watermark.py
+       (not checkable where the charter has no watermark)
     9  coordinator's arithmetic repeated from a replay archive     steps/arithmetic.py
        (not checkable without one)
 
@@ -37,6 +38,7 @@ from fedfm_audit.messages import KEYS, TRAIN
 from fedfm_audit.privacy.entries import PrivacyPredicate
 from fedfm_audit.report import (
     Failure,
+    MarkSummary,
     Report,
     RobustSummary,
     Status,
@@ -52,19 +54,18 @@ from fedfm_audit.steps.findings import Findings
 from fedfm_audit.steps.head import Head, check_head
 from fedfm_audit.steps.history import check_history
 from fedfm_audit.steps.leaves import Leaf, check_leaves
-from fedfm_audit.steps.privacy import check_privacy, describe, why_not_checkable
+from fedfm_audit.steps.privacy import check_privacy, describe, uncharged, why_not_checkable
 from fedfm_audit.steps.replay import replay_round
 from fedfm_audit.steps.robust import NO_RULE, check_verdicts
 from fedfm_audit.steps.robust import describe as describe_verdicts
 from fedfm_audit.steps.roots import Roots, check_roots
 from fedfm_audit.steps.tree import Tree, check_tree
+from fedfm_audit.steps.watermark import NO_MARKS, check_marks, has_marks
+from fedfm_audit.steps.watermark import describe as describe_marks
 from fedfm_audit.timestamp import check_timestamp
 
 _T = TypeVar("_T")
 
-_BEYOND = {
-    8: "the charter names no watermark",
-}
 _UNREAD_ROOTS = TrustRoots(charter="bundle", policy="bundle")
 
 
@@ -78,6 +79,7 @@ def verify_bundle(
     replay: Path | None = None,
     replay_rounds: range | None = None,
     tsa_roots: bytes | None = None,
+    openings: Sequence[bytes] = (),
 ) -> Report:
     """Verify a bundle folder or zip.
 
@@ -103,6 +105,9 @@ def verify_bundle(
     tsa_roots
         Certificates (PEM) of the time-stamping authorities that the auditor trusts: the bundle
         must have a time stamp of one of them over its checkpoint (part of step 1).
+    openings
+        Marks that their owners show (``fedfm_audit.watermark.commitment.Opening``, encoded): they
+        are measured in ``adapter``. Then the verdict needs step 8 too.
     """
     try:
         files = read_bundle(path)
@@ -111,7 +116,8 @@ def verify_bundle(
             0, Status.FAILED, "the bundle cannot be read", (Failure(str(path), str(error)),)
         )
         rest = (_not_checkable(number, "step 0 failed") for number in range(1, 10))
-        return Report(str(path), _UNREAD_ROOTS, None, (failed, *rest), _asked(replay))
+        asked = _asked(replay, openings)
+        return Report(str(path), _UNREAD_ROOTS, None, (failed, *rest), asked)
     return verify_files(
         files,
         name=str(path),
@@ -122,6 +128,7 @@ def verify_bundle(
         replay=replay,
         replay_rounds=replay_rounds,
         tsa_roots=tsa_roots,
+        openings=openings,
     )
 
 
@@ -136,6 +143,7 @@ def verify_files(
     replay: Path | None = None,
     replay_rounds: range | None = None,
     tsa_roots: bytes | None = None,
+    openings: Sequence[bytes] = (),
 ) -> Report:
     """Verify the files of a bundle that is already in memory; see :func:`verify_bundle`."""
     run = _Run()
@@ -147,20 +155,21 @@ def verify_files(
     last = run.step5(roots, leaves, rounds, adapter)
     run.step6(roots, leaves, rounds, full=full)
     robust = run.step7(roots, leaves, rounds)
-    run.results += [_not_checkable(number, reason) for number, reason in _BEYOND.items()]
+    marks = run.step8(roots, leaves, rounds, adapter, openings)
     run.step9(roots, rounds, replay, replay_rounds)
     return Report(
         bundle=name,
         roots=_UNREAD_ROOTS if roots is None else roots.trust,
         summary=_summary(roots, tree, leaves, last),
         steps=tuple(run.results),
-        asked=_asked(replay),
+        asked=_asked(replay, openings),
         robust=robust,
+        marks=marks,
     )
 
 
-def _asked(replay: Path | None) -> tuple[int, ...]:
-    return () if replay is None else (9,)
+def _asked(replay: Path | None, openings: Sequence[bytes]) -> tuple[int, ...]:
+    return (*((8,) if openings else ()), *(() if replay is None else (9,)))
 
 
 def _not_checkable(number: int, reason: str) -> StepResult:
@@ -300,7 +309,7 @@ class _Run:
         self._record(
             6,
             lambda findings: check_privacy(charter, leaves, rounds, findings, full=full),
-            describe,
+            lambda summaries: describe(summaries) + uncharged(rounds),
         )
 
     def step7(
@@ -321,6 +330,28 @@ class _Run:
         if self.results[-1].status is Status.VERIFIED and found is not None and not found.judged:
             self.results[-1] = _not_checkable(7, "no round came to a verdict")
         return found
+
+    def step8(
+        self,
+        roots: Roots | None,
+        leaves: Sequence[Leaf],
+        rounds: Sequence[RoundEvidence],
+        adapter: Path | None,
+        openings: Sequence[bytes],
+    ) -> MarkSummary | None:
+        if roots is None or not leaves:
+            self._skip(8, 3)
+            return None
+        charter = roots.charter
+        if not charter.marked and not has_marks(leaves):
+            self.results.append(_not_checkable(8, NO_MARKS))
+            return None
+        found = self._record(
+            8,
+            lambda findings: check_marks(charter, leaves, rounds, adapter, openings, findings),
+            describe_marks,
+        )
+        return found if charter.marked else None
 
     def step9(
         self,

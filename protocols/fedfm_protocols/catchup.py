@@ -21,7 +21,7 @@ from fedfm_protocols.checks import check_place, open_signed_set, verify_signatur
 from fedfm_protocols.client_decrypt import open_aggregate
 from fedfm_protocols.client_result import plain_total
 from fedfm_protocols.client_session import needed
-from fedfm_protocols.context import RoundIdentity, context1, rotation_seed
+from fedfm_protocols.context import TRAIN, RoundIdentity, context1, rotation_seed
 from fedfm_protocols.encryption import Encryption
 from fedfm_protocols.errors import BelowThreshold, MalformedMessage, MissingGroupKey, RoundRefused
 from fedfm_protocols.federation import Federation
@@ -60,6 +60,7 @@ class MissedRound:
     adapter_before: bytes
     adapter_after: bytes
     sums: tuple[MissedSum, ...] = field(repr=False)
+    kind: str = TRAIN
 
 
 def verify_catch_up(
@@ -156,12 +157,12 @@ def _verify(
                 context,
                 keys.group_keys(opened.key_epoch),
                 encryption,
-                opened.key_epoch,
+                opened,
             ),
             strict=True,
         )
     )
-    return MissedRound(opened.round, opened.adapter_hash, agreed[0], sums)
+    return MissedRound(opened.round, opened.adapter_hash, agreed[0], sums, opened.kind)
 
 
 def _open(
@@ -170,11 +171,11 @@ def _open(
     context: bytes,
     group_keys: tuple[bytes, ...],
     encryption: Encryption | None,
-    epoch: int,
+    opened: RoundOpen,
 ) -> Iterator[NDArray[np.float64]]:
     """The sums of all steps, opened with the group keys of their epoch."""
     if federation.encrypted and not group_keys:
-        raise MissingGroupKey(epoch)
+        raise MissingGroupKey(opened.key_epoch)
     for step, aggregate in enumerate(aggregates):
         if federation.encrypted:
             words = open_aggregate(
@@ -190,4 +191,4 @@ def _open(
             )
         else:
             words = plain_total(aggregate, federation.lanes.lane_bits, federation.lane_count)
-        yield federation.encoding.decode(words, rotation_seed(context, step))
+        yield federation.encoding_of(opened.kind).decode(words, rotation_seed(context, step))

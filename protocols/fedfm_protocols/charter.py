@@ -22,6 +22,7 @@ from fedfm_crypto.identity import IdentityKey, IdentityPublicKey
 from fedfm_crypto.note import NoteAlgorithm, parse_vkey
 from fedfm_crypto.quantise import Quantiser
 from fedfm_protocols.errors import CharterError
+from fedfm_protocols.marks import Watermark
 from fedfm_protocols.privacy import Privacy, SharedNoisePrivacy, UpdateEncoding
 from fedfm_protocols.robustness import Robustness
 from fedfm_protocols.thresholds import Thresholds
@@ -142,7 +143,7 @@ class QuantiserSection(_Section):
 class Charter(_Section):
     """All that participants agree on.  ``adapter``, ``training`` and ``server_optimiser`` are
     read by the application; the protocol binds them by hash.  ``validator`` and ``robustness`` are
-    there in robust federations, both or neither.
+    there in robust federations, both or neither; ``watermark`` where the adapter gets marks.
 
     Source: protocols/README.md, section "Charter".
     """
@@ -166,6 +167,7 @@ class Charter(_Section):
     initial_adapter: Hex32
     validator: Validator | None = None
     robustness: Robustness | None = None
+    watermark: Watermark | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Charter:
@@ -243,6 +245,8 @@ class Charter(_Section):
         if isinstance(self.privacy, SharedNoisePrivacy):
             self.privacy.check(self.suite, thresholds)
         self.encoding.check_capacity()
+        if self.watermark is not None:
+            self.watermark.check(self.clients, self.quantiser.lane_bits)
         if self.robustness is not None:
             self.robustness.check(
                 self.suite,
@@ -290,7 +294,7 @@ class Charter(_Section):
     def payload(self) -> bytes:
         """Canonical JSON, the bytes that are signed and hashed."""
         fields = self.model_dump(mode="json")
-        for name in ("validator", "robustness"):
+        for name in ("validator", "robustness", "watermark"):
             if fields[name] is None:  # the bytes of a charter without them have no such field
                 del fields[name]
         return canonical_encode(fields)

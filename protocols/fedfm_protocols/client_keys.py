@@ -21,6 +21,7 @@ from fedfm_protocols.client_states import (
     Session,
     Shared,
 )
+from fedfm_protocols.context import TRAIN
 from fedfm_protocols.effects import Charge, Effect, Note, Transition
 from fedfm_protocols.errors import BelowThreshold, EquivocationError, RoundRefused
 from fedfm_protocols.masking import RoundSecrets
@@ -189,6 +190,7 @@ def take_shares(
     )
     following = prepare_step(context, state.memory, session, state.hood, dealers, keys)
     following = replace(following, beacon=state.beacon)
-    charge = [Charge(session.identity.round)] if federation.charter.privacy.mode != "none" else []
+    private = federation.charter.privacy.mode != "none" and session.identity.kind == TRAIN
+    charge = [Charge(session.identity.round)] if private else []
     begun = begin_step(state.memory, session, following)
     return Transition(begun.state, (*notes, *charge, *begun.effects))

@@ -10,7 +10,14 @@ from fedfm_crypto.envelope import Envelope
 from fedfm_protocols.checks import check_place, is_sorted_unique
 from fedfm_protocols.client_session import ClientContext, end_round, say, taken
 from fedfm_protocols.client_states import ClientMemory, ClientState, Idle, Offered, Session
-from fedfm_protocols.context import KEYS, NO_HASH, TRAIN, RoundIdentity, judged_keys_hash
+from fedfm_protocols.context import (
+    KEYS,
+    NO_HASH,
+    TRAIN,
+    WATERMARK,
+    RoundIdentity,
+    judged_keys_hash,
+)
 from fedfm_protocols.effects import Effect, Persist, Transition
 from fedfm_protocols.errors import EquivocationError, ReplayedMessage, RoundRefused
 from fedfm_protocols.federation import Federation
@@ -38,7 +45,7 @@ def open_round(
     if opened.round <= memory.last_opened:
         _refuse_repeated(state, opened.round)
     _check_opening(context, memory, opened)
-    if not identity.makes_keys:
+    if identity.kind == TRAIN:  # marks take nothing from a budget
         objection = context.objection()
         if objection:
             raise RoundRefused(f"round {opened.round} is not joined: {objection}")
@@ -102,7 +109,10 @@ def _check_opening(context: ClientContext, memory: ClientMemory, opened: RoundOp
     federation, name = context.site.federation, context.site.name
     thresholds = federation.thresholds
     refusals: list[tuple[Callable[[], bool], str]] = [
-        (lambda: opened.kind in ROUND_KINDS, f"is of unknown kind {opened.kind!r}"),
+        (
+            lambda: opened.kind in ROUND_KINDS or (federation.marked and opened.kind == WATERMARK),
+            f"is of unknown kind {opened.kind!r}",
+        ),
         (
             lambda: opened.steps == federation.steps_of(opened.kind),
             f"has {opened.steps} steps, the charter says {federation.steps_of(opened.kind)}",
@@ -158,16 +168,27 @@ def _rules_of_sum(
             lambda: memory.sketch_key is not None or not federation.robust,
             "needs the validator's sketch key, which this site has not been given yet",
         ),
-        (
-            lambda: memory.completed < federation.charter.rounds,
-            f"would be beyond the charter's {federation.charter.rounds} rounds",
-        ),
+        _rule_of_place(federation, memory, opened),
         (
             lambda: opened.adapter_hash == memory.adapter_hash,
             f"starts from adapter {opened.adapter_hash.hex()[:16]}, this site holds "
             f"{memory.adapter_hash.hex()[:16]}; catch up first",
         ),
     ]
+
+
+def _rule_of_place(
+    federation: Federation, memory: ClientMemory, opened: RoundOpen
+) -> tuple[Callable[[], bool], str]:
+    """The charter's rounds of training, and the one of marks right after them."""
+    agreed = federation.charter.rounds
+    if opened.kind == WATERMARK:
+        return (
+            lambda: memory.completed == agreed,
+            f"writes marks, which is done once, after {agreed} rounds of training; "
+            f"{memory.completed} rounds are completed",
+        )
+    return lambda: memory.completed < agreed, f"would be beyond the charter's {agreed} rounds"
 
 
 def _rules_of_key_round(

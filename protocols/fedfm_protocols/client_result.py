@@ -51,8 +51,9 @@ def take_aggregate(
     total = _open(context, state, aggregate)
     session = taken(state.session, envelope)
     seed = rotation_seed(session.context, session.step)
-    opened = federation.encoding.decode(total, seed)
-    apply = ApplySum(session.identity.round, session.step, aggregate.accepted, opened)
+    identity = session.identity
+    opened = federation.encoding_of(identity.kind).decode(total, seed)
+    apply = ApplySum(identity.round, session.step, aggregate.accepted, opened, identity.kind)
     if state.judged is not None:
         return report_sum(
             context, state, session, state.judged, total, envelope.header.body_hash, apply

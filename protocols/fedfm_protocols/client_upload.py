@@ -52,8 +52,9 @@ def commit_upload(
         )
     try:
         seed = rotation_seed(session.context, session.step)
-        words = federation.encoding.encode(event.update, seed, context.random)
-        clipped = federation.encoding.clipped(event.update)
+        encoding = federation.encoding_of(session.identity.kind)
+        words = encoding.encode(event.update, seed, context.random)
+        clipped = encoding.clipped(event.update)
     except CryptoError as error:
         raise RoundRefused(f"this site's update cannot be quantised: {error}") from error
     measured = None

@@ -20,6 +20,7 @@ from fedfm_protocols.messages import RoundOpen
 NO_HASH = bytes(32)
 TRAIN = "train"
 KEYS = "keys"
+WATERMARK = "watermark"
 
 
 @dataclass(frozen=True, slots=True)

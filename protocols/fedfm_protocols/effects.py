@@ -161,7 +161,8 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Train locally for this round and step, then answer with :class:`UpdateReady`."""
+    """Train locally for this round and step (kind ``watermark``: compute what this owner's marks
+    add to the adapter in force), then answer with :class:`UpdateReady`."""
 
     round: int
     step: int
@@ -174,7 +175,8 @@ class ApplySum:
     then answer with :class:`AdapterComputed`.
 
     ``total`` is the sum of the accepted updates in units of the update (float64, shape
-    ``[values]``), ``accepted`` how many there are.
+    ``[values]``), ``accepted`` how many there are.  In a round of kind ``watermark`` it is added
+    to the adapter as it is: marks are no average.
 
     Source: protocols/README.md, section "A round".
     """
@@ -183,6 +185,7 @@ class ApplySum:
     step: int
     accepted: int
     total: NDArray[np.float64] = field(repr=False)
+    kind: str = "train"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from fedfm_crypto.identity import IdentityPublicKey
 from fedfm_crypto.labels import Label
 from fedfm_crypto.quantise import Quantiser
 from fedfm_protocols.charter import Charter
-from fedfm_protocols.context import TRAIN
+from fedfm_protocols.context import TRAIN, WATERMARK
+from fedfm_protocols.marks import MarkEncoding
 from fedfm_protocols.privacy import SharedNoisePrivacy, UpdateEncoding
 from fedfm_protocols.thresholds import Thresholds
 
@@ -84,6 +85,19 @@ class Federation:
     def encrypted(self) -> bool:
         """Whether uploads are encrypted, which hides their sum from whoever adds them up."""
         return self.charter.suite in ("sealed", "layered")
+
+    @property
+    def marked(self) -> bool:
+        """Whether owners write marks into the adapter after the last round of training."""
+        return self.charter.watermark is not None
+
+    def encoding_of(self, kind: str) -> UpdateEncoding | MarkEncoding:
+        """How what is summed in a round of ``kind`` becomes lane words, and back."""
+        section = self.charter.watermark
+        if kind != WATERMARK or section is None:
+            return self.encoding
+        quantiser = section.quantiser(self.charter.quantiser.lane_bits)
+        return MarkEncoding(quantiser, self.charter.quantiser.values, self.lane_count)
 
     def steps_of(self, kind: str) -> int:
         """How many steps a round of ``kind`` has: one, unless each of its sums is one step of a

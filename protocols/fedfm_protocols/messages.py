@@ -48,6 +48,7 @@ from fedfm_protocols.message_fields import (
     ShareValue,
     Words,
 )
+from fedfm_protocols.mark_messages import MarkCheck
 from fedfm_protocols.robust_messages import (
     BeaconNonce,
     BeaconNonces,
@@ -448,6 +449,7 @@ Body = (
     | SumSketch
     | BindingRequest
     | BindingResult
+    | MarkCheck
 )
 
 B = TypeVar("B")

@@ -38,7 +38,10 @@ class SketchKeyPair:
 @dataclass(frozen=True, slots=True)
 class Question:
     """What a rule is asked: about whom (sorted), with the memory that it returned last (empty
-    before the first), and how few may be left.
+    before the first), and how few may be left.  ``bounds`` is empty but in a round of kind
+    ``watermark``: there it is the largest L2 norm of each (in steps of the grid, in the order of
+    ``names``), and that alone decides: marks are random, so no rule that compares them says
+    anything, and the memory is returned as it was.
 
     Source: protocols/README.md, step 7.
     """
@@ -47,6 +50,7 @@ class Question:
     names: tuple[str, ...]
     min_accepted: int
     memory: bytes = field(repr=False)
+    bounds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,19 @@ protocols/README.md, section "The validator".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from fedfm_crypto.envelope import Envelope, SignedHeader
 from fedfm_crypto.errors import CodecError, CryptoError, SignatureError
 from fedfm_protocols.checks import check_place, verify_signature
-from fedfm_protocols.context import TRAIN, RoundIdentity, context1, judged_keys_hash
+from fedfm_protocols.context import (
+    TRAIN,
+    WATERMARK,
+    RoundIdentity,
+    context1,
+    judged_keys_hash,
+)
 from fedfm_protocols.effects import JudgeScores, Persist, Send, Transition
 from fedfm_protocols.errors import (
     BelowThreshold,
@@ -68,7 +75,8 @@ def take_score_request(
     needed = federation.thresholds.min_accepted
     if len(names) < needed:
         raise BelowThreshold(f"{len(names)} sketches to judge, {needed} are needed")
-    question = Question(identity.round, names, needed, memory.rule)
+    bounds = _bounds(federation, identity.kind, names)
+    question = Question(identity.round, names, needed, memory.rule, bounds)
     deliberating = Deliberating(
         memory,
         identity.round,
@@ -84,6 +92,14 @@ def take_score_request(
     return Transition(deliberating, (judge,))
 
 
+def _bounds(federation: Federation, kind: str, names: Sequence[str]) -> tuple[float, ...]:
+    """How long the marks of each may be, as a sketch measures it; none in a round of training."""
+    section = federation.charter.watermark
+    if kind != WATERMARK or section is None:
+        return ()
+    return tuple(section.measured_bound(name) for name in names)
+
+
 def _read_opening(context: ValidatorContext, encoded: bytes) -> tuple[Envelope, RoundIdentity]:
     federation = context.site.federation
     try:
@@ -96,7 +112,8 @@ def _read_opening(context: ValidatorContext, encoded: bytes) -> tuple[Envelope, 
     opened = read_body(envelope, RoundOpen)
     identity = RoundIdentity.of(federation.charter_hash, opened)
     check_place(envelope, context=identity.context0(), step=0)
-    if opened.kind != TRAIN or opened.config_hash != federation.config_hash:
+    judged = opened.kind == TRAIN or (federation.marked and opened.kind == WATERMARK)
+    if not judged or opened.config_hash != federation.config_hash:
         raise RoundRefused(
             f"round {opened.round} of kind {opened.kind} is none that a validator judges, or has "
             "another configuration than the charter"

@@ -14,8 +14,10 @@ from secure_fedfm.cli.bundle_options import (
     BundleArgument,
     CharterHashOption,
     FullOption,
+    OpeningOption,
     PolicyOption,
     TsaRootOption,
+    read_openings,
 )
 from secure_fedfm.cli.options import JsonOption
 from secure_fedfm.cli.outcome import EPILOG, Exit
@@ -47,10 +49,12 @@ def verify(
     replay: ReplayOption = None,
     replay_rounds: ReplayRoundsOption = None,
     tsa_root: TsaRootOption = None,
+    opening: OpeningOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Verify an evidence bundle: signatures, log, every round replayed, the adapter's hash chain,
-    the privacy ledgers recomputed, and with --replay the coordinator's arithmetic.
+    the privacy ledgers recomputed, commitments to ownership marks, and with --replay the
+    coordinator's arithmetic.
 
     Nothing is fetched and nothing in the bundle is executed. Without --policy or --charter-hash
     the keys come from the bundle itself, and the report says so. Ends with 1 if a step failed.
@@ -64,6 +68,7 @@ def verify(
         replay=replay,
         replay_rounds=rounds_asked(replay_rounds),
         tsa_roots=None if tsa_root is None else tsa_root.read_bytes(),
+        openings=read_openings(opening),
     )
     say(found.to_text().rstrip("\n"))
     if as_json:

@@ -23,8 +23,10 @@ from secure_fedfm.cli.bundle_options import (
     BundleArgument,
     CharterHashOption,
     FullOption,
+    OpeningOption,
     PolicyOption,
     TsaRootOption,
+    read_openings,
 )
 from secure_fedfm.cli.options import JsonOption
 from secure_fedfm.cli.outcome import Exit, explain
@@ -50,6 +52,7 @@ def report(
     replay: ReplayOption = None,
     replay_rounds: ReplayRoundsOption = None,
     tsa_root: TsaRootOption = None,
+    opening: OpeningOption = None,
 ) -> None:
     """Verify a bundle and write an HTML report for people: one file, no scripts, no network.
 
@@ -69,6 +72,7 @@ def report(
         replay=replay,
         replay_rounds=rounds_asked(replay_rounds),
         tsa_roots=_bytes(tsa_root),
+        openings=read_openings(opening),
     )
     _write(target, page)
     say(found.to_text().rstrip("\n"))

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from fedfm_audit.watermark.claim import MAX_CLAIM_BYTES
+
 BundleArgument = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="Bundle folder or zip.", exists=True)
 ]
@@ -44,9 +46,29 @@ AdapterOption = Annotated[
         help="Adapter folder that must be the one the log ends with.",
     ),
 ]
+OpeningOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--opening",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="A mark that its owner shows (`watermark verify --reveal`), to be measured in the "
+        "folder of --adapter; repeat for more.",
+    ),
+]
 FullOption = Annotated[
     bool,
     typer.Option(
         "--full", help="Recompute privacy ledgers by PLD too (seconds for each distinct state)."
     ),
 ]
+
+
+def read_openings(paths: list[Path] | None) -> tuple[bytes, ...]:
+    """The openings in these files, without the line end that `watermark verify` writes."""
+    found = []
+    for path in paths or ():
+        with path.open("rb") as stream:
+            found.append(stream.read(MAX_CLAIM_BYTES + 2).removesuffix(b"\n"))
+    return tuple(found)

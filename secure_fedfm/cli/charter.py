@@ -295,6 +295,23 @@ def new(
             help="Tables [training], [adapter] and [server_optimiser] over the defaults.",
         ),
     ] = None,
+    mark: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--mark",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="A client's commitment to an ownership mark (`watermark claim --for`); repeat for "
+            "each. They are written in a round after the last one of training.",
+        ),
+    ] = None,
+    mark_norm_bound: Annotated[
+        float | None,
+        typer.Option(
+            "--mark-norm-bound", help="Largest L2 norm of what one mark adds [default: 4]."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Draft a charter from the parties' enrolments; signs nothing.
@@ -322,6 +339,7 @@ def new(
         choose_privacy,
         choose_task,
         read_training_file,
+        offered,
         split_names,
     )
     from secure_fedfm.founding import draft_charter  # noqa: PLC0415
@@ -377,6 +395,8 @@ def new(
         founders=None if founders is None else split_names(founders),
         quorum=quorum,
         location=location,
+        marks=offered(mark),
+        mark_norm_bound=mark_norm_bound,
     )
     write_draft(out, charter)
     say(f"wrote {out}, a draft that nobody has signed yet")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from secure_fedfm.privacy.recipe import (
     client_privacy,
     local_privacy,
 )
+from secure_fedfm.watermark.planning import MarksOffer
 
 TABLES = ("training", "adapter", "server_optimiser")
 
@@ -192,3 +193,11 @@ def choose_privacy(
 def split_names(text: str) -> tuple[str, ...]:
     """`a, b,c` -> ("a", "b", "c")"""
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def offered(marks: Sequence[Path] | None) -> MarksOffer | None:
+    """The commitments to marks in these files; None where no mark is asked for."""
+    if not marks:
+        return None
+    leaves = tuple(path.read_bytes() for path in marks)
+    return lambda modules: leaves

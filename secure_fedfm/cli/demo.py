@@ -103,6 +103,13 @@ def demo(
             help="So many institutions plant a backdoor [default: 1 with --robust, else 0].",
         ),
     ] = None,
+    marks: Annotated[
+        bool,
+        typer.Option(
+            "--marks/--no-marks",
+            help="Write ownership marks after training, as many as the adapter carries.",
+        ),
+    ] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Run a whole federation on this machine: coordinator, clients and verifier as processes.
@@ -133,6 +140,7 @@ def demo(
         archive=archive,
         robust=robust,
         attackers=attacking,
+        marks=marks,
         json=as_json,
     )
     require("zmq", "torch", "transformers", "peft")

@@ -31,6 +31,7 @@ VERBS = {
     "status": "status:status",
     "rounds": "rounds:app",
     "evaluate": "evaluate:evaluate",
+    "export": "export:export",
     "audit": "audit:app",
     "ledger": "ledger:app",
     "watermark": "watermark:app",

@@ -13,18 +13,21 @@ from fedfm_audit.charter_view import open_charter
 from fedfm_audit.storage import write_durably
 from fedfm_audit.watermark.adapter_suspect import AdapterSuspect
 from fedfm_audit.watermark.capacity import DEFAULT_CHANGE, check_capacity, choose_size
-from fedfm_audit.watermark.claim import Claim
+from fedfm_audit.watermark.claim import Claim, TargetModule
 from fedfm_audit.watermark.commitment import MarkKey
 from fedfm_crypto.identity import IdentityKey
 from fedfm_crypto.random_source import system_random
+from fedfm_protocols.enrolment import open_enrolment
+from secure_fedfm.cli.charter_files import read_charter_file
 from secure_fedfm.cli.options import JsonOption, SiteOption
-from secure_fedfm.cli.outcome import EPILOG
+from secure_fedfm.cli.outcome import EPILOG, require
 from secure_fedfm.cli.output import emit, say
 from secure_fedfm.cli.watermark_judging import dispute, plain_errors, trace_copy, verify
 from secure_fedfm.enrolling import check_name
 from secure_fedfm.errors import ConfigurationError
 from secure_fedfm.storage.keys import save_identity
 from secure_fedfm.storage.site import Site
+from secure_fedfm.watermark.owned import key_path, save_mark
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -38,12 +41,20 @@ class Purpose(StrEnum):
     fingerprint = "fingerprint"
 
 
+class Mark(StrEnum):
+    """Which mark of a federation."""
+
+    own = "own"
+    consortium = "consortium"
+
+
 @app.callback()
 def group() -> None:
     """Claim, find and judge ownership marks in adapters; trace leaked copies. Offline.
 
-    No federation embeds marks by itself yet: these verbs are for marks that an owner has embedded
-    (`secure_fedfm.watermark.embedding`). Formats: audit/README.md, "Marks".
+    A federation whose charter names marks (`claim --for`, then `charter new --mark`) writes them in
+    a round after the last one of training; `export` writes fingerprints. Formats: audit/README.md,
+    "Marks".
     """
 
 
@@ -56,7 +67,7 @@ app.command("trace", epilog=EPILOG)(trace_copy)
 def claim(
     site: SiteOption,
     adapter: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--adapter",
             metavar="DIR",
@@ -64,7 +75,26 @@ def claim(
             file_okay=False,
             help="A PEFT adapter of the shape to be marked; its values do not matter.",
         ),
-    ],
+    ] = None,
+    draft: Annotated[
+        Path | None,
+        typer.Option(
+            "--draft",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="Instead: a charter's draft (`charter new`), for federation, base model and the "
+            "shape of its adapter (loads the model).",
+        ),
+    ] = None,
+    for_: Annotated[
+        Mark | None,
+        typer.Option(
+            "--for",
+            help="A mark that a charter shall name: this client's own, or the consortium's, which "
+            "it keeps. Writes the file for `charter new --mark`.",
+        ),
+    ] = None,
     charter: Annotated[
         Path | None,
         typer.Option(
@@ -110,12 +140,20 @@ def claim(
         raise ConfigurationError(f"the name {name} is taken by a site's own; choose another --name")
     folder = Site(site)
     key_file, claim_file = folder.root / "keys" / f"{name}.pem", folder.root / f"{name}.json"
+    if for_ is not None:
+        name = f"mark-{for_.value}"
+        key_file, claim_file = key_path(folder, for_.value), folder.root / f"{name}.json"
     if claim_file.exists():
         raise ConfigurationError(f"{claim_file} exists already; choose another --name")
+    if (adapter is None) == (draft is None):
+        raise typer.BadParameter("give --adapter, or --draft")
     with plain_errors():
-        federation, base_model = _federation(charter, federation, base_model)
+        if draft is not None:
+            federation, base_model, modules = _drafted(draft)
+        else:
+            federation, base_model = _federation(charter, federation, base_model)
+            modules = _modules(adapter)
         identity = folder.identity()
-        modules = AdapterSuspect.open(adapter).modules()
         if size is None:
             size = choose_size(modules, strength, keys if purpose == "ownership" else 1, max_change)
         made = Claim(
@@ -131,18 +169,26 @@ def claim(
         rho = check_capacity(made, max_change)
         key = MarkKey.generate(system_random)
         committed = key.commit(made, identity)
-    # Stored as the 32 bytes of an Ed25519 key: mode, passphrase and refusals are those of all keys.
-    save_identity(key_file, IdentityKey(key.secret))
+    leaf = None
+    if for_ is None:
+        # Stored as the 32 bytes of an Ed25519 key: mode, passphrase and refusals are those of keys.
+        save_identity(key_file, IdentityKey(key.secret))
+    else:
+        client = open_enrolment(folder.enrolment_file.read_bytes()).name
+        leaf = save_mark(folder, client, for_.value, committed, key)
     write_durably(claim_file, committed.encode() + b"\n", folder.root)
     say(f"wrote {claim_file}: {made.size} directions x {made.keys}, {len(modules)} modules")
     say(f"  commitment {committed.commitment.hex()}")
     say(f"  predicted change {rho:.3f} of the adapter's norm")
+    if leaf is not None:
+        say(f"  commitment for the charter and the log: {leaf}")
     say(f"  secret key in {key_file}; without it the mark can never be shown")
     if as_json:
         emit(
             {
                 "claim": str(claim_file),
                 "key": str(key_file),
+                **({} if leaf is None else {"leaf": str(leaf)}),
                 "commitment": committed.commitment.hex(),
                 "claim_hash": made.digest().hex(),
                 "size": made.size,
@@ -151,6 +197,25 @@ def claim(
                 "relative_change": round(rho, 4),
             }
         )
+
+
+def _modules(adapter: Path | None) -> tuple[TargetModule, ...]:
+    if adapter is None:
+        raise typer.BadParameter("give --adapter, or --draft")
+    return AdapterSuspect.open(adapter).modules()
+
+
+def _drafted(draft: Path) -> tuple[str, str, tuple[TargetModule, ...]]:
+    """Federation, base model and layers to be marked, from a charter's draft."""
+    charter = read_charter_file(draft).charter
+    require("torch", "transformers", "peft")
+    from secure_fedfm.founding import learning_facts  # noqa: PLC0415 - loads torch
+    from secure_fedfm.learning.specs import AdapterSpec, ModelSpec, TaskSpec  # noqa: PLC0415
+
+    model = ModelSpec(charter.model.name, charter.model.sha256)
+    task = TaskSpec.from_json(charter.task.model_dump(mode="json"))
+    *_, modules = learning_facts(model, AdapterSpec.from_json(charter.adapter), task, None)
+    return charter.federation, charter.model.sha256, modules
 
 
 def _federation(

@@ -28,7 +28,9 @@ from secure_fedfm.cli.output import emit, say
 from secure_fedfm.errors import ConfigurationError, ModelError, StorageError
 from secure_fedfm.learning.weights import weights_sha256
 from secure_fedfm.storage.keys import load_identity
+from secure_fedfm.storage.site import Site
 from secure_fedfm.watermark.case_file import read_bounded, read_case, read_recipients
+from secure_fedfm.watermark.fingerprints import open_fingerprints
 
 SuspectArgument = Annotated[
     Path,
@@ -181,10 +183,22 @@ def dispute(
 
 def trace_copy(
     suspect: SuspectArgument,
+    site: Annotated[
+        Path | None,
+        typer.Option(
+            "--site",
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            help="Site whose `export` made the copies: claim, key and recipients are there.",
+        ),
+    ] = None,
     claim: Annotated[
-        Path, typer.Option("--claim", **_FileOption, help="Claim of purpose fingerprint.")
-    ],
-    key: Annotated[Path, typer.Option("--key", **_FileOption, help="Its secret key file.")],
+        Path | None, typer.Option("--claim", **_FileOption, help="Claim of purpose fingerprint.")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", **_FileOption, help="Its secret key file.")
+    ] = None,
     recipients: Annotated[
         Path | None,
         typer.Option(
@@ -204,13 +218,19 @@ def trace_copy(
     may not be, and then nobody is cleared. Whoever holds the key can frame any recipient. Ends with
     0 if somebody is accused, with 1 if nobody is or the claim does not hold.
     """
+    if site is not None and (claim or key or recipients):
+        raise typer.BadParameter("--site has claim, key and recipients; leave those options out")
     with plain_errors():
-        committed, secret = _own(claim, key)
-        names = (
-            {f"sub-key {i}": i for i in range(committed.claim.keys)}
-            if recipients is None
-            else read_recipients(recipients)
-        )
+        if site is not None:
+            prints = open_fingerprints(Site(site))
+            committed, secret, names = prints.committed, prints.key, prints.recipients
+        else:
+            committed, secret = _own(claim, key)
+            names = (
+                {f"sub-key {i}": i for i in range(committed.claim.keys)}
+                if recipients is None
+                else read_recipients(recipients)
+            )
         judged = _suspect(suspect, base, committed.claim)
         found = trace(committed, secret, names, judged, alpha)
     bar = accusation_threshold(found.keys, alpha)

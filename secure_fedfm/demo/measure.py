@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from fedfm_protocols.catchup import verify_catch_up
+from fedfm_protocols.context import WATERMARK
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.key_ring import KeyRing
 from fedfm_protocols.messages import CatchUp
@@ -27,12 +28,15 @@ from secure_fedfm.services.client_memory import ClientJournal
 from secure_fedfm.services.encryption import encryption_for
 from secure_fedfm.services.evidence import catch_up_records
 from secure_fedfm.services.learning_specs import LearningSpecs
+from secure_fedfm.watermark.carrier import Carrier
+from secure_fedfm.watermark.writing import MarkSum
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
     """Test accuracies in [0, 1]; ``federated`` is of the exported folder, through PEFT's API, and
-    so is the attack's success rate where somebody attacks."""
+    so is the attack's success rate where somebody attacks; ``per_round`` after each round of
+    training (before any mark was written)."""
 
     federated: float
     central: float | None
@@ -71,7 +75,8 @@ def measure(workspace: Workspace, *, central: bool, say: Callable[[str], None]) 
         target = target_label(workspace.charter.task.labels)
         asked = probe(workspace.data.test, target)
         success = evaluate_folder(workspace.root / "adapter", asked).accuracy
-    return Measured(exported.accuracy, baseline, accuracies[0], accuracies[1:], success)
+    trained_rounds = accuracies[1 : workspace.charter.rounds + 1]
+    return Measured(exported.accuracy, baseline, accuracies[0], trained_rounds, success)
 
 
 def _every_round(say: Callable[[str], None]) -> Callable[[int, TrainingProgress], None]:
@@ -99,6 +104,9 @@ def _adapters(workspace: Workspace, federation: Federation, specs: LearningSpecs
     updater = specs.updater(model.layout)
     adapters = [model.state()]
     optimiser = updater.initial_state()
+    section = federation.charter.watermark
+    carrier = Carrier(model.layout, specs.adapter.alpha / specs.adapter.rank)
+    marks = None if section is None else MarkSum(carrier, section)
     for missed in verify_catch_up(
         federation,
         CatchUp(tuple(catch_up_records(workspace.coordinator))),
@@ -109,6 +117,9 @@ def _adapters(workspace: Workspace, federation: Federation, specs: LearningSpecs
     ):
         adapter = adapters[-1]
         for one in missed.sums:
-            adapter, optimiser = updater.advance(adapter, optimiser, one.total, one.accepted)
+            if missed.kind == WATERMARK and marks is not None:
+                adapter = marks.apply(adapter, one.total, one.accepted)
+            else:
+                adapter, optimiser = updater.advance(adapter, optimiser, one.total, one.accepted)
         adapters.append(adapter)
     return adapters

@@ -33,6 +33,8 @@ class DemoOptions:
         archive: whether the coordinator keeps a replay archive and every sum is repeated from it.
         robust: whether a validator judges every update, by the default rule.
         attackers: so many of the institutions, the last ones, replace the model (attack.py).
+        marks: whether owners commit to marks and write them after training, if the adapter can
+            carry any.
         json: whether metrics are printed as one JSON document on stdout at the end.
     """
 
@@ -52,6 +54,7 @@ class DemoOptions:
     archive: bool = False
     robust: bool = False
     attackers: int = 0
+    marks: bool = True
     json: bool = False
 
     def __post_init__(self) -> None:

@@ -96,6 +96,8 @@ class DemoProgress:
         """What a person calls a round: those that sum updates are counted, as the charter does."""
         if fields.get("makes_key"):
             return "collective key"
+        if fields.get("writes_marks"):
+            return "marks"
         name = "round" if self._steps == 1 else "session"
         return f"{name} {fields.get('completed', number - 1) + 1} of {self._rounds}"
 

@@ -22,6 +22,8 @@ from fedfm_audit.verify import verify_bundle
 from fedfm_protocols.charter import ENCRYPTED_SUITES, Charter
 from fedfm_protocols.privacy import SharedNoisePrivacy
 from secure_fedfm.demo.attack import BOOST, MODULE, TRIGGER
+from secure_fedfm.demo.marks import introduction as marks_introduction
+from secure_fedfm.demo.marks import marks_json, marks_text, openings
 from secure_fedfm.demo.measure import Measured, measure
 from secure_fedfm.demo.options import DemoOptions
 from secure_fedfm.demo.privacy import Spent, example_passes, introduction, spent_in
@@ -65,6 +67,7 @@ def run_demo(options: DemoOptions) -> int:
         workspace.root / "bundle",
         adapter=workspace.root / "adapter",
         replay=workspace.root / "archive" if options.archive else None,
+        openings=openings(workspace.charter, workspace.sites),
     )
     console.print(report.to_text(), highlight=False, markup=False, soft_wrap=True)
     console.print("Measuring the adapter" + (" and the central baseline" * options.central))
@@ -77,7 +80,7 @@ def run_demo(options: DemoOptions) -> int:
     metrics = _metrics(workspace, options, measured, seconds, report, spent)
     text = json.dumps(metrics, indent=1) + "\n"
     (workspace.root / "metrics.json").write_text(text, encoding="utf-8")
-    _conclude(console, workspace, metrics, spent)
+    _conclude(console, workspace, metrics, spent, marks_text(report.marks))
     if options.json:
         sys.stdout.write(text)
     return 0 if report.ok else 1
@@ -109,7 +112,8 @@ def _introduce(console: Console, workspace: Workspace) -> None:
         f"charter {charter.hash.hex()[:16]}, suite {charter.suite}, {_rounds(charter)}, "
         f"{charter.quantiser.values} values an update; quorum {thresholds.vote_quorum} of "
         f"{thresholds.clients}, at least {thresholds.min_accepted} updates in a sum\n"
-        f"{introduction(charter)}{_who_attacks(workspace)}",
+        f"{introduction(charter)}{_who_attacks(workspace)}\n"
+        f"{marks_introduction(charter, workspace.coordinator)}",
         highlight=False,
         soft_wrap=True,
     )
@@ -213,6 +217,7 @@ def _metrics(
         "seed": options.seed,
         "values": charter.quantiser.values,
         "evidence_verified": report.ok,
+        "marks": marks_json(report.marks),
         "seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
         **meter,
     }
@@ -251,7 +256,11 @@ def _attack_text(metrics: dict[str, Any]) -> str:
 
 
 def _conclude(
-    console: Console, workspace: Workspace, metrics: dict[str, Any], spent: Spent | None
+    console: Console,
+    workspace: Workspace,
+    metrics: dict[str, Any],
+    spent: Spent | None,
+    marks: str,
 ) -> None:
     def percent(value: float | None) -> str:
         return "not measured" if value is None else f"{100 * value:.2f} %"
@@ -264,6 +273,7 @@ def _conclude(
         f"({metrics['test_rows']} test rows)\n"
         f"{_attack_text(metrics)}"
         f"{'privacy: none was promised' if spent is None else spent.to_text()}\n"
+        f"{marks}\n"
         f"evidence {'VERIFIED' if metrics['evidence_verified'] else 'NOT VERIFIED'}: "
         f"{root / 'bundle'}\n"
         f"adapter: {root / 'adapter'} ({_how_to_load(workspace)})\n"

@@ -18,6 +18,7 @@ from fedfm_crypto.random_source import system_random
 from fedfm_protocols.charter import Charter, add_charter_signature, sign_charter
 from fedfm_protocols.enrolment import Enrolment, Role, open_enrolment, request_enrolment
 from secure_fedfm.demo.attack import poisoned, target_label
+from secure_fedfm.demo.marks import DemoMarks, collect_leaves
 from secure_fedfm.demo.options import DemoOptions
 from secure_fedfm.errors import ConfigurationError
 from secure_fedfm.founding import draft_charter
@@ -132,6 +133,7 @@ def prepare(options: DemoOptions) -> Workspace:
         colluding=1,
         dropouts=1 if options.clients > 3 else 0,
         robust=RobustRequest(enrolments[VALIDATOR]) if options.robust else None,
+        marks=DemoMarks(sites, names, FEDERATION, DEFAULT_MODEL.sha256) if options.marks else None,
     )
     signed = _sign(charter, sites)
     for name, site in sites.items():
@@ -140,6 +142,7 @@ def prepare(options: DemoOptions) -> Workspace:
             _write_coordinator(site, enrolments, options)
         elif name == VALIDATOR:
             _write_validator(site, options, charter)
+            collect_leaves(charter, sites, site)
         else:
             rows = parts[names.index(name)]
             if name in attackers:

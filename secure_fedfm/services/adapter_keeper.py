@@ -16,9 +16,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fedfm_protocols.context import TRAIN, WATERMARK
 from secure_fedfm.errors import ServiceError
 from secure_fedfm.learning.adapter_state import Adapter
 from secure_fedfm.learning.server_optimiser import AdapterUpdater, OptimiserState
+from secure_fedfm.watermark.writing import MarkSum
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,8 @@ class AdapterInForce:
 class AdapterKeeper:
     """Applies opened sums and keeps the results durably.
 
-    ``write`` replaces a file durably; ``initial`` is the adapter before round 1.
+    ``write`` replaces a file durably; ``initial`` is the adapter before round 1; ``marks`` says how
+    a sum of marks is applied, where the charter has any.
     """
 
     def __init__(
@@ -41,10 +44,12 @@ class AdapterKeeper:
         updater: AdapterUpdater,
         initial: Adapter,
         write: Callable[[Path, bytes], None],
+        marks: MarkSum | None = None,
     ) -> None:
         self._folder = folder
         self._updater = updater
         self._write = write
+        self._marks = marks
         self._initial = AdapterInForce(initial, updater.initial_state())
         self._current = self._initial
         self._candidates: dict[int, AdapterInForce] = {}  # by step, the last two
@@ -88,10 +93,12 @@ class AdapterKeeper:
         """
         return self._before(step).adapter
 
-    def compute(self, total: NDArray[np.float64], accepted: int, step: int = 0) -> bytes:
+    def compute(
+        self, total: NDArray[np.float64], accepted: int, step: int = 0, kind: str = TRAIN
+    ) -> bytes:
         """Apply the opened sum ``total`` (float64 ``[values]``) of ``accepted`` updates to what
         step ``step`` was trained on; the result is a candidate until :meth:`adopt`.  Returns its
-        hash.
+        hash.  In a round of kind ``watermark`` the sum is one of marks: added, not averaged.
 
         Raises
         ------
@@ -99,12 +106,19 @@ class AdapterKeeper:
             if the step before was not computed here.
         """
         before = self._before(step)
-        adapter, optimiser = self._updater.advance(
-            before.adapter, before.optimiser, total, accepted
-        )
+        adapter, optimiser = self._applied(before, total, accepted, kind)
         kept = {step - 1: before} if step else {}
         self._candidates = {**kept, step: AdapterInForce(adapter, optimiser)}
         return adapter.hash()
+
+    def _applied(
+        self, before: AdapterInForce, total: NDArray[np.float64], accepted: int, kind: str
+    ) -> tuple[Adapter, OptimiserState]:
+        if kind != WATERMARK:
+            return self._updater.advance(before.adapter, before.optimiser, total, accepted)
+        if self._marks is None:
+            raise ServiceError("a sum of marks under a charter that has none; report this as a bug")
+        return self._marks.apply(before.adapter, total, accepted), before.optimiser
 
     def adopt(self, adapter_hash: bytes) -> None:
         """Put one of the last two candidates in force, durably.

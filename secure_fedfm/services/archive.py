@@ -14,7 +14,7 @@ from fedfm_audit.archive import ARCHIVED_KINDS, ArchiveWriter, archived_messages
 from fedfm_audit.entries import Entry
 from fedfm_audit.errors import ArchiveError
 from fedfm_crypto.envelope import Envelope
-from fedfm_protocols.context import TRAIN
+from fedfm_protocols.context import KEYS
 from fedfm_protocols.coordinator_states import Finished
 from fedfm_protocols.effects import Send
 from fedfm_protocols.federation import Federation
@@ -82,7 +82,7 @@ class RoundArchive:
                 encrypted=self._federation.encrypted,
             )
             for step, entries in enumerate(finished.round.transcript.steps)
-            if finished.round.identity.kind == TRAIN and number != self._broken
+            if finished.round.identity.kind != KEYS and number != self._broken
         }
         try:
             await asyncio.to_thread(self._close, number, kept)

@@ -62,7 +62,15 @@ class ChargeDesk:
             if epsilon > self._terms.epsilon:
                 pld_epsilon((*events, event), self._terms.delta)
 
-    def check(self, name: str, number: int, charges: Sequence[bytes], *, step: int = 0) -> None:
+    def check(
+        self,
+        name: str,
+        number: int,
+        charges: Sequence[bytes],
+        *,
+        step: int = 0,
+        marks: bool = False,
+    ) -> None:
         """Whether these entries may go into the log; asked before an upload hash is taken.
 
         Once is enough: what the log holds of a client changes only when a round is recorded, and
@@ -70,7 +78,8 @@ class ChargeDesk:
         exists by then, and without the entries it would be one that nobody has charged.
 
         The hash of step 0 brings the charge of the whole session. Only those whose hash was taken
-        then are in a later step, whose hashes bring nothing.
+        then are in a later step, whose hashes bring nothing. A round of ``marks`` charges nothing;
+        what it brings settles the rounds before.
 
         Raises
         ------
@@ -98,7 +107,7 @@ class ChargeDesk:
                 raise MalformedMessage(f"ledger entry {entry.sequence} of {name} {problems[0]}")
             settles = isinstance(entry.event, Settlement)
             charged = charged or (entry.round == number and not settles)
-        if not charged:
+        if not charged and not marks:
             raise MalformedMessage(f"{name} commits to an update that it has not charged")
 
     def lacking(self, name: str, charges: Sequence[bytes]) -> tuple[bytes, ...]:

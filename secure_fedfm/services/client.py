@@ -22,7 +22,7 @@ from fedfm_crypto.random_source import system_random
 from fedfm_protocols.client import client_step, leave_round
 from fedfm_protocols.client_session import ClientContext, no_objection
 from fedfm_protocols.client_states import ClientSite, ClientState, Idle
-from fedfm_protocols.context import KEYS
+from fedfm_protocols.context import KEYS, WATERMARK
 from fedfm_protocols.effects import (
     AdapterComputed,
     ApplySum,
@@ -53,6 +53,7 @@ from secure_fedfm.services.ahead import WorkAhead
 from secure_fedfm.services.client_link import ClientLink
 from secure_fedfm.services.client_setup import ClientSetup
 from secure_fedfm.services.encryption import encryption_for
+from secure_fedfm.services.marking import found_marks
 from secure_fedfm.services.metering import Stopwatch, client_part
 from secure_fedfm.services.privacy import RoundLedger
 from secure_fedfm.services.sketching import sketching_for
@@ -62,6 +63,7 @@ from secure_fedfm.services.verdicts import SeenVerdict, VerdictFile, removed_for
 from secure_fedfm.storage.site import Site
 from secure_fedfm.transport.client import ClientTransport
 from secure_fedfm.transport.spool import Stored
+from secure_fedfm.watermark.writing import MarkWriter
 
 LOG = logging.getLogger("secure_fedfm.client")
 T = TypeVar("T")
@@ -113,6 +115,7 @@ class ClientService(ClientLink):
         self._ledger: RoundLedger | None = setup.ledger
         self._charges_sent: tuple[bytes, ...] = ()  # what this round's upload hash carried
         self._learner: LocalLearner = setup.learner
+        self._marks: MarkWriter | None = setup.marks
         self._inbox: asyncio.Queue[_Item] = asyncio.Queue()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="training")
         self._stopwatch = Stopwatch()
@@ -251,13 +254,13 @@ class ClientService(ClientLink):
                 if self._ledger is not None:
                     self._ledger.enter(await asyncio.to_thread(self._ledger.prepare, number))
                     LOG.info("round %d: charged, %s", number, self._ledger.spent())
-            case Train(number, step, _):
-                self._start_training(number, step)
-            case ApplySum(number, step, accepted, total):
+            case Train(number, step, kind):
+                self._start_training(number, step, kind)
+            case ApplySum(number, step, accepted, total, kind):
                 self._accepted = min(accepted, self._accepted) if step else accepted
                 with self._stopwatch.running("applying"):
                     adapter_hash = await asyncio.to_thread(
-                        self._keeper.compute, total, accepted, step
+                        self._keeper.compute, total, accepted, step, kind
                     )
                 self._inbox.put_nowait(AdapterComputed(number, step, adapter_hash))
             case VerdictSeen():
@@ -267,7 +270,10 @@ class ClientService(ClientLink):
                     self._keeper.adopt(adapter_hash)
                 else:
                     self._keeper.drop()
-                self._settle(number, aggregate_hash, steps, completed=outcome == "completed")
+                if kind != WATERMARK:
+                    self._settle(number, aggregate_hash, steps, completed=outcome == "completed")
+                elif kind == WATERMARK and outcome == "completed" and self._ledger is not None:
+                    self._ledger.mark_logged(self._charges_sent)
                 self._stopwatch.ends()
                 LOG.info(
                     "round %d %s%s",
@@ -279,6 +285,8 @@ class ClientService(ClientLink):
                 if outcome == "completed" and kind == KEYS:
                     # Those who lacked a key may now open the sums that they have missed.
                     await self._greet()
+                if outcome == "completed" and kind == WATERMARK:
+                    await self._speak_of_marks()
             case Note(text):
                 LOG.warning("%s", text)
 
@@ -310,7 +318,13 @@ class ClientService(ClientLink):
             # The next opening will ask; finding out takes seconds, and the accountant remembers.
             self._worker.submit(self._ledger.objection)
 
-    def _start_training(self, number: int, step: int) -> None:
+    def _find_marks(self) -> tuple[bytes, ...]:
+        if self._marks is None:
+            return ()
+        memory, site = self._state.memory, self._context.site
+        return found_marks(self._marks, self._keeper.adapter, memory, site)
+
+    def _start_training(self, number: int, step: int, kind: str) -> None:
         loop = asyncio.get_running_loop()
         adapter = self._keeper.base(step)
         # The charter's schedule counts rounds of training; keys and failed rounds have numbers too.
@@ -341,10 +355,13 @@ class ClientService(ClientLink):
         def train() -> None:
             item: _Item
             try:
-                with self._stopwatch.running("training"):
-                    update = self._learner.train(
-                        adapter, number, progress, step=step, completed=completed
-                    )
+                with self._stopwatch.running("marking" if kind == WATERMARK else "training"):
+                    if kind == WATERMARK and self._marks is not None:
+                        update = self._marks.update(adapter)
+                    else:
+                        update = self._learner.train(
+                            adapter, number, progress, step=step, completed=completed
+                        )
                 item = UpdateReady(number, step, update, charges)
             except _TrainingStopped:
                 return
@@ -364,7 +381,7 @@ class ClientService(ClientLink):
             name=self._context.site.name,
             state=state or type(self._state).__name__.lower(),
             round=number,
-            completed=memory.completed,
+            completed=min(memory.completed, self._federation.charter.rounds),
             rounds=self._federation.charter.rounds,
             adapter=memory.adapter_hash.hex(),
             verdict=self._verdicts.last,

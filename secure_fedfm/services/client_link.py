@@ -33,6 +33,7 @@ from fedfm_protocols.errors import (
 )
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.log_keys import log_in_force
+from fedfm_protocols.mark_messages import MarkCheck
 from fedfm_protocols.messages import (
     Body,
     CatchUp,
@@ -76,6 +77,7 @@ class ClientLink(ABC):
         self._asked: bytes | None = None  # what this site asked the coordinator about last
         self._closed_epoch = 0  # of the sum that this site missed and has no group key for
         self._concluded = False
+        self._words: tuple[bytes, ...] | None = None  # about this site's marks, once it looked
         self._unproven = 0  # times in a row that the log grew without a proof
 
     @abstractmethod
@@ -119,6 +121,21 @@ class ClientLink(ABC):
         await self._send(self._seal(hello, self._hellos))
         for envelope in tuple(self._outbox):
             await self._send(envelope)
+        await self._speak_of_marks()
+
+    async def _speak_of_marks(self) -> None:
+        """Say what this site found of its marks, once the round that wrote them is over."""
+        if self._state.memory.completed <= self._federation.charter.rounds:
+            return
+        if self._words is None:
+            self._words = await asyncio.to_thread(self._find_marks)
+        for leaf in self._words:
+            self._hellos += 1
+            await self._send(self._seal(MarkCheck(leaf), self._hellos))
+
+    def _find_marks(self) -> tuple[bytes, ...]:
+        """Signed statements about this site's marks in the adapter in force; none without any."""
+        return ()
 
     async def _ask(self, about: bytes | None) -> None:
         """Greet, so that the coordinator sends what this site may have missed; once per matter,
@@ -158,7 +175,9 @@ class ClientLink(ABC):
             await self._carry_out(leave_round(self._state, "it ended without this site"))
         computed = missed.adapter_before
         for step, one in enumerate(missed.sums):
-            computed = await asyncio.to_thread(self._keeper.compute, one.total, one.accepted, step)
+            computed = await asyncio.to_thread(
+                self._keeper.compute, one.total, one.accepted, step, missed.kind
+            )
         if computed != missed.adapter_after:
             raise DivergenceError(
                 f"round {missed.round} repeated here gives adapter {computed.hex()[:16]}, "

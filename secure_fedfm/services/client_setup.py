@@ -26,6 +26,7 @@ from secure_fedfm.services.adapter_keeper import AdapterKeeper
 from secure_fedfm.services.client_memory import ClientJournal
 from secure_fedfm.services.learning_specs import LearningSpecs
 from secure_fedfm.services.limits import limits_for
+from secure_fedfm.services.marking import open_marks
 from secure_fedfm.services.party import check_party
 from secure_fedfm.services.privacy import RoundLedger, open_ledger
 from secure_fedfm.services.split_views import refuse_after_split_view
@@ -33,6 +34,7 @@ from secure_fedfm.storage.database import Database
 from secure_fedfm.storage.site import Site
 from secure_fedfm.transport.curve import CurveKeyPair
 from secure_fedfm.transport.limits import TransportLimits
+from secure_fedfm.watermark.writing import MarkSum, MarkWriter
 
 LOG = logging.getLogger("secure_fedfm.client")
 
@@ -53,6 +55,7 @@ class ClientSetup:
     journal: ClientJournal = field(repr=False)
     memory: ClientMemory
     ledger: RoundLedger | None
+    marks: MarkWriter | None
     limits: TransportLimits
 
     def close(self) -> None:
@@ -96,6 +99,7 @@ def set_up_client(site: Site, config: SiteConfig) -> ClientSetup:
     )
     learner.prepare(_caching_progress)
     _check_initial(federation, learner)
+    marks = open_marks(site, federation, config.name, specs.adapter, learner)
     database = site.database()
     journal = ClientJournal(database, federation.charter_hash.hex())
     keeper = AdapterKeeper(
@@ -103,6 +107,7 @@ def set_up_client(site: Site, config: SiteConfig) -> ClientSetup:
         specs.updater(learner.layout),
         learner.initial_adapter(),
         site.write,
+        None if marks is None else MarkSum(marks.carrier, marks.terms),
     )
     ledger = open_ledger(
         federation, identity, config.name, database, learner.layout, specs.private, rows.digest()
@@ -122,6 +127,7 @@ def set_up_client(site: Site, config: SiteConfig) -> ClientSetup:
         journal=journal,
         memory=_restore(journal, keeper),
         ledger=ledger,
+        marks=marks,
         limits=limits_for(federation),
     )
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from functools import partial
 
 from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import CodecError, NoteError
 from fedfm_crypto.identity import IdentityKey
 from fedfm_crypto.random_source import system_random
-from fedfm_protocols.context import KEYS, TRAIN
+from fedfm_protocols.context import KEYS, TRAIN, WATERMARK
 from fedfm_protocols.coordinator import RoundOpening, coordinator_step, open_round
 from fedfm_protocols.coordinator_states import (
     CoordinatorContext,
@@ -47,6 +48,7 @@ from secure_fedfm.services.coordinator_link import step_of
 from secure_fedfm.services.encryption import encryption_for
 from secure_fedfm.services.evidence import Evidence
 from secure_fedfm.services.interrupted import close_interrupted_round, sketch_key_of
+from secure_fedfm.services.marking import MAX_MARK_ROUNDS, hear_owner, silent_owners
 from secure_fedfm.services.outbox import Outbox
 from secure_fedfm.services.sketching import sketching_for
 from secure_fedfm.services.status import Status, StatusFile
@@ -94,6 +96,7 @@ class CoordinatorService(ValidatorLink):
         self._inbox = inbox
         self._archive = archive
         self._failures = 0
+        self._words: dict[tuple[str, str], bytes] = {}  # what owners say of their marks
 
     async def run(self) -> None:
         """Run the charter's rounds, conclude, and write the evidence bundle.
@@ -123,6 +126,7 @@ class CoordinatorService(ValidatorLink):
                 await self._publish_checkpoint()
                 self._check_failures()
             if not concluded:
+                await self._write_marks()
                 await self._supply_latecomers()
             self._evidence.conclude()
             await self._tell_validator_the_end()
@@ -142,6 +146,40 @@ class CoordinatorService(ValidatorLink):
         LOG.info("evidence bundle at %s", self._site.bundle_folder, extra={"kind": "concluded"})
         self._report("finished")
         self._status.close()
+
+    async def _write_marks(self) -> None:
+        """The round of marks, again while it fails, and then the owners' words about them.
+
+        A federation whose owners cannot be brought together ends without marks, and its log says
+        so: what was trained is not lost for it.
+        """
+        evidence = self._evidence
+        while self._federation.marked and not evidence.history.marked:
+            if evidence.history.unmarked >= MAX_MARK_ROUNDS:
+                LOG.error("no round of marks succeeded; the adapter carries none")
+                return
+            await self._gather(self._grace(), self._federation.thresholds.vote_quorum)
+            needs_key = self._epochs.needed(self._peers.ready, evidence.history.key)
+            await self._run_round(KEYS if needs_key else WATERMARK)
+            await self._publish_checkpoint()
+            self._check_failures()
+        await self._hear_owners()
+
+    async def _hear_owners(self) -> None:
+        """Wait for what owners who are there say of their marks; silence is no complaint."""
+        loop, evidence = asyncio.get_running_loop(), self._evidence
+        deadline = loop.time() + self._config.timeouts.cosignatures
+        ready = self._peers.ready
+        while silent_owners(self._federation, evidence.history, ready, self._words):
+            if loop.time() >= deadline:
+                LOG.warning("not everybody said whether its mark is there")
+                break
+            await self._idle(deadline - loop.time())
+        said = [leaf for place, leaf in sorted(self._words.items())
+                if place not in evidence.history.heard]  # fmt: skip
+        if said:
+            evidence.hear(said)
+            await self._publish_checkpoint()
 
     async def _close_interrupted(self) -> None:
         """A round that a crash cut off, logged as aborted; not before a quorum has said which head
@@ -238,6 +276,11 @@ class CoordinatorService(ValidatorLink):
                     self._take_cosignature(sender, envelope)
                 case kind if kind in SKETCH_KEY_MESSAGES:
                     await self._take_sketch_keys(envelope)
+                case "MarkCheck":
+                    self._check_link(envelope)
+                    history = self._evidence.history
+                    mark, leaf = hear_owner(history, self._federation, sender, envelope)
+                    self._words.setdefault((sender, mark), leaf)
                 case "UploadHash":
                     await self._check_charges(sender, envelope)
                     return Received(envelope)
@@ -256,7 +299,9 @@ class CoordinatorService(ValidatorLink):
         if self._state is None or isinstance(self._state, Finished):
             return
         charges, step = read_body(envelope, UploadHash).charges, envelope.header.step
-        check, number = self._evidence.charges.check, self._state.round.identity.round
+        identity = self._state.round.identity
+        marks = identity.kind == WATERMARK
+        check, number = partial(self._evidence.charges.check, marks=marks), identity.round
         if step or not self._evidence.charges.keeps:
             check(name, number, charges, step=step)
         else:
@@ -338,6 +383,7 @@ class CoordinatorService(ValidatorLink):
                 "kind": "round-opened",
                 "round": number,
                 "makes_key": makes_key,
+                "writes_marks": kind == WATERMARK,
                 "completed": self._evidence.history.completed,
             },
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from fedfm_audit.statements import (
     Distribution,
     FederationPredicate,
     KeyReference,
+    MarkCheckPredicate,
     RoundPredicate,
     conclusion_statement,
     federation_statement,
@@ -43,7 +44,7 @@ from fedfm_crypto.note import (
     parse_vkey,
     split_note,
 )
-from fedfm_protocols.context import KEYS
+from fedfm_protocols.context import KEYS, TRAIN, WATERMARK
 from fedfm_protocols.coordinator_round import CollectiveKey, RoundTranscript, TranscriptEntry
 from fedfm_protocols.coordinator_states import Finished
 from fedfm_protocols.federation import Federation
@@ -95,7 +96,9 @@ def _good_steps(finished: Finished) -> int:
 class History:
     """What the log says about the past; ``key`` is the collective key made last, if any.
 
-    ``completed``, ``void`` and ``aborted`` count the rounds that sum updates.
+    ``completed``, ``void`` and ``aborted`` count the rounds of training; ``marked`` says whether
+    marks were written, ``unmarked`` how many rounds failed to, ``heard`` whose leaves speak of
+    which mark.
     """
 
     last_round: int
@@ -105,6 +108,9 @@ class History:
     adapter_hash: bytes
     key: CollectiveKey | None
     concluded: bool
+    marked: bool = False
+    unmarked: int = 0
+    heard: frozenset[tuple[str, str]] = frozenset()
 
 
 class Evidence:
@@ -151,35 +157,55 @@ class Evidence:
         adapter = bytes.fromhex(self._federation.charter.initial_adapter)
         last, concluded = 0, False
         key: CollectiveKey | None = None
+        written = {"completed": 0, "void": 0, "aborted": 0}
+        heard: set[tuple[str, str]] = set()
         for leaf in self.log.leaves:
             predicate = open_leaf(leaf, keys).statement.predicate
             if isinstance(predicate, RoundPredicate):
                 last, adapter = predicate.round, bytes.fromhex(predicate.adapter_out)
-                if predicate.kind != KEYS:
+                if predicate.kind == TRAIN:
                     ended[predicate.outcome] += 1
+                elif predicate.kind == WATERMARK:
+                    written[predicate.outcome] += 1
                 elif predicate.key is not None:
                     made = predicate.key
                     key = CollectiveKey(made.epoch, bytes.fromhex(made.hash), made.holders)
             elif isinstance(predicate, ConclusionPredicate):
                 concluded = True
+            elif isinstance(predicate, MarkCheckPredicate):
+                heard.add((predicate.client, predicate.mark))
         return History(
-            last, ended["completed"], ended["void"], ended["aborted"], adapter, key, concluded
+            last,
+            ended["completed"],
+            ended["void"],
+            ended["aborted"],
+            adapter,
+            key,
+            concluded,
+            marked=bool(written["completed"]),
+            unmarked=written["void"] + written["aborted"],
+            heard=frozenset(heard),
         )
 
     # ---- leaves
 
-    def found(self, enrolments: Mapping[str, bytes], base_model: str) -> None:
-        """First leaves: every party's enrolment (by name) and the federation's statement.
+    def found(
+        self, enrolments: Mapping[str, bytes], base_model: str, marks: Sequence[bytes] = ()
+    ) -> None:
+        """First leaves: every party's enrolment (by name), what commits to ``marks``, and the
+        federation's statement.
 
         Does nothing where they are all there; after a crash it goes on where it stopped (the log
         takes a leaf that it holds already as the same leaf).
         """
         parties = enrolled_parties(self._federation)
-        if self.log.size > len(parties):
+        if self.log.size >= len(parties) + len(marks) + 1:
             self.log.sign_checkpoint(self._log_key)  # a crash may have left the last leaf uncovered
             return
         for name in parties:
             self.log.append(enrolments[name])
+        for leaf in marks:
+            self.log.append(leaf)
         predicate = FederationPredicate(
             charter=self._federation.charter_hash.hex(),
             package="secure-fedfm",
@@ -272,6 +298,13 @@ class Evidence:
             key=None if key is None else KeyReference(key.epoch, key.key_hash.hex(), key.holders),
         )
         self.log.append(sign_statement(round_statement(predicate, encoded), self._key))
+        self.log.sign_checkpoint(self._log_key)
+        self.history = self._read_history()
+
+    def hear(self, leaves: Iterable[bytes]) -> None:
+        """Append what owners say of their marks, and sign a checkpoint over it."""
+        for leaf in leaves:
+            self.log.append(leaf)
         self.log.sign_checkpoint(self._log_key)
         self.history = self._read_history()
 

@@ -96,7 +96,7 @@ def embed(
     """
     caps = Caps() if caps is None else caps
     bases = [_basis(module, adapter) for module in claim.modules]
-    strength = _frobenius(bases, adapter)
+    strength = frobenius({basis.module.name: adapter[basis.module.name] for basis in bases})
     if strength == 0.0:
         raise ModelError("the adapter changes nothing yet (B A is 0); mark it after training")
     return tuple(_embed_one(adapter, Directions(claim, key), bases, strength, caps) for key in keys)
@@ -167,11 +167,10 @@ def _basis(module: TargetModule, adapter: Mapping[str, LowRank]) -> _Basis:
     return _Basis(module, factors.scale, q_transposed.T.astype(np.float32), inverse)
 
 
-def _frobenius(bases: Sequence[_Basis], adapter: Mapping[str, LowRank]) -> float:
+def frobenius(adapter: Mapping[str, LowRank]) -> float:
     """||dW||_F over all modules without forming a dW: ||B A||^2 = <B^T B, A A^T>."""
     total = 0.0
-    for basis in bases:
-        factors = adapter[basis.module.name]
+    for factors in adapter.values():
         b, a = factors.b.astype(np.float64), factors.a.astype(np.float64)
         total += factors.scale**2 * float(np.sum((b.T @ b) * (a @ a.T)))
     return math.sqrt(max(total, 0.0))

@@ -24,6 +24,7 @@ from pathlib import Path
 from tests.adversarial.mutation import Mutation
 from tests.adversarial.numbered_client_checks import EARLY
 from tests.adversarial.numbered_key_checks import KEYS
+from tests.adversarial.numbered_mark_checks import MARKS
 from tests.adversarial.numbered_result_checks import LATE
 from tests.adversarial.numbered_robust_checks import ROBUST
 from tests.adversarial.numbered_session_checks import SESSIONS
@@ -53,7 +54,7 @@ else:
 """
 
 
-MUTATIONS: tuple[Mutation, ...] = (*SHARED, *EARLY, *LATE, *SESSIONS, *KEYS, *ROBUST)
+MUTATIONS: tuple[Mutation, ...] = (*SHARED, *EARLY, *LATE, *SESSIONS, *KEYS, *ROBUST, *MARKS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,8 +84,8 @@ _OPENING = (
     swap(
         "C4",
         "client_opening.py",
-        "lambda: opened.kind in ROUND_KINDS",
-        "lambda: True",
+        "lambda: opened.kind in ROUND_KINDS or",
+        "lambda: True or",
         "known kinds",
         "rounds-not-to-be-joined",
     ),
@@ -140,8 +140,8 @@ _OPENING = (
     swap(
         "C11",
         "client_opening.py",
-        "lambda: memory.completed < federation.charter.rounds",
-        "lambda: True",
+        "lambda: memory.completed < agreed,",
+        "lambda: True,",
         "the charter's number of rounds",
         "charter-exhausted",
     ),

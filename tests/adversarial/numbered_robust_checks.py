@@ -420,7 +420,7 @@ _VALIDATOR = (
     off(
         "V9",
         "validator_requests.py",
-        "opened.kind != TRAIN or opened.config_hash != federation.config_hash",
+        "not judged or opened.config_hash != federation.config_hash",
         "a round of this charter",
         "robust-false-requests",
     ),

@@ -14,7 +14,7 @@ from fedfm_audit.archive import ARCHIVED_KINDS, ArchiveWriter, archived_messages
 from fedfm_audit.bundle import CHARTER, POLICY
 from fedfm_audit.charter_view import open_charter
 from fedfm_audit.log import CHECKPOINT
-from fedfm_audit.messages import KEYS, TRAIN
+from fedfm_audit.messages import KEYS, TRAIN, WATERMARK
 from fedfm_audit.policy import render_policy
 from fedfm_audit.report import Report
 from fedfm_audit.statements import (
@@ -44,6 +44,7 @@ from fedfm_protocols.coordinator_states import Finished
 from fedfm_protocols.enrolment import request_enrolment
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.lattice_encryption import LatticeEncryption
+from fedfm_protocols.scenario.federations import watermark_section
 from fedfm_protocols.scenario.open_sketches import OpenSketches
 from fedfm_protocols.shared_sets import SharedSets
 from fedfm_protocols.simulation import Delivery, Simulation
@@ -112,7 +113,7 @@ class Evidence:
         self.leaves.append(statement)
         self.predicates[number] = predicate
         self.transcripts[number] = data
-        self.outcomes.append(finished.outcome if kind == TRAIN else f"keys {finished.outcome}")
+        self.outcomes.append(finished.outcome if kind == TRAIN else f"{kind} {finished.outcome}")
 
 
 Messages = list[tuple[SignedHeader, bytes | None]]
@@ -129,10 +130,16 @@ def _good_steps(finished: Finished) -> int:
     return 0 if finished.record is None else len(finished.record.aggregates)
 
 
-def founded(clients: int, **changes: object) -> Evidence:
-    """A federation's charter, and the leaves from before its first round."""
+def founded(
+    clients: int,
+    marks: Callable[[Keys], Sequence[tuple[str, str, bytes]]] | None = None,
+    agreed: int = 9,
+    **changes: object,
+) -> Evidence:
+    """A federation's charter of ``agreed`` rounds, and the leaves from before its first round; ``marks`` makes leaves
+    that commit to marks (client, mark, leaf), which the charter then names."""
     keys = make_keys(clients)
-    fields = charter_fields(keys, rounds=9, **changes)
+    fields = charter_fields(keys, rounds=agreed, **changes)
     transport = bytes.fromhex(fields["coordinator"]["transport"])
     leaves = [
         request_enrolment("coordinator", "coordinator", keys.coordinator, transport, NOT_AFTER)
@@ -149,6 +156,15 @@ def founded(clients: int, **changes: object) -> Evidence:
         )
         fields["validator"]["enrolment"] = hashlib.sha256(leaf).hexdigest()
         leaves.append(leaf)
+    if marks is not None:
+        made = sorted(marks(keys))
+        leaves += [leaf for *_, leaf in made]
+        section = watermark_section([made[0][0]])
+        section["owners"] = [
+            {"client": name, "mark": mark, "commitment": hashlib.sha256(leaf).hexdigest()}
+            for name, mark, leaf in made
+        ]
+        fields.setdefault("watermark", section)
     charter = make_charter(fields)
     first, second = charter.clients[:2]
     envelope = sign_charter(charter, first, keys.clients[first])
@@ -171,15 +187,20 @@ def played(
     key_rounds: Sequence[int] = (),
     archive: ArchiveWriter | None = None,
     updates: Callable[[str, int, int], NDArray[np.float64]] = seeded_update,
+    marks: Callable[[Keys], Sequence[tuple[str, str, bytes]]] | None = None,
+    mark_rounds: Sequence[int] = (),
+    words: Callable[[Evidence], Sequence[bytes]] = lambda evidence: (),
+    agreed: int = 9,
     **changes: object,
 ) -> Evidence:
     """Run the real state machines and write down what they leave.
 
     ``change`` may alter the messages of each part of a transcript; ``key_rounds`` make keys;
     ``archive`` gets what a coordinator keeps for a replay; ``updates`` are those of a client in a
-    round, so many values.  A robust federation has a validator that reads open sketches.
+    round, so many values; ``marks`` are committed to before, ``mark_rounds`` write them and
+    ``words`` are leaves of their owners before the conclusion.  A robust federation has a validator that reads open sketches.
     """
-    evidence = founded(clients, **changes)
+    evidence = founded(clients, marks, agreed, **changes)
     number, values = 0, evidence.charter.quantiser.values
 
     def network(sender: str, recipient: str, envelope: Envelope) -> tuple[Delivery, ...]:
@@ -208,7 +229,7 @@ def played(
     seen, note = evidence.head(), evidence.note()
     for number in range(1, rounds + 1):
         before = simulation.adapter_hash
-        kind = KEYS if number in key_rounds else TRAIN
+        kind = KEYS if number in key_rounds else WATERMARK if number in mark_rounds else TRAIN
         finished = simulation.run_round(number, kind=kind, checkpoint=seen, note=note)
         said = finished.round.transcript
         transcript = make_transcript(
@@ -223,9 +244,10 @@ def played(
             kept = {
                 step: archived_messages(entries, masked=masked, encrypted=encrypted)
                 for step, entries in enumerate(transcript.steps)
-                if kind == TRAIN
+                if kind != KEYS
             }
             archive.close_round(number, kept)
+    evidence.leaves += words(evidence)
     conclusion = ConclusionPredicate(
         evidence.charter.hash.hex(),
         simulation.adapter_hash.hex(),

@@ -96,7 +96,7 @@ def test_update_length_comes_from_the_model() -> None:
 
 @pytest.fixture
 def no_model_loading(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(founding, "_learning_facts", lambda *_: (50, "11" * 32))
+    monkeypatch.setattr(founding, "learning_facts", lambda *_: (50, "11" * 32))
 
 
 @pytest.mark.usefixtures("no_model_loading")
@@ -157,7 +157,7 @@ def test_contradictions_are_found_before_a_model_is_loaded(
     def loaded(*_: object) -> tuple[int, str]:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(founding, "_learning_facts", loaded)
+    monkeypatch.setattr(founding, "learning_facts", loaded)
     twin = enrolled("twin", "client")
     copied = Enrolment(
         "twin", "client", CLIENTS[0].identity, twin.transport, twin.not_after, twin.statement

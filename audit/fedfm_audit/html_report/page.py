@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedfm_audit.bundle import read_bundle
@@ -24,6 +24,7 @@ from fedfm_audit.html_report.sections_bundle import (
     roster,
 )
 from fedfm_audit.html_report.sections_exclusions import exclusions
+from fedfm_audit.html_report.sections_marks import marks
 from fedfm_audit.html_report.sections_verdict import limits, other_tools, steps, verdict
 from fedfm_audit.html_report.style import CSS
 from fedfm_audit.report import Report
@@ -40,6 +41,7 @@ def report_bundle(
     replay: Path | None = None,
     replay_rounds: range | None = None,
     tsa_roots: bytes | None = None,
+    openings: Sequence[bytes] = (),
 ) -> tuple[Report, bytes]:
     """Verify a bundle folder or zip, read once; what was found, and the HTML file about it.
 
@@ -60,6 +62,7 @@ def report_bundle(
         replay=replay,
         replay_rounds=replay_rounds,
         tsa_roots=tsa_roots,
+        openings=openings,
     )
     return report, render_report(report, files, full=full)
 
@@ -108,6 +111,7 @@ def _sections(report: Report, overview: Overview | None) -> Markup:
         privacy(overview),
         log_facts(overview),
         adapters(overview),
+        *marks(report),
         limits(report, overview),
         other_tools(overview),
     ]

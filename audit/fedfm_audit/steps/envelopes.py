@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fedfm_audit.messages import TRAIN, RoundOpen, context0, context1
+from fedfm_audit.messages import KEYS, RoundOpen, context0, context1
 from fedfm_audit.robust_messages import judged_keys_hash, link_context
 from fedfm_audit.statements import RoundPredicate, transcript_path
 from fedfm_audit.steps.epochs import KeyHistory
@@ -114,7 +114,7 @@ def _read_round(
     if transcript.of("KeyRoster"):
         named = history.context_key(opened, roots.charter)
         sketch_keys = transcript.of("SketchKey")
-        if roots.charter.robust and opened.kind == TRAIN and sketch_keys:
+        if roots.charter.robust and opened.kind != KEYS and sketch_keys:
             named = judged_keys_hash(named, sketch_keys[0].header.body_hash)
         second = context1(first, roster_hash, named)
     return RoundEvidence(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedfm_audit.charter_view import CharterView
-from fedfm_audit.messages import KEYS, NO_HASH, TRAIN, RoundOpen
+from fedfm_audit.messages import KEYS, NO_HASH, RoundOpen
 from fedfm_audit.statements import KeyReference, RoundPredicate
 
 
@@ -24,7 +24,7 @@ class KeyHistory:
 
     @property
     def latest(self) -> KeyReference | None:
-        """The key that a round of kind ``train`` must use now."""
+        """The key that a round which sums anything must use now."""
         return self.keys[-1] if self.keys else None
 
     @property
@@ -45,7 +45,7 @@ class KeyHistory:
     def context_key(self, opened: RoundOpen, charter: CharterView) -> bytes:
         """The key hash in the contexts of a round: of the epoch that it names, if there is one."""
         key = self.of_epoch(opened.key_epoch)
-        if opened.kind != TRAIN or not charter.encrypted or key is None:
+        if opened.kind == KEYS or not charter.encrypted or key is None:
             return NO_HASH
         return bytes.fromhex(key.hash)
 

@@ -1,7 +1,8 @@
 """Step 4, first half: the statements come in the one order that a federation can have.
 
-Enrolments, the federation, rounds 1, 2, 3, ... (of every kind, aborted and void ones included) with
-entries of privacy ledgers and changes of the log's key between them,
+Enrolments with commitments to marks among them, the federation, rounds 1, 2, 3, ... (of every kind, aborted and void ones included) with
+entries of privacy ledgers and changes of the log's key between them, owners' words about their
+marks after the round that wrote them,
 and the conclusion, which is missing while the federation runs and counts rounds of kind ``train``.
 """
 
@@ -11,13 +12,15 @@ from collections import Counter
 from collections.abc import Sequence
 
 from fedfm_audit.charter_view import CharterView
-from fedfm_audit.messages import TRAIN
+from fedfm_audit.messages import TRAIN, WATERMARK
 from fedfm_audit.privacy.entries import PrivacyPredicate
 from fedfm_audit.statements import (
     ConclusionPredicate,
     EnrolmentPredicate,
     FederationPredicate,
     LogKeyPredicate,
+    MarkCheckPredicate,
+    MarkPredicate,
     RoundPredicate,
 )
 from fedfm_audit.steps.findings import Findings
@@ -32,17 +35,18 @@ def check_history(leaves: Sequence[Leaf], charter: CharterView, findings: Findin
     number = 0
     outcomes: Counter[str] = Counter()
     federations = 0
+    marked = False
     for leaf in leaves:
         predicate = leaf.statement.predicate
         # Charges come before the round they pay for, and the log's key may change between rounds.
-        between = isinstance(predicate, PrivacyPredicate | LogKeyPredicate)
+        between = isinstance(predicate, PrivacyPredicate | LogKeyPredicate | MarkCheckPredicate)
         kind = RoundPredicate if between else type(predicate)
-        rank = _ORDER.index(kind)
+        rank = _ORDER.index(EnrolmentPredicate if kind is MarkPredicate else kind)
         if rank < reached or (rank == reached == len(_ORDER) - 1):
             findings.fail(leaf.place, f"{predicate.TYPE} after {_ORDER[reached].TYPE}")
         reached = max(reached, rank)
         match predicate:
-            case EnrolmentPredicate():
+            case EnrolmentPredicate() | MarkPredicate():
                 continue
             case FederationPredicate():
                 federations += 1
@@ -56,6 +60,11 @@ def check_history(leaves: Sequence[Leaf], charter: CharterView, findings: Findin
                 # A key generation takes a number, but is none of the rounds that were agreed.
                 if predicate.kind == TRAIN:
                     outcomes[predicate.outcome] += 1
+                    if marked:
+                        findings.fail(leaf.place, "trains after the adapter was marked")
+                elif predicate.kind == WATERMARK:
+                    _check_marks_in_place(leaf, outcomes["completed"], marked, charter, findings)
+                    marked = marked or predicate.outcome == "completed"
             case ConclusionPredicate():
                 _check_conclusion(leaf, predicate, outcomes, findings)
         if predicate.charter != charter.digest.hex():
@@ -67,6 +76,22 @@ def check_history(leaves: Sequence[Leaf], charter: CharterView, findings: Findin
             "the log",
             f"{outcomes['completed']} rounds completed, the charter allows {charter.rounds}",
         )
+
+
+def _check_marks_in_place(
+    leaf: Leaf, completed: int, marked: bool, charter: CharterView, findings: Findings
+) -> None:
+    """Marks are written once, right after the last round of training that was agreed."""
+    if not charter.marked:
+        findings.fail(leaf.place, "a round of marks, of which the charter has none")
+    elif completed != charter.rounds:
+        findings.fail(
+            leaf.place,
+            f"a round of marks after {completed} rounds of training, the charter has "
+            f"{charter.rounds}",
+        )
+    if marked:
+        findings.fail(leaf.place, "the adapter was marked before")
 
 
 def _check_federation(

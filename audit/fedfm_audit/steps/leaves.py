@@ -13,6 +13,8 @@ from fedfm_audit.privacy.entries import PrivacyPredicate
 from fedfm_audit.statements import (
     EnrolmentPredicate,
     LogKeyPredicate,
+    MarkCheckPredicate,
+    MarkPredicate,
     RoundPredicate,
     SignedStatement,
     Statement,
@@ -74,14 +76,16 @@ def check_leaves(roots: Roots, head: Head, tree: Tree, findings: Findings) -> tu
 def check_author(
     charter: CharterView, signed: SignedStatement, leaf: bytes, place: str, findings: Findings
 ) -> None:
-    """Who signed a statement is who may make it: an enrolment and a ledger entry the party that
-    they name, with the charter's keys, a change of the log's key the key before it (which that is
+    """Who signed a statement is who may make it: an enrolment, a ledger entry and
+    what is said of a mark the party that they name, with the charter's keys, a change of the log's key the key before it (which that is
     the chain of changes shows), everything else the coordinator."""
     predicate = signed.statement.predicate
     if isinstance(predicate, EnrolmentPredicate):
         _check_enrolment(charter, predicate, signed.signer, leaf, place, findings)
     elif isinstance(predicate, PrivacyPredicate):
         _check_institution(charter, predicate, signed.signer, place, findings)
+    elif isinstance(predicate, MarkPredicate | MarkCheckPredicate):
+        _check_owner(charter, predicate, signed.signer, place, findings)
     elif isinstance(predicate, LogKeyPredicate):
         if signed.signer != parse_vkey(predicate.previous).public.hex:
             findings.fail(place, "a change of the log's key by another key than the one before it")
@@ -119,6 +123,20 @@ def _check_institution(
     key = charter.parties[predicate.institution].identity.hex
     if (signer, predicate.key) != (key, key):
         findings.fail(place, f"is a ledger entry of {predicate.institution} under another key")
+
+
+def _check_owner(
+    charter: CharterView,
+    predicate: MarkPredicate | MarkCheckPredicate,
+    signer: str,
+    place: str,
+    findings: Findings,
+) -> None:
+    """What is said of a mark is signed by the client that owns it."""
+    if predicate.client not in charter.clients:
+        findings.fail(place, f"is about a mark of {predicate.client!r}, who is no client")
+    elif signer != charter.parties[predicate.client].identity.hex:
+        findings.fail(place, f"is about a mark of {predicate.client}, by another key")
 
 
 def _check_previous(predicate: RoundPredicate, index: int, tree: Tree, findings: Findings) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedfm_audit.charter_view import CharterView
-from fedfm_audit.messages import Cohort, UploadHash
+from fedfm_audit.messages import WATERMARK, Cohort, UploadHash
 from fedfm_audit.privacy.entries import PrivacyPredicate
 from fedfm_audit.privacy.events import (
     CompletedRound,
@@ -115,6 +115,16 @@ def describe(summaries: Sequence[LedgerSummary]) -> str:
     )
 
 
+def uncharged(rounds: Sequence[RoundEvidence]) -> str:
+    """Why a round of marks stands in no ledger, for the same line; empty where there is none."""
+    if all(evidence.opened.kind != WATERMARK for evidence in rounds):
+        return ""
+    return (
+        "; the round of marks costs nothing: what an owner adds is computed from the released "
+        "adapter and its key, not from anybody's data"
+    )
+
+
 def _recomputed(summaries: Sequence[LedgerSummary]) -> str:
     """Which figures the verifier has from the events, and which are the institutions' word."""
     stated = sum(summary.pld_stated for summary in summaries)
@@ -174,8 +184,10 @@ def _check_rounds(
             logged.add((name, leaf.digest))
             if isinstance(entry.event, GaussianSteps | LatticeSteps):
                 charged.add((name, entry.round))
-        _check_charged(charged, evidence, findings)
         _check_carried(logged, evidence, findings)
+        if evidence.opened.kind == WATERMARK:
+            continue  # a function of the released adapter and of a key: nothing to charge
+        _check_charged(charged, evidence, findings)
         _check_survivors(terms, entries, evidence, findings)
 
 

@@ -4,14 +4,15 @@ The checks follow the messages of protocols/README.md; each compares what the co
 with what the clients signed.  A round that was aborted is held to the same rules as far as it
 got: whatever is present must be consistent, and nothing may be present whose basis is missing.
 This module holds what rounds of every kind have in common; ``shape`` says which messages a round
-and its steps have, ``training_round`` and ``keys_round`` replay the two kinds, ``close`` their end.
+and its steps have, ``training_round`` and ``keys_round`` replay the two kinds
+(marks are summed like updates), ``close`` their end.
 """
 
 from __future__ import annotations
 
 from fedfm_audit.charter_view import CharterView
 from fedfm_audit.errors import TranscriptError
-from fedfm_audit.messages import KEYS, TRAIN
+from fedfm_audit.messages import KEYS, TRAIN, WATERMARK
 from fedfm_audit.steps.close import check_close, check_steps_stated, check_train_result
 from fedfm_audit.steps.envelopes import RoundEvidence
 from fedfm_audit.steps.epochs import wrong_epoch
@@ -55,7 +56,8 @@ def _check_opening(checks: RoundChecks) -> None:
         opened.round == predicate.round and opened.kind == predicate.kind,
         f"RoundOpen is of round {opened.round}, kind {opened.kind!r}",
     )
-    checks.expect(opened.kind in (TRAIN, KEYS), f"unknown kind {opened.kind!r}")
+    known = (TRAIN, KEYS, WATERMARK) if checks.charter.marked else (TRAIN, KEYS)
+    checks.expect(opened.kind in known, f"unknown kind {opened.kind!r}")
     agreed = checks.charter.steps_of(opened.kind)
     checks.expect(
         opened.steps == agreed, f"RoundOpen plans {opened.steps} steps, the charter {agreed}"

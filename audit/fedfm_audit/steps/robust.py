@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from fedfm_audit.charter_view import CharterView
 from fedfm_audit.errors import TranscriptError
 from fedfm_audit.exclusions import exclusions_in
-from fedfm_audit.messages import TRAIN, Cohort
+from fedfm_audit.messages import KEYS, Cohort
 from fedfm_audit.report import ClientExclusions, JudgedRound, RobustSummary
 from fedfm_audit.robust_messages import BeaconNonce, BindingResult, Verdict, beacon, link_context
 from fedfm_audit.statements import RoundPredicate
@@ -58,11 +58,11 @@ def check_verdicts(
     readable = {evidence.index for evidence in rounds}
     for leaf in leaves:
         predicate = leaf.statement.predicate
-        trained = isinstance(predicate, RoundPredicate) and predicate.kind == TRAIN
+        trained = isinstance(predicate, RoundPredicate) and predicate.kind != KEYS
         if trained and leaf.index not in readable:
             findings.fail(leaf.place, "no readable transcript, so its verdict is unknown")
     checker = _Checker(charter, findings)
-    trained_rounds = [evidence for evidence in rounds if evidence.opened.kind == TRAIN]
+    trained_rounds = [evidence for evidence in rounds if evidence.opened.kind != KEYS]
     for evidence in trained_rounds:
         checker.check_round(evidence)
     return RobustSummary(

@@ -10,7 +10,12 @@ from numpy.typing import NDArray
 
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.privacy import SharedNoisePrivacy
-from fedfm_protocols.scenario.federations import Keys, make_federation, robust_fields
+from fedfm_protocols.scenario.federations import (
+    Keys,
+    make_federation,
+    robust_fields,
+    watermark_section,
+)
 from fedfm_protocols.scenario.form import Scenario
 
 
@@ -32,6 +37,13 @@ def charter_of(scenario: Scenario, keys: Keys, **changes: Any) -> Federation:
     if form.robust:
         rule = {} if form.key_rounds is None else {"key_rounds": form.key_rounds}
         fields = {**robust_fields(keys, **rule), **fields}
+    if form.marks:
+        fields["watermark"] = watermark_section(
+            form.marks,
+            norm_bound=form.clip * float(np.sqrt(form.values)),
+            clip=form.clip,
+            scale=form.scale if form.marks_scale is None else form.marks_scale,
+        )
     federation = make_federation(keys, **{**fields, **changes})
     return federation if form.session == 1 else session_of(federation, form.session)
 

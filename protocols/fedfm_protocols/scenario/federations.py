@@ -6,7 +6,7 @@ Whoever knows the seed knows every key.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,6 +114,28 @@ def robust_fields(keys: Keys, **changes: Any) -> dict[str, Any]:
         },
         "robustness": {**robustness, **changes},
         "quantiser": {"values": LEAST_ROBUST_VALUES, "clip": 1.0, "scale": 65536, "lane_bits": 32},
+    }
+
+
+def watermark_section(
+    owners: Sequence[str], *, norm_bound: float = 1.0, clip: float = 1.0, scale: int = 65536
+) -> dict[str, Any]:
+    """A section ``watermark``: each of ``owners`` has a mark, and the first keeps the consortium's
+    as well."""
+    marks = [(name, "own") for name in owners] + [(owners[0], "consortium")]
+    return {
+        "owners": [
+            {
+                "client": name,
+                "mark": mark,
+                "commitment": hashlib.sha256(f"{name} {mark}".encode()).hexdigest(),
+            }
+            for name, mark in sorted(marks)
+        ],
+        "norm_bound": norm_bound,
+        "largest_change": 0.1,
+        "clip": clip,
+        "scale": scale,
     }
 
 

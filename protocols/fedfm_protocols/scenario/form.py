@@ -58,6 +58,11 @@ class FederationForm(_Form):
     robust: bool | None = None
     """Whether a validator judges the updates (``values`` at least 65536), with open sketches: it
     removes whose norm exceeds 1.2 times the median."""
+    marks: list[str] = Field(default_factory=list)
+    """Clients that own a mark; the first keeps the consortium's too.  Marks are bounded to the norm
+    of an update at the clip, on the quantiser's grid."""
+    marks_scale: int | None = None
+    """Steps per unit of the grid of marks, where it is not the quantiser's."""
     key_rounds: int | None = Field(default=None, ge=1)
     """How many rounds one sketch key judges; 1000 if left out."""
 
@@ -137,12 +142,13 @@ class InSessionForm(_Form):
 
 
 class RoundForm(_Form):
-    """One round: its ``kind`` (``keys`` makes the next epoch's collective key), who is restarted
+    """One round: its ``kind`` (``keys`` makes the next epoch's collective key, ``watermark`` adds
+    up marks), who is restarted
     or catches up before it, its acts, what must follow, and what of that is ``in_session``
     different."""
 
     number: int | None = Field(default=None, ge=0)
-    kind: Literal["train", "keys"] = "train"
+    kind: Literal["train", "keys", "watermark"] = "train"
     invited: list[str] | None = None
     restart: list[str] = Field(default_factory=list)
     catch_up: list[str] = Field(default_factory=list)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedfm_crypto.envelope import Envelope
 from fedfm_protocols import errors
-from fedfm_protocols.context import KEYS
+from fedfm_protocols.context import KEYS, WATERMARK
 from fedfm_protocols.errors import RoundViolation, ScenarioError
 from fedfm_protocols.scenario.acts import SETUP, ActForm
 from fedfm_protocols.scenario.crashes import Crash, Leave
@@ -67,6 +67,9 @@ def _round_in_session(
 ) -> RoundForm:
     if one.kind == KEYS:
         return one
+    catch_up = [EVERYBODY] if comes_after and EVERYBODY not in one.catch_up else []
+    if one.kind == WATERMARK:  # one step, whatever a round of training has
+        return one.model_copy(update={"catch_up": [*one.catch_up, *catch_up]})
     acts = [_at_step(act, step) for act in one.acts]
     effect = step if any(not isinstance(act, ActForm) or act.of_a_step for act in acts) else 0
     holds = {
@@ -80,7 +83,6 @@ def _round_in_session(
         given = variant.expect.model_fields_set
         changed = {name: getattr(variant.expect, name) for name in given}
         expect = expect.model_copy(update=changed)
-    catch_up = [EVERYBODY] if comes_after and EVERYBODY not in one.catch_up else []
     changes = {"acts": acts, "expect": expect, "catch_up": [*one.catch_up, *catch_up]}
     return one.model_copy(update=changes)
 

@@ -97,12 +97,14 @@ class OpenSketches:
         gram = np.frombuffer(scores, "<f8").reshape(len(names), len(names))
         norms = np.sqrt(np.maximum(np.diag(gram), 0))
         bound = self.factor * float(np.sort(norms)[(len(norms) - 1) // 2])
-        far = {name for name, norm in zip(names, norms, strict=True) if norm > bound}
+        bounds = question.bounds or (bound,) * len(names)
+        far = {n for n, norm, most in zip(names, norms, bounds, strict=True) if norm > most}
+        judged = (question.memory or b"\x00")[0] + (not question.bounds)
         return Judgement(
             accepted=tuple(name for name in names if name not in far),
             removed=tuple((name, "norm") for name in names if name in far),
             rows=tuple(row.tobytes() for row in gram),
-            memory=bytes([(question.memory or b"\x00")[0] + 1 & 0xFF]),
+            memory=bytes([judged & 0xFF]),
         )
 
     def matches(self, secret: Secret, total: bytes, expected: Integers) -> bool:

@@ -128,7 +128,7 @@ def founded_federation(enrolled_sites: Sites, tmp_path_factory: pytest.TempPathF
     made = Sites(tmp_path_factory.mktemp("founded") / "sites")
     shutil.copytree(enrolled_sites.root, made.root)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(founding, "_learning_facts", _facts_without_model)
+        patched.setattr(founding, "learning_facts", _facts_without_model)
         _must(*made.new_charter(), "--labels", "greet,part")
     for name in CLIENTS[:3]:
         _must("charter", "sign", "--site", made.client(name), made.draft)
@@ -162,4 +162,4 @@ def federation(founded_federation: Sites, tmp_path: Path) -> Sites:
 @pytest.fixture
 def no_model_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draft charters without a base model: 50 values, some initial hash."""
-    monkeypatch.setattr(founding, "_learning_facts", _facts_without_model)
+    monkeypatch.setattr(founding, "learning_facts", _facts_without_model)
