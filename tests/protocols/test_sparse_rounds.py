@@ -31,6 +31,7 @@ from tests.protocols.scripted import (
 
 SEVENTY = {"colluding": 5, "dropouts": 5}
 HUNDRED = {"colluding": 10, "dropouts": 10}
+SAMPLED = ("GraphNonce", "Upload", "Unmask")  # all of them, in one round: ten of a hundred, below
 
 
 def _check_sum(
@@ -66,7 +67,13 @@ def _ring(context: bytes, nonces: Mapping[str, bytes]) -> list[str]:
     return sorted(nonces, key=lambda name: _hash("graph", seed, name.encode()))
 
 
-@pytest.mark.parametrize("step", SPARSE_CLIENT_MESSAGES)
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(step, marks=() if step in SAMPLED else pytest.mark.soak)
+        for step in SPARSE_CLIENT_MESSAGES
+    ],
+)
 def test_a_few_of_seventy_die_before_any_message(step: str) -> None:
     gone = ["client-03", "client-17", "client-42", "client-70"]
     simulation = exact_simulation(70, intercept=Crash(dict.fromkeys(gone, step)), limits=SEVENTY)
@@ -112,7 +119,9 @@ def test_suite_clear_needs_no_graph() -> None:
 # ---------------------------------------------------------------- withheld nonces
 
 
-@pytest.mark.parametrize("withheld", [1, 2, 3])
+@pytest.mark.parametrize(
+    "withheld", [*(pytest.param(n, marks=pytest.mark.soak) for n in (1, 2)), 3]
+)
 def test_up_to_four_nonces_may_be_withheld(withheld: int) -> None:
     """(Four: see above.)  Whoever withholds is out of the round, and knows."""
     silent = [f"client-{i:02d}" for i in range(1, withheld + 1)]
