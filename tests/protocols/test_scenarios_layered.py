@@ -4,10 +4,10 @@
 Where the suite itself is what a scenario is about, or where another check notices first, the
 table below says so; nothing else may differ.
 
-`make test` plays the ones of them that end differently where encryption wraps what is sent: uploads
-and their hashes, reveals, sums, and one of each kind of the rest.  The others, about cohorts, votes,
-offers, shares, closings, the log and the order of messages, come to no ciphertext, or to the same
-end: suite `masked` shows what they show (test_scenarios.py), and `make soak` plays them here too.
+`make test` plays those that end differently where encryption wraps what is sent: uploads and their
+hashes, reveals, sums, and one of each kind of the rest.  The others, about cohorts, votes, offers,
+shares, closings, the log and the order of messages, come to no ciphertext, or to the same end:
+suite `masked` shows what they show (test_scenarios.py), and `make soak` plays them here too.
 """
 
 from __future__ import annotations
