@@ -24,7 +24,7 @@ def load_config(site: Site, flags: Mapping[str, Any] | None = None) -> SiteConfi
     if not site.root.is_dir():
         raise ConfigurationError(
             f"no site folder {site.root}; make one with `secure-fedfm keygen --site {site.root} "
-            "--role client|coordinator --name NAME`"
+            "--role client|coordinator|validator --name NAME`"
         )
     return read_config(site.config_file, flags=flags)
 

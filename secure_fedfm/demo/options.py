@@ -90,5 +90,10 @@ class DemoOptions:
         if self.robust and self.privacy in ("client", "shared-noise"):
             raise ConfigurationError(
                 f"--robust with --privacy {self.privacy}: an update carries only its share of the "
-                "noise there, and scores of it would break the promise; take none or local"
+                "noise there, and scores of it would break the promise; take none"
+            )
+        if self.robust and self.privacy == "local":
+            raise ConfigurationError(
+                "--robust with --privacy local: a charter may have both, but this demo's private "
+                "recipe trains fewer values than a sketch needs; take none"
             )

@@ -119,8 +119,9 @@ class CoordinatorService(ValidatorLink):
                 await foreseeing
                 key = self._evidence.history.key
                 needs_key = self._epochs.needed(self._peers.ready, key)
-                if not needs_key:
+                if not needs_key and not self._validator_ready:
                     await self._await_validator()
+                    continue  # clients may have left meanwhile
                 await self._run_round(KEYS if needs_key else TRAIN)
                 foreseeing = asyncio.create_task(self._foresee())
                 await self._publish_checkpoint()
@@ -329,18 +330,18 @@ class CoordinatorService(ValidatorLink):
             await self._idle(self._config.timeouts.rejoin)
 
     async def _await_validator(self) -> None:
-        """Without its sketch key no round that sums can be opened."""
-        while not self._validator_ready:
-            self._report("waiting for the validator")
-            LOG.warning(
-                "the validator %s is not connected, and a round needs it; waiting",
-                self._federation.validator,
-                extra={"kind": "no-validator"},
-            )
-            loop = asyncio.get_running_loop()
-            until = loop.time() + self._config.timeouts.rejoin
-            while not self._validator_ready and loop.time() < until:
-                await self._idle(until - loop.time())
+        """Wait for its sketch key, without which no round that sums can be opened; up to as long
+        as for a client."""
+        self._report("waiting for the validator")
+        LOG.warning(
+            "the validator %s is not connected, and a round needs it; waiting",
+            self._federation.validator,
+            extra={"kind": "no-validator"},
+        )
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._config.timeouts.rejoin
+        while not self._validator_ready and loop.time() < until:
+            await self._idle(until - loop.time())
 
     # ---- rounds
 

@@ -130,7 +130,12 @@ class ValidatorLink(CoordinatorLink):
             return
 
         async def compute(workers: ScoreWorkers) -> None:
-            self._deliver(await workers.compute(effect))
+            try:
+                event = await workers.compute(effect)
+            except Exception as error:  # nobody waits for this task: the round must hear of it
+                LOG.exception("the scores of round %d were not computed", effect.round)
+                event = ScoresComputed(effect.round, effect.step, b"", str(error) or "it failed")
+            self._deliver(event)
 
         task = asyncio.create_task(compute(self._workers))
         self._computing.add(task)

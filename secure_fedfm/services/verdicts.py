@@ -7,6 +7,7 @@ their figures, which nobody else has. Informative: evidence is the signed verdic
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -69,9 +70,10 @@ class VerdictFile:
         last = self._last
         if last is not None and (seen.round, seen.step) <= (last.round, last.step):
             return
-        with self._path.open("a", encoding="utf-8") as stream:
+        # Created with its final mode: there is no moment at which others could open it.
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(descriptor, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(asdict(seen)) + "\n")
-        self._path.chmod(0o600)
         self._last = seen
 
 

@@ -64,7 +64,9 @@ def finished(
             assert ended.party == VALIDATOR, f"{ended}{federation.tail()}"
             federation.start(VALIDATOR, faults=faults[VALIDATOR])
 
-        federation.start_all(faults)
+        for party in (COORDINATOR, VALIDATOR, *federation.clients):
+            flags = ("--set", "archive.enabled=true") if party == COORDINATOR else ()
+            federation.start(party, faults=faults.get(party), flags=flags)
         federation.run_to_end(bury)
         yield federation
 
@@ -92,9 +94,11 @@ def test_a_validator_that_was_killed_says_nothing_else(finished: TestFederation)
 
 
 def test_the_evidence_tells_who_and_why(finished: TestFederation) -> None:
-    report = verify_bundle(finished.bundle)
+    archive = finished.sites[COORDINATOR].archive_folder
+    report = verify_bundle(finished.bundle, replay=archive)
     assert report.ok, report.to_text()
-    assert report.steps[7].status is Status.VERIFIED, report.to_text()
+    for number in (7, 9):  # verdicts, and the sums of exactly those whom they accept
+        assert report.steps[number].status is Status.VERIFIED, report.to_text()
     assert report.robust is not None
     (excluded,) = report.robust.exclusions
     assert (excluded.client, excluded.code) == (ATTACKER, "norm")
