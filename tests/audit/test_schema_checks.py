@@ -26,6 +26,7 @@ from fedfm_audit.schema_checks import compile_schema
 from fedfm_audit.statements import LogKeyPredicate, log_key_statement
 from fedfm_crypto.dsse import dsse_read_unverified
 from fedfm_crypto.note import format_vkey
+from tests.audit.marked_evidence import marked_evidence
 from tests.audit.marks import Shape, owner
 from tests.audit.played_round import MAKE_KEYS, Script
 from tests.audit.privacy_ledgers import CLIENT, EVENT, HASH, LOCAL, SHARED, PrivateFederation
@@ -62,6 +63,13 @@ def documents() -> dict[str, list[dict[str, Any]]]:
     rotation = LogKeyPredicate(HASH, 1, vkey, vkey)
     found["log-key-v1"].append(log_key_statement(rotation).to_json())
     found["watermark-claim-v1"].append(owner(1, Shape(modules=2)).claim.to_json())
+    marks = marked_evidence()
+    for leaf in marks.leaves:
+        statement = _payload(leaf)
+        kind, version = statement["predicateType"].removeprefix("urn:secure-fedfm:").split(":")
+        if kind.startswith("mark"):
+            found[f"{kind}-{version}"].append(statement)
+    found["charter-v1"].append(_payload(marks.envelope))
     found["privacy-v1"] = [*found["privacy-v1"][:1], *_entries(found["privacy-v1"][0])]
     return {name: _few(listed) for name, listed in found.items()}
 
