@@ -61,9 +61,7 @@ def open_marks(
     check_runnable(federation)
     initial = learner.initial_adapter()
     carrier = Carrier(learner.layout, adapter.alpha / adapter.rank)
-    shapes = {
-        (one.name, one.rows, one.columns, one.rank) for one in carrier.modules(initial)
-    }
+    shapes = {(one.name, one.rows, one.columns, one.rank) for one in carrier.modules(initial)}
     marks = load_marks(site, federation, client)
     for mark in marks:
         claimed = {(m.name, m.rows, m.columns, m.rank) for m in mark.committed.claim.modules}

@@ -101,7 +101,7 @@ def open_fingerprints(site: Site) -> Fingerprints:
     """
     if not claim_file(site).is_file():
         raise ConfigurationError(
-            f"{site.root} has exported no fingerprinted copy; `secure-fedfm export --recipient NAME`"
+            f"{site.root} has exported no fingerprinted copy; use `secure-fedfm export`"
         )
     committed = CommittedClaim.decode(read_bounded(claim_file(site), "claim"))
     key = MarkKey(load_identity(key_file(site)).secret)
@@ -111,7 +111,12 @@ def open_fingerprints(site: Site) -> Fingerprints:
 
 
 def begin_fingerprints(
-    site: Site, release: Path, federation: str, base_model: str, recipients: int, random: RandomSource
+    site: Site,
+    release: Path,
+    federation: str,
+    base_model: str,
+    recipients: int,
+    random: RandomSource,
 ) -> Fingerprints:
     """The claim that exports go on with; made, with a fresh key, at the first one.
 
@@ -190,9 +195,7 @@ def export_copy(
     return Exported(recipient, index, tensors, embedding, record)
 
 
-def _write_marked(
-    release: Path, out: Path, suspect: AdapterSuspect, embedding: Embedding
-) -> None:
+def _write_marked(release: Path, out: Path, suspect: AdapterSuspect, embedding: Embedding) -> None:
     path = release / ADAPTER_FILE
     try:
         tensors = dict(load(path.read_bytes()))

@@ -53,9 +53,7 @@ def key_path(site: Site, mark: str) -> Path:
     return site.root / "keys" / f"mark-{mark}.pem"
 
 
-def make_leaf(
-    committed: CommittedClaim, client: str, mark: str, identity: IdentityKey
-) -> bytes:
+def make_leaf(committed: CommittedClaim, client: str, mark: str, identity: IdentityKey) -> bytes:
     """The leaf that commits to a mark, signed by its owner.
 
     Raises:

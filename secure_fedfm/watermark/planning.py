@@ -131,4 +131,3 @@ def _check(
         raise ConfigurationError(
             f"the {said.mark} mark of {said.client} {what}; claim it anew for this charter"
         )
-

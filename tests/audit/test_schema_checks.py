@@ -174,6 +174,9 @@ def test_no_field_may_be_missing_of_another_type_or_new(name: str) -> None:
                     check_schema(name, changed)
 
 
+OPTIONAL = {("watermark",)}
+"""Sections of a charter that may be missing."""
+BOOLEAN = {("predicate", "present")}
 OPTIONAL_NULL = {("predicate", "key"), ("predicate", "cumulative", "epsilon_pld")}
 
 
@@ -188,7 +191,8 @@ def _must_be_refused(document: dict[str, Any], path: tuple[Any, ...]) -> Iterato
         change(parent)
         return copied
 
-    yield changed(lambda parent: parent.pop(path[-1]))
+    if path not in OPTIONAL:
+        yield changed(lambda parent: parent.pop(path[-1]))
     yield changed(lambda parent: parent.update(unknown=None))
     parent = document
     for step in path[:-1]:
@@ -196,7 +200,8 @@ def _must_be_refused(document: dict[str, Any], path: tuple[Any, ...]) -> Iterato
     value = parent[path[-1]]
     wrong = {"text": 7, "number": "seven", "object": [], "list": {}, "null": "seven"}[_kind(value)]
     yield changed(lambda parent: parent.update({path[-1]: wrong}))
-    yield changed(lambda parent: parent.update({path[-1]: True}))
+    if path not in BOOLEAN:
+        yield changed(lambda parent: parent.update({path[-1]: True}))
     if path not in OPTIONAL_NULL:
         yield changed(lambda parent: parent.update({path[-1]: None}))
 

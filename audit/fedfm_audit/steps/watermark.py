@@ -158,9 +158,7 @@ def _written(leaves: Sequence[Leaf], findings: Findings) -> RoundPredicate | Non
     return written
 
 
-def _threshold(
-    committed: Mapping[Place, tuple[Leaf, MarkPredicate]], said: MarkPredicate
-) -> float:
+def _threshold(committed: Mapping[Place, tuple[Leaf, MarkPredicate]], said: MarkPredicate) -> float:
     return Trials(max(len(committed), 1), said.committed.claim.keys).threshold
 
 
@@ -235,7 +233,9 @@ def _measure(
 def _place_of(
     committed: Mapping[Place, tuple[Leaf, MarkPredicate]], opening: Opening
 ) -> Place | None:
-    matching = (place for place, (_, said) in committed.items() if said.committed == opening.committed)
+    matching = (
+        place for place, (_, said) in committed.items() if said.committed == opening.committed
+    )
     return next(matching, None)
 
 
@@ -254,7 +254,9 @@ def describe(summary: MarkSummary) -> str:
     silent = sum(mark.present is None for mark in marks)
     parts.append(f"written in round {summary.round}: {present} owners say that theirs is there")
     if summary.complaints:
-        parts.append("complaints: " + ", ".join(f"{m.client} ({m.mark})" for m in summary.complaints))
+        parts.append(
+            "complaints: " + ", ".join(f"{m.client} ({m.mark})" for m in summary.complaints)
+        )
     if silent:
         parts.append(f"{silent} said nothing")
     shown = [mark for mark in marks if mark.measured is not None]

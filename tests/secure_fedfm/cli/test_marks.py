@@ -62,7 +62,8 @@ def test_a_charter_names_the_marks_that_clients_claim(run: Run, ready: Sites) ->
         "watermark", "claim", "--site", ready.client("bank-a"), "--adapter", ready.root / "blank",
         "--federation", "banks", "--base-model", "ab" * 32, "--for", "own",
     )  # fmt: skip
-    assert again.code != 0 and "exists already" in again.error()
+    assert again.code != 0
+    assert "exists already" in again.error()
 
 
 @pytest.mark.parametrize(
@@ -74,13 +75,15 @@ def test_a_mark_of_something_else_is_refused(
 ) -> None:
     leaf = claimed(run, ready, "bank-a", "own", **changes)
     ran = run(*ready.new_charter(), "--labels", "greet,part", "--mark", leaf)
-    assert ran.code != 0 and text in ran.error()
+    assert ran.code != 0
+    assert text in ran.error()
 
 
 def test_a_file_that_is_no_commitment_is_refused(run: Run, ready: Sites) -> None:
     enrolment = ready.client("bank-a") / "enrolment.json"
     ran = run(*ready.new_charter(), "--labels", "greet,part", "--mark", enrolment)
-    assert ran.code != 0 and "commits to no mark" in ran.error()
+    assert ran.code != 0
+    assert "commits to no mark" in ran.error()
 
 
 def _export(run: Run, site: Path, name: str, root: Path) -> Any:
@@ -99,12 +102,16 @@ def test_a_leaked_copy_is_traced_to_its_recipient(
         ran = _export(run, site, name, tmp_path)
         assert ran.code == 0, ran.err
         found = ran.json()
-        assert found["sub_key"] == number and found["statistic"] > 10
-        assert "clears nobody" in ran.err and "keys of all fingerprints" in ran.err
+        assert found["sub_key"] == number
+        assert found["statistic"] > 10
+        assert "clears nobody" in ran.err
+        assert "keys of all fingerprints" in ran.err
     traced = run("watermark", "trace", tmp_path / "bob", "--site", site, "--json")
-    assert traced.code == 0 and traced.json()["accused"] == ["bob"]
+    assert traced.code == 0
+    assert traced.json()["accused"] == ["bob"]
     clean = run("watermark", "trace", tmp_path / "release", "--site", site, "--json")
-    assert clean.code == 1 and clean.json()["accused"] == []
+    assert clean.code == 1
+    assert clean.json()["accused"] == []
     both = {name: load_file(tmp_path / name / "adapter_model.safetensors") for name in
             ("alice", "bob")}  # fmt: skip
     mean = {name: (both["alice"][name] + both["bob"][name]) / 2 for name in both["bob"]}
@@ -129,13 +136,17 @@ def test_exports_are_refused_where_they_cannot_be_told_apart(
     for name in ("alice", "bob"):
         assert run("export", *options, "--recipient", name, "--out", tmp_path / name).code == 0
     full = run("export", *options, "--recipient", "carol", "--out", tmp_path / "carol")
-    assert full.code != 0 and "all 2 sub-keys" in full.error()
+    assert full.code != 0
+    assert "all 2 sub-keys" in full.error()
     taken = run("export", *options, "--recipient", "bob", "--out", tmp_path / "bob")
-    assert taken.code != 0 and "exists already" in taken.error()
+    assert taken.code != 0
+    assert "exists already" in taken.error()
     bad = run("export", *options, "--recipient", "../x", "--out", tmp_path / "x")
-    assert bad.code != 0 and "the name is" in bad.error()
+    assert bad.code != 0
+    assert "the name is" in bad.error()
     nothing = run("watermark", "trace", tmp_path / "bob", "--site", tmp_path)
-    assert nothing.code != 0 and "exported no fingerprinted copy" in nothing.error()
+    assert nothing.code != 0
+    assert "exported no fingerprinted copy" in nothing.error()
 
 
 def test_an_auditor_measures_a_mark_that_is_shown(run: Run, tmp_path: Path) -> None:
@@ -147,7 +158,8 @@ def test_an_auditor_measures_a_mark_that_is_shown(run: Run, tmp_path: Path) -> N
     opening.write_bytes(owner_of("client-01", "own").opening().encode() + b"\n")
     plain = write_adapter(tmp_path / "plain", HOST)
     ran = run("audit", "verify", tmp_path / "bundle", "--opening", opening, "--json")
-    assert ran.code == 1 and "give the adapter folder too" in ran.err
+    assert ran.code == 1
+    assert "give the adapter folder too" in ran.err
     ran = run("audit", "verify", tmp_path / "bundle", "--adapter", plain, "--opening", opening)
-    assert ran.code == 1 and "the own mark of client-01 is not in" in ran.err
-
+    assert ran.code == 1
+    assert "the own mark of client-01 is not in" in ran.err

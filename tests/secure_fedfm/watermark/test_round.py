@@ -1,4 +1,4 @@
-"""The round of marks at a site: what it adds, what of the sum is applied, and what is said of it."""
+"""The round of marks at a site: what it adds, what of the sum is applied, what is said of it."""
 
 from __future__ import annotations
 
@@ -103,7 +103,8 @@ def test_words_say_what_was_found_and_are_the_owners() -> None:
     leaves = words(found, b"\x01" * 32, 7, marked.hash(), key)
     for leaf, one in zip(leaves, found, strict=True):
         said = open_leaf(leaf, {key.public.hex: key.public}).statement.predicate
-        assert isinstance(said, MarkCheckPredicate) and said.present
+        assert isinstance(said, MarkCheckPredicate)
+        assert said.present
         assert (said.round, said.adapter, said.mark) == (7, marked.hash().hex(), one.mark.said.mark)
 
 
@@ -174,7 +175,8 @@ def _told(client: str, mark: str = "own", adapter: bytes | None = None) -> Envel
 
 def test_owners_are_heard_once_marks_are_written() -> None:
     mark, leaf = hear_owner(_history(), federation(), "client-01", _told("client-01"))
-    assert mark == "own" and leaf
+    assert mark == "own"
+    assert leaf
     for history in (_history(marked=False), _history(concluded=True)):
         with pytest.raises(MalformedMessage, match="another adapter"):
             hear_owner(history, federation(), "client-01", _told("client-01"))
@@ -210,4 +212,3 @@ def test_marks_are_planned_to_what_an_adapter_carries(
     assert (plan.consortium, plan.own) == (consortium, own)
     assert plan.change <= 0.2
     assert plan_marks((), 5).consortium == 0
-
