@@ -16,6 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import CodecError
 from fedfm_crypto.random_source import system_random
@@ -337,6 +340,7 @@ class ClientService(ClientLink):
 
         def train() -> None:
             item: _Item
+            update: NDArray[np.floating]
             try:
                 with self._stopwatch.running("marking" if kind == WATERMARK else "training"):
                     if kind == WATERMARK and self._marks is not None:

@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 from fedfm_audit.charter_view import open_charter
+from fedfm_audit.errors import ProofError
 from fedfm_audit.html_report.page import render_report
+from fedfm_audit.inclusion import prove_inclusion, verify_document
+from fedfm_audit.inclusion_document import InclusionDocument
 from fedfm_audit.report import Report, Status
 from fedfm_audit.statements import open_leaf, round_statement
 from fedfm_audit.steps.findings import Findings
@@ -197,6 +200,19 @@ def test_a_commitment_that_the_charter_does_not_name_is_found() -> None:
     extra = leaf_of(honest().keys, "client-04", "own")[2]
     evidence = replace(honest(), leaves=[*honest().leaves[:7], extra, *honest().leaves[7:]])
     assert "that no charter names" in failed(evidence.verify(), 8)
+
+
+def test_a_commitment_can_be_shown_by_itself() -> None:
+    evidence = honest()
+    files = evidence.files()
+    sent = InclusionDocument.decode(prove_inclusion(files, 6).encode())
+    shown = verify_document(sent, policy=files["policy"])
+    assert shown.statement.predicate.TYPE == "urn:secure-fedfm:mark:v1"
+    assert shown.signer == "client-01"
+    extra = leaf_of(evidence.keys, "client-04", "own")[2]
+    lied = replace(evidence, leaves=[*evidence.leaves[:7], extra, *evidence.leaves[7:]]).files()
+    with pytest.raises(ProofError, match="that the charter does not name"):
+        verify_document(prove_inclusion(lied, 7))
 
 
 def test_marks_where_the_charter_has_none_are_found() -> None:
