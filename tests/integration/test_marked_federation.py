@@ -58,7 +58,7 @@ def finished(
         rank=16,
         suite="masked",
         marks=partial(committed, tiny_model.sha256),
-        timeouts={"connect": 10.0, "rejoin": 60.0, "cosignatures": 5.0},
+        timeouts={"connect": 10.0, "rejoin": 120.0, "cosignatures": 5.0},
     ) as federation:
         deaths: list[str] = []
 
