@@ -21,6 +21,7 @@ from fedfm_audit.policy import render_policy
 from fedfm_audit.report import TrustRoots
 from fedfm_audit.statements import (
     EnrolmentPredicate,
+    MarkPredicate,
     RoundPredicate,
     SignedStatement,
     Statement,
@@ -241,6 +242,12 @@ def _check_leaf(
     predicate = signed.statement.predicate
     if isinstance(predicate, EnrolmentPredicate):
         return  # made before there was a charter, which names it by its hash instead
+    if isinstance(predicate, MarkPredicate):  # the same
+        owners = () if charter.watermark is None else charter.watermark["owners"]
+        named = {owner["commitment"] for owner in owners}
+        if hashlib.sha256(leaf).hexdigest() not in named:
+            findings.fail(_PLACE, "commits to a mark that the charter does not name")
+        return
     if predicate.charter != charter.digest.hex():
         findings.fail(_PLACE, f"names charter {predicate.charter}, not this one")
 

@@ -34,6 +34,7 @@ from fedfm_protocols.key_messages import (
     OpeningEnvelopes,
     WrappedKey,
 )
+from fedfm_protocols.mark_messages import MarkCheck
 from fedfm_protocols.message_fields import (
     MAX_LOG_KEY_CHANGES,
     MAX_PARTICIPANTS,
@@ -48,7 +49,6 @@ from fedfm_protocols.message_fields import (
     ShareValue,
     Words,
 )
-from fedfm_protocols.mark_messages import MarkCheck
 from fedfm_protocols.robust_messages import (
     BeaconNonce,
     BeaconNonces,

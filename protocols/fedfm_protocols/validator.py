@@ -189,7 +189,9 @@ def give_verdict(
         for key in memory.keys
         if key.epoch >= state.key_epoch  # what came before this one has no round left to judge
     )
-    memory = replace(memory, keys=keys, rule=judgement.memory, judged=judged)
+    # A round of marks is judged by norms alone: the rule has learnt nothing from it.
+    rule = memory.rule if state.question.bounds else judgement.memory
+    memory = replace(memory, keys=keys, rule=rule, judged=judged)
     effects: tuple[Effect, ...] = (
         StoreScores(state.round, state.step, openings),
         Persist(state.round, state.step, "judged", judged.verdict_hash),

@@ -30,6 +30,7 @@ from fedfm_protocols.errors import (
     UnknownSender,
     WrongContext,
 )
+from fedfm_protocols.federation import Federation
 from fedfm_protocols.messages import RoundOpen, body_hash, read_body, type_name
 from fedfm_protocols.robust_messages import (
     BeaconNonce,

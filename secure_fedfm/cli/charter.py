@@ -338,8 +338,8 @@ def new(
         choose_model,
         choose_privacy,
         choose_task,
-        read_training_file,
         offered,
+        read_training_file,
         split_names,
     )
     from secure_fedfm.founding import draft_charter  # noqa: PLC0415

@@ -50,6 +50,7 @@ def charter_text(found: CharterFile) -> str:
                 "fewest updates": thresholds.min_accepted,
                 "quantiser": f"{quantiser.values} values of {quantiser.lane_bits} bits, "
                 f"clip {quantiser.clip:g}, scale {quantiser.scale}",
+                "ownership marks": _marks(charter),
             }
         ),
         "privacy\n" + table(privacy_table(privacy_terms(Federation.of(charter)), charter.rounds)),
@@ -134,6 +135,19 @@ def _robustness(charter: Charter) -> list[str]:
             }
         )
     ]
+
+
+def _marks(charter: Charter) -> str:
+    section = charter.watermark
+    if section is None:
+        return "none"
+    own = ", ".join(owner.client for owner in section.owners if owner.mark == "own")
+    kept = "".join(
+        f"the consortium's, kept by {owner.client}; "
+        for owner in section.owners
+        if owner.mark == "consortium"
+    )
+    return f"{kept}own marks of {own or 'nobody'}; each changes at most {section.largest_change:g}"
 
 
 def _pairs(section: Mapping[str, object]) -> str:

@@ -68,9 +68,8 @@ def export(
         )
         made = export_copy(folder, prints, release, recipient, out, int(time.time()))
     limit = collusion_limit(prints.claim.size, prints.claim.keys)
-    say(
-        f"wrote {out} for {recipient}: sub-key {made.sub_key}, T {made.embedding.after.statistic:.1f}"
-    )
+    reached = f"{made.embedding.after.statistic:.1f}"
+    say(f"wrote {out} for {recipient}: sub-key {made.sub_key}, T {reached}")
     say(f"  adapter changed by {made.embedding.relative:.3f} of its norm; record {made.record}")
     say(f"  keys of all fingerprints are with this site ({prints.claim.identity.hex[:16]})")
     say(f"  {limit}")

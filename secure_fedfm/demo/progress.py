@@ -97,7 +97,7 @@ class DemoProgress:
         if fields.get("makes_key"):
             return "collective key"
         if fields.get("writes_marks"):
-            return "marks"
+            return "round of marks"
         name = "round" if self._steps == 1 else "session"
         return f"{name} {fields.get('completed', number - 1) + 1} of {self._rounds}"
 

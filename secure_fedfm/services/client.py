@@ -16,6 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import CodecError
 from fedfm_crypto.random_source import system_random
@@ -265,30 +268,37 @@ class ClientService(ClientLink):
                 self._inbox.put_nowait(AdapterComputed(number, step, adapter_hash))
             case VerdictSeen():
                 self._tell_verdict(effect)
-            case RoundEnded(number, kind, outcome, reason, adapter_hash, aggregate_hash, steps):
-                if outcome == "completed" and kind != KEYS:
-                    self._keeper.adopt(adapter_hash)
-                else:
-                    self._keeper.drop()
-                if kind != WATERMARK:
-                    self._settle(number, aggregate_hash, steps, completed=outcome == "completed")
-                elif kind == WATERMARK and outcome == "completed" and self._ledger is not None:
-                    self._ledger.mark_logged(self._charges_sent)
-                self._stopwatch.ends()
-                LOG.info(
-                    "round %d %s%s",
-                    number,
-                    outcome,
-                    f": {reason}" if reason else "",
-                    extra={"kind": "round-ended", "round": number, "outcome": outcome},
-                )
-                if outcome == "completed" and kind == KEYS:
-                    # Those who lacked a key may now open the sums that they have missed.
-                    await self._greet()
-                if outcome == "completed" and kind == WATERMARK:
-                    await self._speak_of_marks()
+            case RoundEnded():
+                await self._end(effect)
             case Note(text):
                 LOG.warning("%s", text)
+
+    async def _end(self, ended: RoundEnded) -> None:
+        """A round is over: which adapter is in force, and what the ledger and others are told."""
+        number, kind, outcome = ended.round, ended.kind, ended.outcome
+        if outcome == "completed" and kind != KEYS:
+            self._keeper.adopt(ended.adapter_hash)
+        else:
+            self._keeper.drop()
+        if kind != WATERMARK:
+            self._settle(
+                number, ended.aggregate_hash, ended.steps, completed=outcome == "completed"
+            )
+        elif outcome == "completed" and self._ledger is not None:
+            self._ledger.mark_logged(self._charges_sent)
+        self._stopwatch.ends()
+        LOG.info(
+            "round %d %s%s",
+            number,
+            outcome,
+            f": {ended.reason}" if ended.reason else "",
+            extra={"kind": "round-ended", "round": number, "outcome": outcome},
+        )
+        if outcome == "completed" and kind == KEYS:
+            # Those who lacked a key may now open the sums that they have missed.
+            await self._greet()
+        if outcome == "completed" and kind == WATERMARK:
+            await self._speak_of_marks()
 
     def _tell_verdict(self, seen: VerdictSeen) -> None:
         """What the validator decided on this site, to whoever runs it."""
@@ -354,6 +364,7 @@ class ClientService(ClientLink):
 
         def train() -> None:
             item: _Item
+            update: NDArray[np.floating]
             try:
                 with self._stopwatch.running("marking" if kind == WATERMARK else "training"):
                     if kind == WATERMARK and self._marks is not None:

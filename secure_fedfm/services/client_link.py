@@ -167,6 +167,7 @@ class ClientLink(ABC):
         except MissingGroupKey as error:
             self._closed_epoch = error.epoch
             raise
+        await self._speak_of_marks()
 
     async def _repeat(self, memory: ClientMemory, missed: MissedRound) -> ClientMemory:
         """Apply the sum of one missed round as everybody else did."""

@@ -45,15 +45,15 @@ from secure_fedfm.config import SiteConfig
 from secure_fedfm.errors import ServiceError
 from secure_fedfm.services.archive import RoundArchive
 from secure_fedfm.services.coordinator_link import step_of
+from secure_fedfm.services.coordinator_marks import MarkRounds
 from secure_fedfm.services.encryption import encryption_for
 from secure_fedfm.services.evidence import Evidence
 from secure_fedfm.services.interrupted import close_interrupted_round, sketch_key_of
-from secure_fedfm.services.marking import MAX_MARK_ROUNDS, hear_owner, silent_owners
 from secure_fedfm.services.outbox import Outbox
 from secure_fedfm.services.sketching import sketching_for
 from secure_fedfm.services.status import Status, StatusFile
 from secure_fedfm.services.timestamping import stamp_checkpoint
-from secure_fedfm.services.validator_link import SKETCH_KEY_MESSAGES, ValidatorLink
+from secure_fedfm.services.validator_link import SKETCH_KEY_MESSAGES
 from secure_fedfm.storage.database import Database, store_journal, store_memory
 from secure_fedfm.storage.site import Site
 from secure_fedfm.transport.events import EventKind, TransportEvent
@@ -69,7 +69,7 @@ MAX_FAILURES = 5
 CoordinatorItem = Inbound | TransportEvent | ScoresComputed | BaseException
 
 
-class CoordinatorService(ValidatorLink):
+class CoordinatorService(MarkRounds):
     """One coordinator, from its first client to the conclusion of the federation."""
 
     def __init__(
@@ -88,7 +88,7 @@ class CoordinatorService(ValidatorLink):
         context = CoordinatorContext(
             CoordinatorSite(key, federation), system_random, encryption_for(federation), sketching
         )
-        super().__init__(context, evidence, transport, sketching)
+        super().__init__(context, evidence, transport, sketching, config.timeouts)
         self._site = site
         self._status = StatusFile(site.root)
         self._config = config
@@ -96,7 +96,6 @@ class CoordinatorService(ValidatorLink):
         self._inbox = inbox
         self._archive = archive
         self._failures = 0
-        self._words: dict[tuple[str, str], bytes] = {}  # what owners say of their marks
 
     async def run(self) -> None:
         """Run the charter's rounds, conclude, and write the evidence bundle.
@@ -147,40 +146,6 @@ class CoordinatorService(ValidatorLink):
         LOG.info("evidence bundle at %s", self._site.bundle_folder, extra={"kind": "concluded"})
         self._report("finished")
         self._status.close()
-
-    async def _write_marks(self) -> None:
-        """The round of marks, again while it fails, and then the owners' words about them.
-
-        A federation whose owners cannot be brought together ends without marks, and its log says
-        so: what was trained is not lost for it.
-        """
-        evidence = self._evidence
-        while self._federation.marked and not evidence.history.marked:
-            if evidence.history.unmarked >= MAX_MARK_ROUNDS:
-                LOG.error("no round of marks succeeded; the adapter carries none")
-                return
-            await self._gather(self._grace(), self._federation.thresholds.vote_quorum)
-            needs_key = self._epochs.needed(self._peers.ready, evidence.history.key)
-            await self._run_round(KEYS if needs_key else WATERMARK)
-            await self._publish_checkpoint()
-            self._check_failures()
-        await self._hear_owners()
-
-    async def _hear_owners(self) -> None:
-        """Wait for what owners who are there say of their marks; silence is no complaint."""
-        loop, evidence = asyncio.get_running_loop(), self._evidence
-        deadline = loop.time() + self._config.timeouts.cosignatures
-        ready = self._peers.ready
-        while silent_owners(self._federation, evidence.history, ready, self._words):
-            if loop.time() >= deadline:
-                LOG.warning("not everybody said whether its mark is there")
-                break
-            await self._idle(deadline - loop.time())
-        said = [leaf for place, leaf in sorted(self._words.items())
-                if place not in evidence.history.heard]  # fmt: skip
-        if said:
-            evidence.hear(said)
-            await self._publish_checkpoint()
 
     async def _close_interrupted(self) -> None:
         """A round that a crash cut off, logged as aborted; not before a quorum has said which head
@@ -278,10 +243,7 @@ class CoordinatorService(ValidatorLink):
                 case kind if kind in SKETCH_KEY_MESSAGES:
                     await self._take_sketch_keys(envelope)
                 case "MarkCheck":
-                    self._check_link(envelope)
-                    history = self._evidence.history
-                    mark, leaf = hear_owner(history, self._federation, sender, envelope)
-                    self._words.setdefault((sender, mark), leaf)
+                    self._take_word(sender, envelope)
                 case "UploadHash":
                     await self._check_charges(sender, envelope)
                     return Received(envelope)

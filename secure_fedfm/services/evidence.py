@@ -44,7 +44,7 @@ from fedfm_crypto.note import (
     parse_vkey,
     split_note,
 )
-from fedfm_protocols.context import KEYS, TRAIN, WATERMARK
+from fedfm_protocols.context import TRAIN, WATERMARK
 from fedfm_protocols.coordinator_round import CollectiveKey, RoundTranscript, TranscriptEntry
 from fedfm_protocols.coordinator_states import Finished
 from fedfm_protocols.federation import Federation

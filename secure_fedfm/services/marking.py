@@ -129,8 +129,8 @@ def silent_owners(
     ready: Collection[str],
     words: Collection[tuple[str, str]],
 ) -> tuple[str, ...]:
-    """Owners who are there and have not said of every mark whether they find it, neither in the
-    log nor in the ``words`` (client, mark) that came since."""
+    """Who of the ``ready`` owns a mark and has not said of every one whether it is there, neither
+    in the log nor in the ``words`` (client, mark) that came since."""
     section = federation.charter.watermark
     if section is None or not history.marked:
         return ()

@@ -101,7 +101,7 @@ def open_fingerprints(site: Site) -> Fingerprints:
     """
     if not claim_file(site).is_file():
         raise ConfigurationError(
-            f"{site.root} has exported no fingerprinted copy; `secure-fedfm export --recipient NAME`"
+            f"{site.root} has exported no fingerprinted copy; use `secure-fedfm export`"
         )
     committed = CommittedClaim.decode(read_bounded(claim_file(site), "claim"))
     key = MarkKey(load_identity(key_file(site)).secret)

@@ -18,8 +18,8 @@ from secure_fedfm.watermark.owned import read_leaf
 
 CONSORTIUM_STRENGTH, OWN_STRENGTH = 0.6, 0.5
 TOGETHER = 0.2
-"""Relative change that all planned marks may make together: up to here none was measured to cost
-accuracy (docs/benchmarks.md)."""
+"""Relative change that all planned marks may make together: twice what a single claim takes by
+default.  In the demo's federation (six marks, 0.19) test accuracy was the same before and after."""
 DEFAULT_NORM_BOUND = 4.0
 _OWN_SIZES = (512, 384, 256, 192, 128)
 _CONSORTIUM_SIZES = (1024, 768, 512, 384, 256, 192, 128)

@@ -136,8 +136,8 @@ def founded(
     agreed: int = 9,
     **changes: object,
 ) -> Evidence:
-    """A federation's charter of ``agreed`` rounds, and the leaves from before its first round; ``marks`` makes leaves
-    that commit to marks (client, mark, leaf), which the charter then names."""
+    """A federation's charter of ``agreed`` rounds, and the leaves from before its first round;
+    ``marks`` makes leaves that commit to marks (client, mark, leaf), which the charter names."""
     keys = make_keys(clients)
     fields = charter_fields(keys, rounds=agreed, **changes)
     transport = bytes.fromhex(fields["coordinator"]["transport"])
@@ -198,7 +198,8 @@ def played(
     ``change`` may alter the messages of each part of a transcript; ``key_rounds`` make keys;
     ``archive`` gets what a coordinator keeps for a replay; ``updates`` are those of a client in a
     round, so many values; ``marks`` are committed to before, ``mark_rounds`` write them and
-    ``words`` are leaves of their owners before the conclusion.  A robust federation has a validator that reads open sketches.
+    ``words`` are leaves of their owners before the conclusion.  A robust federation has a validator
+    that reads open sketches.
     """
     evidence = founded(clients, marks, agreed, **changes)
     number, values = 0, evidence.charter.quantiser.values

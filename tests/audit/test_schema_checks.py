@@ -26,6 +26,7 @@ from fedfm_audit.schema_checks import compile_schema
 from fedfm_audit.statements import LogKeyPredicate, log_key_statement
 from fedfm_crypto.dsse import dsse_read_unverified
 from fedfm_crypto.note import format_vkey
+from tests.audit.marked_evidence import marked_evidence
 from tests.audit.marks import Shape, owner
 from tests.audit.played_round import MAKE_KEYS, Script
 from tests.audit.privacy_ledgers import CLIENT, EVENT, HASH, LOCAL, SHARED, PrivateFederation
@@ -62,6 +63,13 @@ def documents() -> dict[str, list[dict[str, Any]]]:
     rotation = LogKeyPredicate(HASH, 1, vkey, vkey)
     found["log-key-v1"].append(log_key_statement(rotation).to_json())
     found["watermark-claim-v1"].append(owner(1, Shape(modules=2)).claim.to_json())
+    marks = marked_evidence()
+    for leaf in marks.leaves:
+        statement = _payload(leaf)
+        kind, version = statement["predicateType"].removeprefix("urn:secure-fedfm:").split(":")
+        if kind.startswith("mark"):
+            found[f"{kind}-{version}"].append(statement)
+    found["charter-v1"].append(_payload(marks.envelope))
     found["privacy-v1"] = [*found["privacy-v1"][:1], *_entries(found["privacy-v1"][0])]
     return {name: _few(listed) for name, listed in found.items()}
 
@@ -166,6 +174,9 @@ def test_no_field_may_be_missing_of_another_type_or_new(name: str) -> None:
                     check_schema(name, changed)
 
 
+OPTIONAL = {("watermark",)}
+"""Sections of a charter that may be missing."""
+BOOLEAN = {("predicate", "present")}
 OPTIONAL_NULL = {("predicate", "key"), ("predicate", "cumulative", "epsilon_pld")}
 
 
@@ -180,7 +191,8 @@ def _must_be_refused(document: dict[str, Any], path: tuple[Any, ...]) -> Iterato
         change(parent)
         return copied
 
-    yield changed(lambda parent: parent.pop(path[-1]))
+    if path not in OPTIONAL:
+        yield changed(lambda parent: parent.pop(path[-1]))
     yield changed(lambda parent: parent.update(unknown=None))
     parent = document
     for step in path[:-1]:
@@ -188,7 +200,8 @@ def _must_be_refused(document: dict[str, Any], path: tuple[Any, ...]) -> Iterato
     value = parent[path[-1]]
     wrong = {"text": 7, "number": "seven", "object": [], "list": {}, "null": "seven"}[_kind(value)]
     yield changed(lambda parent: parent.update({path[-1]: wrong}))
-    yield changed(lambda parent: parent.update({path[-1]: True}))
+    if path not in BOOLEAN:
+        yield changed(lambda parent: parent.update({path[-1]: True}))
     if path not in OPTIONAL_NULL:
         yield changed(lambda parent: parent.update({path[-1]: None}))
 

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from fedfm_crypto.codec import decode
 from fedfm_protocols.charter import Charter, add_charter_signature, sign_charter
 from fedfm_protocols.enrolment import Role
 from fedfm_protocols.key_ring import KeyRing
+from secure_fedfm.demo.marks import collect_leaves
 from secure_fedfm.enrolling import enrol, make_keys
 from secure_fedfm.founding import draft_charter
 from secure_fedfm.learning.plan import TrainingPlan
@@ -49,6 +50,7 @@ from secure_fedfm.privacy.recipe import PrivacySections, SharedNoiseRequest
 from secure_fedfm.robust.drafting import RobustRequest
 from secure_fedfm.storage.ledger import read_ledger_leaves
 from secure_fedfm.storage.site import Site
+from secure_fedfm.watermark.planning import MarksOffer
 from tests.secure_fedfm.learning.conftest import WORDS, _save_tokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -405,13 +407,15 @@ def build_federation(
     privacy: PrivacySections | SharedNoiseRequest | None = None,
     timeouts: Mapping[str, float] | None = None,
     rule: Mapping[str, Any] | None = None,
+    marks: Callable[[dict[str, Site], Sequence[str]], MarksOffer] | None = None,
 ) -> TestFederation:
     """Make every party's site folder, with keys, enrolments and a charter that all have signed.
 
     Clients hold different numbers of rows, so that a count that leaks would show.  In a suite with
     encryption round 1 makes the collective key, which ``rounds`` does not count.  ``adapter`` goes
     before ``rank``; privacy mode ``shared-noise`` takes a request, calibrated here.  With a
-    ``rule`` (arguments of RobustRequest) there is a validator too.
+    ``rule`` (arguments of RobustRequest) there is a validator too; ``marks`` has clients commit to
+    ownership marks.
     """
     names = [f"clinic-{number}" for number in range(1, clients + 1)]
     others = (COORDINATOR,) if rule is None else (COORDINATOR, VALIDATOR)
@@ -437,7 +441,9 @@ def build_federation(
         suite=suite,
         privacy=privacy,
         robust=None if rule is None else RobustRequest(enrolments[VALIDATOR], **rule),
+        marks=None if marks is None else marks(sites, names),
     )
+    collect_leaves(charter, sites, sites[COORDINATOR])
     signed = _sign(charter, sites)
     endpoint = f"tcp://127.0.0.1:{free_port()}"
     for number, (name, site) in enumerate(sites.items()):

@@ -54,7 +54,8 @@ def test_a_charter_without_marks_has_no_byte_of_them() -> None:
 def test_a_charter_with_marks_reads_back() -> None:
     charter = marked().charter
     again = read_charter_payload(charter.payload())
-    assert again == charter and again.watermark is not None
+    assert again == charter
+    assert again.watermark is not None
     assert [owner.mark for owner in again.watermark.marks_of("client-02")] == ["consortium", "own"]
     assert again.watermark.marks_of("client-05") == ()
 

@@ -96,7 +96,7 @@ def test_update_length_comes_from_the_model() -> None:
 
 @pytest.fixture
 def no_model_loading(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(founding, "learning_facts", lambda *_: (50, "11" * 32))
+    monkeypatch.setattr(founding, "learning_facts", lambda *_: (50, "11" * 32, ()))
 
 
 @pytest.mark.usefixtures("no_model_loading")

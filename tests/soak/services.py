@@ -86,9 +86,11 @@ class _Keeper:
         self.adapter_hash = adapter_hash
         self.adapter = None
 
-    def compute(self, total: NDArray[np.float64], accepted: int, step: int = 0) -> bytes:
+    def compute(
+        self, total: NDArray[np.float64], accepted: int, step: int = 0, kind: str = "train"
+    ) -> bytes:
         """The hash of the old hash and the sum."""
-        del accepted, step
+        del accepted, step, kind
         before = np.frombuffer(self.adapter_hash, np.uint8)
         return hash_tensors({"before": before, "total": total})
 
@@ -254,6 +256,7 @@ class ClientBench:
             identity=recording.key(CLIENT),
             federation=recording.federation,
             learner=None,
+            marks=None,
             keeper=self.keeper,
             journal=journal,
             memory=self.client.state.memory,

@@ -18,8 +18,8 @@ def marks(report: Report) -> Sequence[Markup]:
     parts = [
         element("h2", "Ownership marks"),
         paragraph(
-            f"{len(summary.marks)} marks were committed to before round 1. {when} Whether a mark is "
-            "in the adapter only its key can show: owners say so themselves, and an auditor "
+            f"{len(summary.marks)} marks were committed to before round 1. {when} Whether a mark "
+            "is in the adapter only its key can show: owners say so themselves, and an auditor "
             "measures those that are shown."
         ),
     ]

@@ -1,9 +1,9 @@
 """Step 4, first half: the statements come in the one order that a federation can have.
 
-Enrolments with commitments to marks among them, the federation, rounds 1, 2, 3, ... (of every kind, aborted and void ones included) with
-entries of privacy ledgers and changes of the log's key between them, owners' words about their
-marks after the round that wrote them,
-and the conclusion, which is missing while the federation runs and counts rounds of kind ``train``.
+Enrolments with commitments to marks among them, the federation, rounds 1, 2, 3, ... (of every kind,
+aborted and void ones included) with entries of privacy ledgers and changes of the log's key between
+them, owners' words about their marks after the round that wrote them, and the conclusion, which is
+missing while the federation runs and counts rounds of kind ``train``.
 """
 
 from __future__ import annotations
@@ -57,14 +57,7 @@ def check_history(leaves: Sequence[Leaf], charter: CharterView, findings: Findin
                         leaf.place, f"round {predicate.round}, expected round {number + 1}"
                     )
                 number = predicate.round
-                # A key generation takes a number, but is none of the rounds that were agreed.
-                if predicate.kind == TRAIN:
-                    outcomes[predicate.outcome] += 1
-                    if marked:
-                        findings.fail(leaf.place, "trains after the adapter was marked")
-                elif predicate.kind == WATERMARK:
-                    _check_marks_in_place(leaf, outcomes["completed"], marked, charter, findings)
-                    marked = marked or predicate.outcome == "completed"
+                marked = _count_round(leaf, predicate, outcomes, marked, charter, findings)
             case ConclusionPredicate():
                 _check_conclusion(leaf, predicate, outcomes, findings)
         if predicate.charter != charter.digest.hex():
@@ -76,6 +69,26 @@ def check_history(leaves: Sequence[Leaf], charter: CharterView, findings: Findin
             "the log",
             f"{outcomes['completed']} rounds completed, the charter allows {charter.rounds}",
         )
+
+
+def _count_round(
+    leaf: Leaf,
+    predicate: RoundPredicate,
+    outcomes: Counter[str],
+    marked: bool,
+    charter: CharterView,
+    findings: Findings,
+) -> bool:
+    """Count a round of training; whether the adapter is marked after this round."""
+    # A key generation takes a number, but is none of the rounds that were agreed.
+    if predicate.kind == TRAIN:
+        outcomes[predicate.outcome] += 1
+        if marked:
+            findings.fail(leaf.place, "trains after the adapter was marked")
+    elif predicate.kind == WATERMARK:
+        _check_marks_in_place(leaf, outcomes["completed"], marked, charter, findings)
+        return marked or predicate.outcome == "completed"
+    return marked
 
 
 def _check_marks_in_place(

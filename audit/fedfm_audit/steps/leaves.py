@@ -76,9 +76,9 @@ def check_leaves(roots: Roots, head: Head, tree: Tree, findings: Findings) -> tu
 def check_author(
     charter: CharterView, signed: SignedStatement, leaf: bytes, place: str, findings: Findings
 ) -> None:
-    """Who signed a statement is who may make it: an enrolment, a ledger entry and
-    what is said of a mark the party that they name, with the charter's keys, a change of the log's key the key before it (which that is
-    the chain of changes shows), everything else the coordinator."""
+    """Who signed a statement is who may make it: an enrolment, a ledger entry and what is said of a
+    mark the party that they name, with the charter's keys, a change of the log's key the key before
+    it (which that is the chain of changes shows), everything else the coordinator."""
     predicate = signed.statement.predicate
     if isinstance(predicate, EnrolmentPredicate):
         _check_enrolment(charter, predicate, signed.signer, leaf, place, findings)

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from fedfm_audit.watermark.claim import TargetModule
 from secure_fedfm import founding
 from secure_fedfm.cli.main import main
 from secure_fedfm.config import PREFIX
+from tests.audit.marks import CARRIER
 
 CLIENTS = ("bank-a", "bank-b", "bank-c", "bank-d")
 DATA = "text,label\n" + "".join(f"hello {i},greet\nbye {i},part\n" for i in range(30))
@@ -141,8 +143,8 @@ def founded_federation(enrolled_sites: Sites, tmp_path_factory: pytest.TempPathF
     return made
 
 
-def _facts_without_model(*_: object) -> tuple[int, str]:
-    return 50, "11" * 32
+def _facts_without_model(*_: object) -> tuple[int, str, tuple[TargetModule, ...]]:
+    return 50, "11" * 32, CARRIER.targets()
 
 
 @pytest.fixture

@@ -66,6 +66,7 @@ class Bench:
             journal=journal,
             ledger=None,
             learner=None,
+            marks=None,
         )
         self.service = ClientService(
             self.site, cast(ClientSetup, setup), cast(ClientTransport, self.sent)

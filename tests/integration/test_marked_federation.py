@@ -1,0 +1,103 @@
+"""Ownership marks in real processes: committed to before round 1, written after the last, found by
+their owners; one of them is killed when it has the sum, and repeats it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import pytest
+
+from fedfm_audit.report import Status
+from fedfm_audit.verify import verify_bundle
+from fedfm_audit.watermark.claim import Claim, TargetModule
+from fedfm_audit.watermark.commitment import MarkKey
+from fedfm_crypto.random_source import system_random
+from secure_fedfm.demo.marks import openings
+from secure_fedfm.learning.specs import ModelSpec
+from secure_fedfm.storage.site import Site
+from secure_fedfm.watermark.owned import save_mark
+from secure_fedfm.watermark.planning import MarksOffer
+from tests.integration.federation_processes import (
+    COORDINATOR,
+    Exited,
+    Launcher,
+    TestFederation,
+    build_federation,
+)
+
+OWNERS = (("clinic-1", "consortium"), ("clinic-2", "own"))
+VICTIM = "clinic-2"
+MARKS = 2  # round 1 trains
+
+
+def committed(base_model: str, sites: dict[str, Site], _: Sequence[str]) -> MarksOffer:
+    """Two clients commit to the smallest marks that there are."""
+
+    def one(name: str, mark: str, modules: tuple[TargetModule, ...]) -> bytes:
+        identity, key = sites[name].identity(), MarkKey.generate(system_random)
+        claim = Claim(
+            "ownership", "test-federation", identity.public, base_model, modules, 128, 0.6, 1
+        )
+        return save_mark(sites[name], name, mark, key.commit(claim, identity), key).read_bytes()
+
+    return lambda modules: [one(name, mark, modules) for name, mark in OWNERS]
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, launcher: Launcher, tiny_model: ModelSpec
+) -> Iterator[TestFederation]:
+    with build_federation(
+        tmp_path_factory.mktemp("marked"),
+        launcher,
+        tiny_model,
+        clients=4,
+        rounds=1,
+        rank=16,
+        suite="masked",
+        marks=partial(committed, tiny_model.sha256),
+        timeouts={"connect": 10.0, "rejoin": 120.0, "cosignatures": 5.0},
+    ) as federation:
+        deaths: list[str] = []
+
+        def faults(party: str) -> dict[str, Any]:
+            if party != VICTIM or deaths:
+                return {}
+            return {"client_dies": [{"round": MARKS, "effect": "ApplySum", "when": "before"}]}
+
+        def bury(ended: Exited) -> None:
+            assert ended.party == VICTIM, f"{ended}{federation.tail()}"
+            deaths.append(ended.party)
+            federation.start(VICTIM, faults=faults(VICTIM))
+
+        for party in (COORDINATOR, *federation.clients):
+            federation.start(party, faults=faults(party))
+        federation.run_to_end(bury)
+        assert deaths == [VICTIM]
+        yield federation
+
+
+def test_marks_are_written_once_and_everybody_has_the_same_adapter(
+    finished: TestFederation,
+) -> None:
+    said = finished.statements()
+    assert [(one.kind, one.outcome) for one in said.values()] == [
+        ("train", "completed"),
+        ("watermark", "completed"),
+    ]
+    assert said[2].adapter_out != said[2].adapter_in
+    assert len(finished.adapters()) == 1
+
+
+def test_owners_find_their_marks_and_an_auditor_measures_them(finished: TestFederation) -> None:
+    shown = openings(finished.charter, dict(finished.sites))
+    export = finished.sites["clinic-3"].export_folder
+    report = verify_bundle(finished.bundle, adapter=export, openings=shown)
+    assert report.ok, report.to_text()
+    assert report.step(8).status is Status.VERIFIED
+    assert report.marks is not None
+    for mark in report.marks.marks:
+        assert mark.present, mark
+        assert mark.measured == pytest.approx(mark.said, abs=1e-3)
