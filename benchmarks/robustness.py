@@ -16,19 +16,23 @@ import argparse
 import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
-import numpy as np
 import torch
 
 from benchmarks.attacks.zoo import ATTACKS, DOSES
 from benchmarks.results import Budget, Row, RowFile, add_row_options, report
-from benchmarks.robust_runs import Arena, Case, Integers, Scoring, Setting
+from benchmarks.robust_runs import SCALE, Arena, Case, Setting
+from benchmarks.robust_scoring import Scoring, encrypted_scoring, plain_scoring
 from benchmarks.robust_table import figures, minimax, table
-from fedfm_crypto.sketch import SketchLayout, inner_products, sketch
+from benchmarks.robust_training import Trainer
+from fedfm_crypto.sketch import SketchLayout
 from secure_fedfm.learning.data import load_data
+from secure_fedfm.learning.learner import load_adapted
+from secure_fedfm.learning.specs import TaskSpec
+from secure_fedfm.learning.weights import DEFAULT_MODEL
 from secure_fedfm.robust.registry import DEFAULT, RULES, make_rule
 from secure_fedfm.robust.rule import Rule
-from secure_fedfm.robust.score_matrix import ScoreMatrix
 
 ALPHAS = (1.0, 0.3)
 MULTIPLIED = ("label-flip", "replacement", "constrain-and-scale", "dba", "neurotoxin", "edge-case")
@@ -36,16 +40,20 @@ MULTIPLIED = ("label-flip", "replacement", "constrain-and-scale", "dba", "neurot
 OWN_DOSE = {"alie": 5.0, "inner-product": 1.0, "sybils": 2.0, "on-off": 5.0, "slow-burn": 5.0}
 
 
-def score_plainly(
-    names: tuple[str, ...], vectors: Sequence[Integers], beacon: bytes, layout: SketchLayout
-) -> ScoreMatrix:
-    """Inner products of the sketches, in the clear."""
-    sketches = [sketch(vector, beacon, layout) for vector in vectors]
-    gram = np.array([[float(inner_products(a, b)[0]) for b in sketches] for a in sketches])
-    return ScoreMatrix(names, gram)
+SCORINGS = ("plain", "encrypted")
 
 
-SCORINGS: Mapping[str, Scoring] = {"plain": score_plainly}
+def make_arena(data: str, setting: Setting, cache: Path | None, scoring: str) -> Arena:
+    """The real model and data; trainings are kept in the folder ``cache``."""
+    rows = load_data(data)
+    task = TaskSpec("classification", rows.train.label_names())
+    model = load_adapted(DEFAULT_MODEL, setting.adapter, task)
+    layout = SketchLayout.whole(model.layout.size)
+    scorings: dict[str, Scoring] = {"plain": plain_scoring(layout)}
+    if scoring == "encrypted":
+        scorings["encrypted"] = encrypted_scoring(layout, SCALE)
+    trainer = Trainer(model, task.labels, setting.plan, cache)
+    return Arena(rows, setting, trainer, rules(), scorings)
 
 
 def rules() -> dict[str, Rule | None]:
@@ -89,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             break
         if file.of(case.key(setting)):
             continue
-        arena = arena or Arena(load_data(arguments.data), setting, known, SCORINGS)
+        arena = arena or make_arena(arguments.data, setting, arguments.cache, arguments.scoring)
         row = arena.run(case)
         file.append(row)
         success = "-" if row["asr"] is None else f"{100 * row['asr']:.1f} %"
@@ -131,7 +139,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=Setting.rounds)
     parser.add_argument("--alpha", type=float, nargs="+", default=list(ALPHAS), help="Dirichlet")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--scoring", choices=sorted(SCORINGS), default="plain")
+    parser.add_argument("--scoring", choices=SCORINGS, default="plain")
+    parser.add_argument("--cache", type=Path, help="folder that keeps trainings between runs")
     parser.add_argument("--all-rules", action="store_true", help="not only none and the default")
     names = sorted({*ATTACKS, *rules()})
     parser.add_argument("--only", action="append", choices=names, help="may be repeated")
