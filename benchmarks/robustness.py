@@ -37,7 +37,7 @@ from secure_fedfm.robust.rule import Rule
 ALPHAS = (1.0, 0.3)
 MULTIPLIED = ("label-flip", "replacement", "constrain-and-scale", "dba", "neurotoxin", "edge-case")
 """Attacks that are run at every dose; the others have one of their own."""
-OWN_DOSE = {"alie": 5.0, "inner-product": 1.0, "sybils": 2.0, "on-off": 5.0, "slow-burn": 5.0}
+OWN_DOSES = {"alie": (5.0,), "sybils": (1.0, 2.0), "on-off": (1.0, 5.0), "slow-burn": (1.0, 5.0)}
 
 
 SCORINGS = ("plain", "encrypted")
@@ -70,13 +70,13 @@ def cases(
     alphas: Sequence[float],
     seeds: int,
     scoring: str,
+    doses: Sequence[float] = DOSES,
 ) -> Iterator[Case]:
     """One seed of everything first, without a rule before with one: an attack that does nothing
     undefended is no attack."""
     for seed, alpha, rule in itertools.product(range(1, seeds + 1), alphas, wanted):
         for attack in attacks:
-            doses = DOSES if attack in MULTIPLIED else (OWN_DOSE.get(attack, 1.0),)
-            for dose in doses:
+            for dose in doses if attack in MULTIPLIED else OWN_DOSES.get(attack, (1.0,)):
                 yield Case(attack, dose, rule, alpha, seed, scoring)
 
 
@@ -92,7 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.all_rules or _named(arguments.only, known):
         chosen = [name for name in known if _picked(arguments.only, name, known)]
     arena: Arena | None = None
-    for case in cases(attacks, chosen, arguments.alpha, arguments.seeds, arguments.scoring):
+    planned = cases(
+        attacks, chosen, arguments.alpha, arguments.seeds, arguments.scoring, arguments.doses
+    )
+    for case in planned:
         if budget.spent:
             break
         if file.of(case.key(setting)):
@@ -138,6 +141,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--train-rows", type=int, default=Setting.rows, help="rows of all clients")
     parser.add_argument("--rounds", type=int, default=Setting.rounds)
     parser.add_argument("--alpha", type=float, nargs="+", default=list(ALPHAS), help="Dirichlet")
+    parser.add_argument("--doses", type=float, nargs="+", default=list(DOSES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--scoring", choices=SCORINGS, default="plain")
     parser.add_argument("--cache", type=Path, help="folder that keeps trainings between runs")
