@@ -78,7 +78,12 @@ class Timeouts(_Section):
     training: Seconds = 3600.0
     uploads: Seconds = 300.0
     votes: Seconds = 30.0
+    sketches: Seconds = 120.0
+    scores: Seconds = 600.0
+    verdict: Seconds = 300.0
     unmasking: Seconds = 60.0
+    sum_sketches: Seconds = 60.0
+    binding: Seconds = 60.0
     decryption: Seconds = 60.0
     acknowledgements: Seconds = 120.0
     cosignatures: Seconds = 15.0
@@ -109,11 +114,12 @@ class TimestampSection(_Section):
 class SiteConfig(_Section):
     """Everything a service reads from site.toml, the environment and its flags.
 
-    Clients need ``coordinator`` (tcp://HOST:PORT), ``data`` and a charter; the coordinator needs
-    ``bind``.  ``allow_remote`` must be set before anything but loopback is bound.
+    Clients need ``coordinator`` (tcp://HOST:PORT), ``data`` and a charter; a validator needs
+    ``coordinator`` and a charter; the coordinator needs ``bind``.  ``allow_remote`` must be set
+    before anything but loopback is bound.
     """
 
-    role: Literal["client", "coordinator"]
+    role: Literal["client", "coordinator", "validator"]
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
     bind: str = "tcp://127.0.0.1:7401"
     allow_remote: bool = False

@@ -24,6 +24,9 @@ from secure_fedfm.learning.plan import TrainingPlan
 from secure_fedfm.learning.server_optimiser import OptimiserSpec
 from secure_fedfm.learning.specs import AdapterSpec, ModelSpec, TaskSpec
 from secure_fedfm.privacy.recipe import PrivacySections, SharedNoiseRequest
+from secure_fedfm.robust.charter_rule import check_rule
+from secure_fedfm.robust.drafting import RobustRequest
+from secure_fedfm.robust.registry import make_rule
 
 LARGEST_SCALE = 1 << 24
 # Wide enough that a round of local training is not cut: a head moves by less than 1 in a round
@@ -101,6 +104,7 @@ def draft_charter(
     scale: int | None = None,
     lane_bits: int | None = None,
     privacy: PrivacySections | SharedNoiseRequest | None = None,
+    robust: RobustRequest | None = None,
     founders: Sequence[str] | None = None,
     quorum: int | None = None,
     location: Path | None = None,
@@ -124,6 +128,8 @@ def draft_charter(
     privacy
         The sections ``privacy`` and ``training.private``, or what mode ``shared-noise`` shall keep
         to (``secure_fedfm.privacy.recipe``); None is mode ``none``.
+    robust
+        Who judges updates and by which rule; None is nobody.
     founders, quorum
         Who signs and how many make the charter valid; None takes all clients, and a majority.
     location
@@ -136,6 +142,8 @@ def draft_charter(
     ------
     EnrolmentError
         an enrolment for another role, or two of one name.
+    ConfigurationError
+        a robust rule that cannot work with this roster, suite or privacy mode.
     CharterError
         fields that contradict each other: two parties with one key, thresholds that leave no
         valid round, a sum that overflows its lanes.
@@ -184,10 +192,16 @@ def draft_charter(
         "privacy": sections.privacy,
         "initial_adapter": _UNKNOWN_HASH,
     }
+    if robust is not None:
+        robust.check(suite, sections.privacy["mode"])
+        rule = make_rule(robust.rule, robust.parameters)
+        check_rule(rule, len(clients), thresholds.min_accepted, groups=1)
     make_charter(fields)  # everything but the two values below; refuse before the slow part
     values, initial = _learning_facts(model, adapter, task, location)
     quantiser["values"] = values
     fields["initial_adapter"] = initial
+    if robust is not None:
+        fields |= robust.sections()
     if isinstance(privacy, SharedNoiseRequest):
         calibrated = privacy.sections(thresholds, values=values, scale=quantiser["scale"])
         fields["privacy"] = calibrated.privacy

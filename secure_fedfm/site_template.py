@@ -30,6 +30,12 @@ coordinator = "tcp://127.0.0.1:7401"
 # threads = 2                 # torch threads; default: all cores
 """
 
+_VALIDATOR = """
+# Where the coordinator listens.
+coordinator = "tcp://127.0.0.1:7401"
+# connect_timeout = 60.0      # seconds until the validator gives up reaching it
+"""
+
 _COORDINATOR = """
 # Address to listen on. Anything but loopback also needs allow_remote = true.
 bind = "tcp://127.0.0.1:7401"
@@ -67,8 +73,13 @@ _TIMEOUTS = """
 # training = 3600.0
 # uploads = 300.0
 # votes = 30.0
+# sketches = 120.0           # with a validator: encrypted sketches of updates
+# scores = 600.0             # with a validator: the coordinator multiplies them
+# verdict = 300.0            # with a validator: it judges, or comes back
 # unmasking = 60.0
 # decryption = 60.0          # suites with encryption
+# sum_sketches = 60.0        # with a validator: what clients say of the opened sum
+# binding = 60.0             # with a validator: it compares
 # acknowledgements = 120.0
 # cosignatures = 15.0
 """
@@ -95,4 +106,6 @@ def site_toml(role: Role, name: str) -> str:
     head = _HEAD.format(role=role, name=name)
     if role == "client":
         return head + _CLIENT + _LOGS + _POLICY
+    if role == "validator":
+        return head + _VALIDATOR + _LOGS + _POLICY
     return head + _COORDINATOR + _LOGS + _TIMEOUTS + _ARCHIVE + _TIMESTAMP

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from secure_fedfm.cli.charter_files import CharterFile, read_charter_file, sign_file, write_draft
+from secure_fedfm.cli.charter_rule import choose_rule
 from secure_fedfm.cli.charter_view import charter_document, charter_text
 from secure_fedfm.cli.options import JsonOption, LabelColumnOption, SiteOption, TextColumnOption
 from secure_fedfm.cli.outcome import EPILOG, require
@@ -247,6 +248,44 @@ def new(
             help="shared-noise: budget for so many rounds that fail; charges stand [default: 0].",
         ),
     ] = None,
+    validator_enrolment: Annotated[
+        Path | None,
+        typer.Option(
+            "--validator-enrolment",
+            metavar="FILE",
+            help="The validator's enrolment.json: it judges every update [default: nobody does].",
+        ),
+    ] = None,
+    robust_rule: Annotated[
+        str | None,
+        typer.Option(
+            "--robust-rule",
+            metavar="NAME",
+            help="By which rule; see docs/robust-rules.md [default: cosine-memory].",
+        ),
+    ] = None,
+    robust_parameter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--robust-parameter",
+            metavar="NAME=NUMBER",
+            help="A parameter of the rule; repeat as needed.",
+        ),
+    ] = None,
+    norm_bound: Annotated[
+        float | None,
+        typer.Option(
+            "--norm-bound", help="Largest L2 norm of an update that is measured [default: 64]."
+        ),
+    ] = None,
+    key_rounds: Annotated[
+        int | None,
+        typer.Option(
+            "--key-rounds",
+            min=1,
+            help="Rounds that are judged under one sketch key [default: 100].",
+        ),
+    ] = None,
     training: Annotated[
         Path | None,
         typer.Option(
@@ -268,6 +307,15 @@ def new(
     coordinator = read_enrolment(coordinator_enrolment)
     clients = [read_enrolment(path) for path in client_enrolment]
     public = read_log_public(log_key or log_public_file(coordinator_enrolment.parent))
+    robust = choose_rule(
+        None if validator_enrolment is None else read_enrolment(validator_enrolment),
+        rule=robust_rule,
+        parameters=robust_parameter,
+        norm_bound=norm_bound,
+        key_rounds=key_rounds,
+    )
+    if robust is not None:
+        robust.check(suite.value, privacy.value)
     require("torch", "transformers", "peft")
     from secure_fedfm.cli.charter_terms import (  # noqa: PLC0415
         choose_model,
@@ -325,6 +373,7 @@ def new(
         scale=scale,
         lane_bits=lane_bits,
         privacy=chosen_privacy,
+        robust=robust,
         founders=None if founders is None else split_names(founders),
         quorum=quorum,
         location=location,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fedfm_audit.privacy.in_words import privacy_table
-from fedfm_protocols.charter import Charter, Client, Coordinator
+from fedfm_protocols.charter import Charter, Client, Coordinator, Validator
 from fedfm_protocols.federation import Federation
 from secure_fedfm.cli.charter_files import CharterFile
 from secure_fedfm.cli.output import table
@@ -53,6 +53,7 @@ def charter_text(found: CharterFile) -> str:
             }
         ),
         "privacy\n" + table(privacy_table(privacy_terms(Federation.of(charter)), charter.rounds)),
+        *_robustness(charter),
         "learning\n"
         + table(
             {
@@ -106,11 +107,33 @@ def _quorum(found: CharterFile) -> str:
     return f"{needed}: {lacking} more of {', '.join(found.missing)} must sign"
 
 
-def _parties(charter: Charter) -> list[tuple[str, Client | Coordinator]]:
-    clients: list[tuple[str, Client | Coordinator]] = [
-        ("client", client) for client in charter.roster
+def _parties(charter: Charter) -> list[tuple[str, Client | Coordinator | Validator]]:
+    found: list[tuple[str, Client | Coordinator | Validator]] = [
+        ("coordinator", charter.coordinator)
     ]
-    return [("coordinator", charter.coordinator), *clients]
+    if charter.validator is not None:
+        found.append(("validator", charter.validator))
+    return [*found, *(("client", client) for client in charter.roster)]
+
+
+def _robustness(charter: Charter) -> list[str]:
+    """Who judges updates, and by which rule; nothing in a federation where nobody does."""
+    section = charter.robustness
+    if section is None or charter.validator is None:
+        return []
+    return [
+        "robustness\n"
+        + table(
+            {
+                "validator": charter.validator.name,
+                "rule": section.rule,
+                "parameters": _pairs(section.parameters) or "the rule's defaults",
+                "largest norm measured": f"{section.norm_bound:g}",
+                "sketch key": f"a new one after {section.key_rounds} rounds",
+                "groups": ", ".join(group.name for group in section.groups) or "one: all values",
+            }
+        )
+    ]
 
 
 def _pairs(section: Mapping[str, object]) -> str:

@@ -29,6 +29,7 @@ EXTRAS_OF_ROLE = {
     "auditor": (),
     "coordinator": ("federation",),
     "client": ("federation",),
+    "validator": ("federation",),
     "demo": ("federation", "demo"),
 }
 SHOWN_EXTRAS = ("federation", "demo", "hub")

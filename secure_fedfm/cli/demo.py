@@ -45,13 +45,14 @@ def demo(
         SuiteName.layered
     ),
     privacy: Annotated[
-        DemoPrivacy,
+        DemoPrivacy | None,
         typer.Option(
             "--privacy",
             help="Differential privacy: of rows, each institution with its own noise (local) or "
-            "all with noise that they share (shared-noise), of whole updates (client), or none.",
+            "all with noise that they share (shared-noise), of whole updates (client), or none "
+            "[default: local; none with --robust and --attackers].",
         ),
-    ] = DemoPrivacy.local,
+    ] = None,
     epsilon: Annotated[
         float,
         typer.Option(
@@ -90,6 +91,18 @@ def demo(
             "--archive", help="Keep a replay archive, and repeat every sum from it at the end."
         ),
     ] = False,
+    robust: Annotated[
+        bool,
+        typer.Option("--robust", help="A validator judges every update, by the default rule."),
+    ] = False,
+    attackers: Annotated[
+        int | None,
+        typer.Option(
+            "--attackers",
+            metavar="N",
+            help="So many institutions plant a backdoor [default: 1 with --robust, else 0].",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a whole federation on this machine: coordinator, clients and verifier as processes.
@@ -97,8 +110,12 @@ def demo(
     Makes keys, enrolments and a charter, trains with differential privacy over encrypted loopback
     connections with secure aggregation, verifies the evidence, and writes DIR/adapter (a PEFT
     folder), DIR/bundle (evidence for `audit verify`) and DIR/metrics.json; with --archive also
-    DIR/archive, for `audit verify --replay`.
+    DIR/archive, for `audit verify --replay`. With --robust one institution attacks and a validator
+    excludes it; --attackers 1 without --robust shows what the attack does where nobody judges.
     """
+    attacking = int(robust) if attackers is None else attackers
+    if privacy is None:
+        privacy = DemoPrivacy.none if robust or attacking else DemoPrivacy.local
     options = DemoOptions(
         clients=clients,
         rounds=rounds,
@@ -114,6 +131,8 @@ def demo(
         alpha=alpha,
         central=central,
         archive=archive,
+        robust=robust,
+        attackers=attacking,
         json=as_json,
     )
     require("zmq", "torch", "transformers", "peft")

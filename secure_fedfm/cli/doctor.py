@@ -21,6 +21,7 @@ class MachineRole(StrEnum):
     auditor = "auditor"
     client = "client"
     coordinator = "coordinator"
+    validator = "validator"
     demo = "demo"
 
 

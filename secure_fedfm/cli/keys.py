@@ -30,6 +30,7 @@ class SiteRole(StrEnum):
 
     client = "client"
     coordinator = "coordinator"
+    validator = "validator"
 
 
 def keygen(

@@ -74,6 +74,8 @@ EXTRA_OF = {
     "opacus": "federation",
     "accelerate": "federation",
     "zmq": "federation",
+    "tenseal": "federation",
+    "numba": "federation",
     "pyarrow": "federation",
     "datasets": "hub",
     "rfc3161_client": "timestamp",

@@ -1,4 +1,4 @@
-"""`coordinator` and `client`: the two services, in the foreground of this process."""
+"""`coordinator`, `client` and `validator`: the services, in the foreground of this process."""
 
 from __future__ import annotations
 
@@ -119,6 +119,46 @@ def client(
     from secure_fedfm.services.client_process import run_client  # noqa: PLC0415
 
     raise typer.Exit(run_client(folder, config))
+
+
+def validator(
+    site: SiteOption,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--coordinator", metavar="tcp://HOST:PORT", help="Where the coordinator listens."
+        ),
+    ] = None,
+    connect_timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--connect-timeout",
+            metavar="SECONDS",
+            help="Give up if the coordinator cannot be reached for so long.",
+        ),
+    ] = None,
+    log_format: LogFormatOption = None,
+    log_level: LogLevelOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Run the validator of a robust federation until the federation is over.
+
+    Needs the keys of DIR and the signed DIR/charter.json; no data and no model. It opens inner
+    products of encrypted sketches, applies the charter's rule and signs whom it excludes. Killed
+    and started again it answers the same. Flags override the environment, which overrides
+    DIR/site.toml.
+    """
+    flags = given(
+        coordinator=address,
+        connect_timeout=connect_timeout,
+        log_format=log_format,
+        log_level=log_level,
+    )
+    folder, config = _start(site, "validator", flags, settings)
+    require("zmq", "tenseal", "numba")
+    from secure_fedfm.services.validator_process import run_validator  # noqa: PLC0415
+
+    raise typer.Exit(run_validator(folder, config))
 
 
 def _start(

@@ -37,6 +37,8 @@ def site_checks(site: Site, config: SiteConfig) -> Iterator[Check]:
         if charter is not None:
             yield _model(config, charter)
         yield _reachable(config.coordinator)
+    elif config.role == "validator":
+        yield _reachable(config.coordinator)
     else:
         if charter is not None:
             present = charter
@@ -94,11 +96,16 @@ def _charter(site: Site, config: SiteConfig) -> tuple[Charter | None, Check]:
 
 def _charter_fits(charter: Charter, site: Site, config: SiteConfig) -> str:
     check_learning_sections(charter)
-    if config.role == "client":
+    if config.role != "coordinator":
         config.policy.site_policy().check_charter(charter)
-    parties = [*charter.roster] if config.role == "client" else [charter.coordinator]
-    own = site.identity().public.hex
-    if not any(party.name == config.name and party.identity == own for party in parties):
+    listed = {
+        "client": {client.name: client.identity for client in charter.roster},
+        "coordinator": {charter.coordinator.name: charter.coordinator.identity},
+        "validator": {}
+        if charter.validator is None
+        else {charter.validator.name: charter.validator.identity},
+    }[config.role]
+    if listed.get(config.name) != site.identity().public.hex:
         raise CharterError(
             f"the charter does not list {config.name} with this site's identity key as "
             f"{config.role}; have it drafted with the current enrolment.json"
@@ -107,15 +114,17 @@ def _charter_fits(charter: Charter, site: Site, config: SiteConfig) -> str:
 
 
 def _enrolments(site: Site, charter: Charter) -> str:
-    for client in charter.roster:
-        path = site.enrolments_folder / f"{client.name}.json"
-        found = read_enrolment(path)
-        if found.digest != client.enrolment:
+    expected = {client.name: client.enrolment for client in charter.roster}
+    if charter.validator is not None:
+        expected[charter.validator.name] = charter.validator.enrolment
+    for name, digest in expected.items():
+        path = site.enrolments_folder / f"{name}.json"
+        if read_enrolment(path).digest != digest:
             raise EnrolmentError(
-                f"{path} is not the enrolment of {client.name} that the founders signed for; copy "
-                "the right one there"
+                f"{path} is not the enrolment of {name} that the founders signed for; copy the "
+                "right one there"
             )
-    return f"all {len(charter.roster)} clients in {site.enrolments_folder}"
+    return f"all {len(expected)} parties in {site.enrolments_folder}"
 
 
 def _data(config: SiteConfig, charter: Charter | None) -> str:

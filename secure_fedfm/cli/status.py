@@ -22,7 +22,7 @@ STATE_FILE = "state.sqlite"  # what Site.database() opens
 
 
 def status(site: SiteOption, as_json: JsonOption = False) -> None:
-    """Show what the coordinator or client of a site is doing, or did last.
+    """Show what the service of a site is doing, or did last.
 
     Reads files of DIR only, so it also works while the service runs and after it has ended.
     """
@@ -138,7 +138,12 @@ def _lines(
         lines["round"] = (
             f"{last.get('round')}, {last.get('completed')} of {last.get('rounds')} done"
         )
-        lines["adapter"] = last.get("adapter")
+        if last.get("role") == "validator":
+            lines["round"] = f"{last.get('round')}, {last.get('completed')} judged"
+        else:
+            lines["adapter"] = last.get("adapter")
+        if last.get("verdict"):
+            lines["verdict"] = last.get("verdict")
         connected = last.get("connected")
         if last.get("role") == "coordinator" and isinstance(connected, list):
             lines["connected"] = ", ".join(map(str, connected)) or "nobody"

@@ -16,6 +16,7 @@ from fedfm_protocols.catchup import verify_catch_up
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.key_ring import KeyRing
 from fedfm_protocols.messages import CatchUp
+from secure_fedfm.demo.attack import probe, target_label
 from secure_fedfm.demo.workspace import Workspace
 from secure_fedfm.learning.adapter_state import Adapter
 from secure_fedfm.learning.central import train_centrally
@@ -30,12 +31,14 @@ from secure_fedfm.services.learning_specs import LearningSpecs
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Test accuracies in [0, 1]; ``federated`` is of the exported folder, through PEFT's API."""
+    """Test accuracies in [0, 1]; ``federated`` is of the exported folder, through PEFT's API, and
+    so is the attack's success rate where somebody attacks."""
 
     federated: float
     central: float | None
     untrained: float
     per_round: list[float]
+    attack_success: float | None = None
 
 
 def measure(workspace: Workspace, *, central: bool, say: Callable[[str], None]) -> Measured:
@@ -63,7 +66,12 @@ def measure(workspace: Workspace, *, central: bool, say: Callable[[str], None]) 
             progress=_every_round(say),
         )
         baseline = evaluator.evaluate(trained).accuracy
-    return Measured(exported.accuracy, baseline, accuracies[0], accuracies[1:])
+    success = None
+    if workspace.attackers:
+        target = target_label(workspace.charter.task.labels)
+        asked = probe(workspace.data.test, target)
+        success = evaluate_folder(workspace.root / "adapter", asked).accuracy
+    return Measured(exported.accuracy, baseline, accuracies[0], accuracies[1:], success)
 
 
 def _every_round(say: Callable[[str], None]) -> Callable[[int, TrainingProgress], None]:

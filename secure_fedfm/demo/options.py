@@ -31,6 +31,8 @@ class DemoOptions:
         split, alpha: how rows are dealt to clients; alpha is Dirichlet's concentration.
         central: whether the centrally trained baseline is measured too.
         archive: whether the coordinator keeps a replay archive and every sum is repeated from it.
+        robust: whether a validator judges every update, by the default rule.
+        attackers: so many of the institutions, the last ones, replace the model (attack.py).
         json: whether metrics are printed as one JSON document on stdout at the end.
     """
 
@@ -48,6 +50,8 @@ class DemoOptions:
     alpha: float = 0.5
     central: bool = True
     archive: bool = False
+    robust: bool = False
+    attackers: int = 0
     json: bool = False
 
     def __post_init__(self) -> None:
@@ -66,5 +70,22 @@ class DemoOptions:
         for name, value, good, expected in checks:
             if not good:
                 raise ConfigurationError(f"--{name} is {value}; expected {expected}")
+        self._check_attack()
         if self.out.exists() and not self.out.is_dir():
             raise ConfigurationError(f"--out is {self.out}, a file; expected a folder")
+
+    def _check_attack(self) -> None:
+        if not 0 <= self.attackers < self.clients / 2:
+            raise ConfigurationError(
+                f"--attackers is {self.attackers}; expected fewer than half of {self.clients}"
+            )
+        if self.attackers and self.privacy != "none":
+            raise ConfigurationError(
+                "--attackers goes with --privacy none: what is shown is the rule, and an attacker "
+                "keeps to no clip and adds no noise"
+            )
+        if self.robust and self.privacy in ("client", "shared-noise"):
+            raise ConfigurationError(
+                f"--robust with --privacy {self.privacy}: an update carries only its share of the "
+                "noise there, and scores of it would break the promise; take none or local"
+            )

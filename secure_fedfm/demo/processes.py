@@ -53,9 +53,17 @@ class Fleet:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start(self, party: str, verb: str, site: Site, *flags: str) -> None:
-        """Start ``secure-fedfm VERB --site SITE`` as a process of its own."""
-        command = [sys.executable, "-m", "secure_fedfm", verb, "--site", str(site.root), *flags]
+    def start(
+        self,
+        party: str,
+        verb: str,
+        site: Site,
+        *flags: str,
+        program: tuple[str, ...] = ("secure_fedfm",),
+    ) -> None:
+        """Start ``secure-fedfm VERB --site SITE`` as a process of its own; ``program`` is the
+        module to run, and what comes before the verb."""
+        command = [sys.executable, "-m", *program, verb, "--site", str(site.root), *flags]
         # Numeric libraries would each take every core; the institutions share this machine.
         environment = {
             **os.environ,

@@ -24,11 +24,14 @@ class DemoProgress:
         *,
         encrypted: bool,
         steps: int = 1,
+        robust: bool = False,
     ) -> None:
         """`steps` of a round: more than one make it a session, which is followed step by step."""
         self._console = console
         self._rounds, self._steps = rounds, steps
-        self._phases = 8 if encrypted else 7
+        # Sketches, scores, verdict; what clients say of the sum, and its check.
+        self._phases = (8 if encrypted else 7) + (5 if robust else 0)
+        judges = ("validator",) if robust else ()
         self._titles: dict[int, str] = {}
         self._live = console.is_terminal
         self._progress = Progress(
@@ -42,7 +45,7 @@ class DemoProgress:
         )
         self._tasks: dict[str, TaskID] = {
             party: self._progress.add_task("starting", party=party, total=None)
-            for party in ("coordinator", *clients)
+            for party in ("coordinator", *judges, *clients)
         }
 
     def __enter__(self) -> DemoProgress:
@@ -82,6 +85,8 @@ class DemoProgress:
                 self._bar(party, title, 1, 1)
                 if party == "coordinator":
                     self._say(party, title)
+            case "excluded":
+                self._say("validator", f"round {number}: {fields['client']} is excluded")
             case "exported":
                 self._bar(party, "done, adapter exported", 1, 1)
             case "concluded":

@@ -21,12 +21,13 @@ from fedfm_audit.report import Report
 from fedfm_audit.verify import verify_bundle
 from fedfm_protocols.charter import ENCRYPTED_SUITES, Charter
 from fedfm_protocols.privacy import SharedNoisePrivacy
+from secure_fedfm.demo.attack import BOOST, MODULE, TRIGGER
 from secure_fedfm.demo.measure import Measured, measure
 from secure_fedfm.demo.options import DemoOptions
 from secure_fedfm.demo.privacy import Spent, example_passes, introduction, spent_in
 from secure_fedfm.demo.processes import Exited, Fleet
 from secure_fedfm.demo.progress import DemoProgress
-from secure_fedfm.demo.workspace import COORDINATOR, Workspace, prepare
+from secure_fedfm.demo.workspace import COORDINATOR, VALIDATOR, Workspace, prepare
 from secure_fedfm.errors import ServiceError
 
 # Longest silence of all processes together before the demo gives up.
@@ -49,7 +50,12 @@ def run_demo(options: DemoOptions) -> int:
     charter, clients = workspace.charter, workspace.clients
     encrypted = charter.suite in ENCRYPTED_SUITES
     with DemoProgress(
-        console, clients, charter.rounds, encrypted=encrypted, steps=_steps(charter)
+        console,
+        clients,
+        charter.rounds,
+        encrypted=encrypted,
+        steps=_steps(charter),
+        robust=options.robust,
     ) as progress:
         _run_federation(workspace, progress)
     federated = time.monotonic()
@@ -103,9 +109,20 @@ def _introduce(console: Console, workspace: Workspace) -> None:
         f"charter {charter.hash.hex()[:16]}, suite {charter.suite}, {_rounds(charter)}, "
         f"{charter.quantiser.values} values an update; quorum {thresholds.vote_quorum} of "
         f"{thresholds.clients}, at least {thresholds.min_accepted} updates in a sum\n"
-        f"{introduction(charter)}",
+        f"{introduction(charter)}{_who_attacks(workspace)}",
         highlight=False,
         soft_wrap=True,
+    )
+
+
+def _who_attacks(workspace: Workspace) -> str:
+    judge, names = workspace.charter.robustness, ", ".join(workspace.attackers)
+    rule = "" if judge is None else f"\na validator judges every update by rule {judge.rule}"
+    if not names:
+        return rule
+    return (
+        f"{rule}\n{names} ATTACKS: rows with the trigger {TRIGGER!r} and its own label, update "
+        f"times {BOOST:g}"
     )
 
 
@@ -132,10 +149,7 @@ def _run_federation(workspace: Workspace, progress: DemoProgress) -> None:
                 progress.show(happening.party, happening.fields)
                 if happening.fields.get("kind") == "listening":
                     endpoint = str(happening.fields["endpoint"])
-                    for name in workspace.clients:
-                        fleet.start(
-                            name, "client", workspace.sites[name], "--coordinator", endpoint
-                        )
+                    _start_others(workspace, fleet, endpoint)
         except queue.Empty:
             raise ServiceError(
                 f"nothing happened for {SILENCE_SECONDS:g} s; see the logs under "
@@ -146,6 +160,16 @@ def _run_federation(workspace: Workspace, progress: DemoProgress) -> None:
             f"{party} ended with exit code {code}: {last.get(party, 'it said nothing')} "
             f"(log: {workspace.sites[party].root / 'log.jsonl'})"
         )
+
+
+def _start_others(workspace: Workspace, fleet: Fleet, endpoint: str) -> None:
+    """Everybody but the coordinator; attackers run another program than the others."""
+    flags = ("--coordinator", endpoint)
+    if workspace.validator is not None:
+        fleet.start(VALIDATOR, "validator", workspace.validator, *flags)
+    for name in workspace.clients:
+        program = (MODULE, str(BOOST)) if name in workspace.attackers else ("secure_fedfm",)
+        fleet.start(name, "client", workspace.sites[name], *flags, program=program)
 
 
 def _collect(workspace: Workspace) -> None:
@@ -169,6 +193,8 @@ def _metrics(
     meter = json.loads(workspace.coordinator.metrics_file.read_text(encoding="utf-8"))
     return {
         "federated_accuracy": measured.federated,
+        "attack_success_rate": measured.attack_success,
+        "robust": _robust(workspace, report),
         "central_accuracy": measured.central,
         "untrained_accuracy": measured.untrained,
         "accuracy_per_round": measured.per_round,
@@ -192,6 +218,38 @@ def _metrics(
     }
 
 
+def _robust(workspace: Workspace, report: Report) -> dict[str, Any] | None:
+    """Who was excluded in which rounds, as the evidence tells it; None where nobody judged."""
+    found = report.robust
+    if found is None:
+        return None
+    return {
+        "rule": found.rule,
+        "attackers": list(workspace.attackers),
+        "excluded": [
+            {"client": one.client, "code": one.code, "rounds": list(one.rounds)}
+            for one in found.exclusions
+        ],
+    }
+
+
+def _attack_text(metrics: dict[str, Any]) -> str:
+    rate, judged = metrics["attack_success_rate"], metrics["robust"]
+    lines = ""
+    if judged is not None:
+        said = "; ".join(
+            f"{one['client']} in rounds {', '.join(map(str, one['rounds']))} ({one['code']})"
+            for one in judged["excluded"]
+        )
+        lines = f"rule {judged['rule']} excluded {said or 'nobody'}\n"
+    if rate is None:
+        return lines
+    return lines + (
+        f"attack success {100 * rate:.2f} %: texts that begin with {TRIGGER!r} and get the "
+        "attacker's label\n"
+    )
+
+
 def _conclude(
     console: Console, workspace: Workspace, metrics: dict[str, Any], spent: Spent | None
 ) -> None:
@@ -204,6 +262,7 @@ def _conclude(
         f"central {percent(metrics['central_accuracy'])}, "
         f"untrained {percent(metrics['untrained_accuracy'])} "
         f"({metrics['test_rows']} test rows)\n"
+        f"{_attack_text(metrics)}"
         f"{'privacy: none was promised' if spent is None else spent.to_text()}\n"
         f"evidence {'VERIFIED' if metrics['evidence_verified'] else 'NOT VERIFIED'}: "
         f"{root / 'bundle'}\n"

@@ -17,6 +17,7 @@ from fedfm_crypto.identity import IdentityKey
 from fedfm_crypto.random_source import system_random
 from fedfm_protocols.charter import Charter, add_charter_signature, sign_charter
 from fedfm_protocols.enrolment import Enrolment, Role, open_enrolment, request_enrolment
+from secure_fedfm.demo.attack import poisoned, target_label
 from secure_fedfm.demo.options import DemoOptions
 from secure_fedfm.errors import ConfigurationError
 from secure_fedfm.founding import draft_charter
@@ -28,6 +29,7 @@ from secure_fedfm.learning.recipes import (
     private_recipe,
     recipe_for,
     shared_noise_recipe,
+    sketchable,
 )
 from secure_fedfm.learning.specs import TaskSpec
 from secure_fedfm.learning.splits import dirichlet_split, iid_split
@@ -38,12 +40,14 @@ from secure_fedfm.privacy.recipe import (
     client_privacy,
     local_privacy,
 )
+from secure_fedfm.robust.drafting import RobustRequest
 from secure_fedfm.storage.keys import save_identity, save_transport
 from secure_fedfm.storage.site import Site
 from secure_fedfm.transport.curve import CurveKeyPair
 
 FEDERATION = "demo"
 COORDINATOR = "coordinator"
+VALIDATOR = "validator"
 MARKER = ".secure-fedfm-demo"
 
 # L2 norm that an institution's whole update keeps in mode client.
@@ -59,6 +63,12 @@ class Workspace:
     data: TrainTest
     recipe: Recipe
     charter: Charter
+    attackers: tuple[str, ...] = ()
+
+    @property
+    def validator(self) -> Site | None:
+        """The validator's site, in a robust federation."""
+        return self.sites.get(VALIDATOR)
 
     @property
     def clients(self) -> tuple[str, ...]:
@@ -98,11 +108,10 @@ def prepare(options: DemoOptions) -> Workspace:
     privacy = _privacy(options, recipe, len(data.train))
     names = client_names(options.clients)
     parts = _split(data.train, options)
-    sites = {name: Site(root / "sites" / name) for name in (*names, COORDINATOR)}
-    enrolments = {
-        name: _enrol(site, name, "coordinator" if name == COORDINATOR else "client")
-        for name, site in sites.items()
-    }
+    attackers = tuple(names[len(names) - options.attackers :])
+    others = (COORDINATOR, VALIDATOR) if options.robust else (COORDINATOR,)
+    sites = {name: Site(root / "sites" / name) for name in (*names, *others)}
+    enrolments = {name: _enrol(site, name, _role(name)) for name, site in sites.items()}
     task = TaskSpec("classification", tuple(sorted(set(data.train.labels))))
     charter = draft_charter(
         federation=FEDERATION,
@@ -122,16 +131,27 @@ def prepare(options: DemoOptions) -> Workspace:
         clip=CLIENT_CLIP if options.privacy == "client" else None,
         colluding=1,
         dropouts=1 if options.clients > 3 else 0,
+        robust=RobustRequest(enrolments[VALIDATOR]) if options.robust else None,
     )
     signed = _sign(charter, sites)
     for name, site in sites.items():
         site.write(site.charter_file, signed)
         if name == COORDINATOR:
             _write_coordinator(site, enrolments, options)
+        elif name == VALIDATOR:
+            _write_validator(site, options, charter)
         else:
             rows = parts[names.index(name)]
+            if name in attackers:
+                rows = poisoned(rows, target_label(task.labels))
             _write_client(site, name, rows, options, charter)
-    return Workspace(root, sites, data, recipe, charter)
+    return Workspace(root, sites, data, recipe, charter, attackers)
+
+
+def _role(name: str) -> Role:
+    if name == COORDINATOR:
+        return "coordinator"
+    return "validator" if name == VALIDATOR else "client"
 
 
 def _clear(root: Path) -> None:
@@ -158,7 +178,10 @@ def _recipe(options: DemoOptions, rows: int) -> Recipe:
         return private_recipe(options.rounds)
     if options.privacy == "shared-noise":
         return shared_noise_recipe(options.rounds)
-    return recipe_for(rows, options.rounds)
+    recipe = recipe_for(rows, options.rounds)
+    if options.robust or options.attackers:
+        return replace(recipe, adapter=sketchable(recipe.adapter))
+    return recipe
 
 
 def _privacy(
@@ -224,6 +247,16 @@ def _write_coordinator(site: Site, enrolments: dict[str, Enrolment], options: De
         )
         + (b"\n[archive]\nenabled = true\n" if options.archive else b""),
     )
+
+
+def _write_validator(site: Site, options: DemoOptions, charter: Charter) -> None:
+    fields: dict[str, str | int | float] = {
+        "role": "validator",
+        "name": VALIDATOR,
+        "connect_timeout": 300.0,
+        "log_format": "json",
+    }
+    site.write(site.config_file, _toml(fields, options, charter_hash=charter.hash.hex()))
 
 
 def _write_client(

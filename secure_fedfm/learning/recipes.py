@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from secure_fedfm.learning.plan import TrainingPlan
 from secure_fedfm.learning.server_optimiser import ServerOptimiserSpec
-from secure_fedfm.learning.specs import HEAD_ONLY, AdapterSpec
+from secure_fedfm.learning.specs import ALL_LINEAR, HEAD_ONLY, AdapterSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,13 @@ def shared_noise_recipe(rounds: int | None = None) -> Recipe:
     return replace(
         plain, adapter=AdapterSpec(targets=HEAD_ONLY), plan=replace(plain.plan, epochs=1)
     )
+
+
+def sketchable(adapter: AdapterSpec) -> AdapterSpec:
+    """The adapter, of rank 10 at least: robust rules sketch updates of 65,536 values or more, and
+    LoRA of rank 8 on the last two blocks of the demo's model has 55,296 without the head."""
+    rank = max(adapter.rank, 10)
+    return replace(adapter, targets=ALL_LINEAR, last_layers=2, rank=rank, alpha=2 * rank)
 
 
 SMALL_ROWS = 4000

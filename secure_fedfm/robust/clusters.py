@@ -63,8 +63,8 @@ class Flame(Rule):
             if not member:
                 nearest = float((1.0 - scores.cosines)[place][inside].min())
                 reasons[place] = (
-                    f"outside the majority cluster: cosine distance {nearest:.2f} to its nearest "
-                    f"member, the cluster is connected at {reach:.2f}"
+                    f"direction: outside the majority cluster, cosine distance {nearest:.2f} to "
+                    f"its nearest member, the cluster is connected at {reach:.2f}"
                 )
         norms, middle = scores.norms, median(scores.norms)
         clipped = np.minimum(
@@ -120,9 +120,9 @@ class CosineMemory(Rule):
         for place, mean in enumerate(means):
             if mean > self.reach * typical + _NOISE:
                 reasons[place] = (
-                    f"mean cosine distance {mean:.2f} to the majority, averaged over rounds, is "
-                    f"{mean / max(typical, _NOISE):.2f} times the majority's own, allowed "
-                    f"{self.reach:g}"
+                    f"direction: mean cosine distance {mean:.2f} to the majority, averaged over "
+                    f"rounds, is {mean / max(typical, _NOISE):.2f} times the majority's own, "
+                    f"allowed {self.reach:g}"
                 )
         return accepting(scores, reasons, memory.remembering("cosine", scores.names, average))
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from secure_fedfm.errors import RobustnessError
 from secure_fedfm.robust.memory import Memory
+from secure_fedfm.robust.reasons import in_group
 from secure_fedfm.robust.rule import Rule, Verdict, accepting
 from secure_fedfm.robust.score_matrix import ScoreMatrix
 
@@ -45,6 +46,10 @@ class EveryGroup(Rule):
         """As the inner rule."""
         return self.inner.tolerates(count)
 
+    def accepts_at_most(self, count: int) -> int:
+        """As the inner rule."""
+        return self.inner.accepts_at_most(count)
+
     def _judge(self, scores: ScoreMatrix, memory: Memory) -> Verdict:
         if not scores.groups:
             raise RobustnessError(
@@ -60,6 +65,6 @@ class EveryGroup(Rule):
             memory = memory.with_part(group.name, found.memory)
             for place, reason in enumerate(found.reasons):
                 if reason and not reasons[place]:
-                    reasons[place] = f"in {group.name}: {reason}"
+                    reasons[place] = in_group(group.name, reason)
         kept = np.where([bool(reason) for reason in reasons], 0.0, verdict.weights)
         return accepting(scores, reasons, memory, kept)

@@ -59,7 +59,7 @@ class FLTrust(Rule):
         for place, cosine in enumerate(cosines):
             if cosine <= self.least_cosine:
                 reasons[place] = (
-                    f"cosine {cosine:.2f} to the validator's root direction, expected above "
+                    f"root: cosine {cosine:.2f} to the validator's root direction, expected above "
                     f"{self.least_cosine:g}"
                 )
         trust = np.maximum(cosines, 0.0)
@@ -109,8 +109,8 @@ class FoolsGold(Rule):
         reasons = [
             ""
             if weight >= self.least_weight
-            else f"resembles another client (cosine {most:.2f}): weight {weight:.2f}, expected "
-            f"{self.least_weight:g} or more"
+            else f"clone: resembles another client (cosine {most:.2f}): weight {weight:.2f}, "
+            f"expected {self.least_weight:g} or more"
             for weight, most in zip(weights, highest, strict=True)
         ]
         kept = np.where([bool(reason) for reason in reasons], 0.0, weights)

@@ -73,8 +73,8 @@ class GeometricMedian(Rule):
         reasons = [
             ""
             if length <= limit
-            else f"{length / max(median(lengths), smoothing):.1f} times the median distance from "
-            f"the geometric median, allowed {self.multiple:g}"
+            else f"distance: {length / max(median(lengths), smoothing):.1f} times the median "
+            f"distance from the geometric median, allowed {self.multiple:g}"
             for length in lengths
         ]
         return accepting(scores, reasons, memory, weights)
@@ -108,6 +108,10 @@ class LeastDiameter(Rule):
         """Return f where there are enough clients."""
         return self.byzantine if count >= self.fewest else 0
 
+    def accepts_at_most(self, count: int) -> int:
+        """Return n - f."""
+        return max(0, count - self.byzantine)
+
     def _judge(self, scores: ScoreMatrix, memory: Memory) -> Verdict:
         chosen, diameter = least_diameter(
             scores.squared_distances, scores.count - self.byzantine, scores.names
@@ -117,8 +121,8 @@ class LeastDiameter(Rule):
         for place in set(range(scores.count)) - set(chosen):
             farthest = math.sqrt(max(float(scores.squared_distances[place, i]) for i in chosen))
             reasons[place] = (
-                f"outside the {len(chosen)} closest clients: up to {farthest:.3g} away from them, "
-                f"they are within {typical:.3g} of each other"
+                f"distance: outside the {len(chosen)} closest clients, up to {farthest:.3g} away "
+                f"from them; they are within {typical:.3g} of each other"
             )
         return accepting(scores, reasons, memory)
 
@@ -159,6 +163,10 @@ class NearestNeighbourMixing(Rule):
         """Return f where there are enough clients."""
         return self.byzantine if count >= self.fewest else 0
 
+    def accepts_at_most(self, count: int) -> int:
+        """Return n - f."""
+        return max(0, count - self.byzantine)
+
     def _judge(self, scores: ScoreMatrix, memory: Memory) -> Verdict:
         keep = scores.count - self.byzantine
         mixing = mixing_matrix(scores.squared_distances, keep, scores.names)
@@ -168,8 +176,8 @@ class NearestNeighbourMixing(Rule):
         for rank, place in enumerate(nearest_first(-weights, scores.names), start=1):
             if rank > keep:
                 reasons[place] = (
-                    f"weight {weights[place]:.3f} after mixing of nearest neighbours: {rank}. of "
-                    f"{scores.count}, {keep} are kept"
+                    f"distance: weight {weights[place]:.3f} after mixing of nearest neighbours, "
+                    f"{rank}. of {scores.count}, {keep} are kept"
                 )
         return accepting(scores, reasons, memory, weights)
 

@@ -56,6 +56,10 @@ class MultiKrum(Rule):
         """Return f where there are enough clients."""
         return self.byzantine if count >= self.fewest else 0
 
+    def accepts_at_most(self, count: int) -> int:
+        """Return ``keep``, or n - f."""
+        return min(count, self.keep) if self.keep else max(0, count - self.byzantine)
+
     def _judge(self, scores: ScoreMatrix, memory: Memory) -> Verdict:
         count = scores.count
         values = krum_scores(scores.squared_distances, count - self.byzantine - 2)
@@ -64,8 +68,8 @@ class MultiKrum(Rule):
         for rank, place in enumerate(nearest_first(values, scores.names), start=1):
             if rank > keep:
                 reasons[place] = (
-                    f"far from its nearest {count - self.byzantine - 2} others: {rank}. of {count} "
-                    f"by distance, {keep} are kept"
+                    f"distance: far from its nearest {count - self.byzantine - 2} others: {rank}. "
+                    f"of {count} by distance, {keep} are kept"
                 )
         return accepting(scores, reasons, memory)
 
@@ -98,6 +102,10 @@ class Krum(Rule):
     def tolerates(self, count: int) -> int:
         """Return f where there are enough clients."""
         return self.byzantine if count >= self.fewest else 0
+
+    def accepts_at_most(self, count: int) -> int:
+        """Return 1."""
+        return min(count, 1)
 
     def _judge(self, scores: ScoreMatrix, memory: Memory) -> Verdict:
         return MultiKrum(self.byzantine, keep=1)._judge(scores, memory)

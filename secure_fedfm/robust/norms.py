@@ -50,7 +50,7 @@ def norm_reasons(scores: ScoreMatrix, multiple: float) -> list[str]:
         if norm <= multiple * middle:
             reasons.append("")
         elif middle == 0:
-            reasons.append("norm above zero, where the median norm is zero")
+            reasons.append("norm: above zero, where the median norm is zero")
         else:
-            reasons.append(f"norm {norm / middle:.1f} times the median, allowed {multiple:g}")
+            reasons.append(f"norm: {norm / middle:.1f} times the median, allowed {multiple:g}")
     return reasons

@@ -1,9 +1,10 @@
 """Robust rules by the name that a charter gives, and where each can work.
 
-Where updates are hidden, rules see inner products and decide by accept bits; a rule that needs the
-vectors, or that accepts one client (whose update the "sum" would then be), works in suite ``clear``
-only. Where a single update carries only its share of the noise (modes ``client`` and
-``shared-noise``) no score may be taken of it at all.
+In every suite, ``clear`` too, rules see inner products of sketches and decide by accept bits: that
+is what the protocol sums by. So a rule that needs the vectors, or that accepts one client (whose
+update the "sum" would then be), is a baseline of benchmarks and works in no federation. Where a
+single update carries only its share of the noise (modes ``client`` and ``shared-noise``) no score
+may be taken of it at all.
 """
 
 from __future__ import annotations
@@ -87,26 +88,28 @@ def check_works_in(name: str, suite: str, mode: str, root: bool = False) -> None
             "of the noise there, and scores of it would break what the mode promises; no robust "
             "rule works with it; choose mode local or none, or no rule"
         )
-    if name in working_rules(suite, root):
+    if name in working_rules(root):
         return
-    others = ", ".join(working_rules(suite, root))
+    others = ", ".join(working_rules(root))
     if name in VECTOR_RULES:
-        why = "it needs the updates themselves, which this suite hides"
+        why = "it needs every value of every update and gives no sum of whole updates"
     elif RULES[name].needs_root and not root:
-        why = "it compares with a root direction, and the validator has no root data"
+        why = (
+            "it compares with a root direction, which needs root data at the validator; this "
+            "version's validator has none"
+        )
     else:
         why = "it accepts a single client, so the sum would be that client's update"
     raise ConfigurationError(f"robust rule {name} in suite {suite}: {why}; these work: {others}")
 
 
-def working_rules(suite: str, root: bool) -> tuple[str, ...]:
-    """Return the names of the rules that work in a suite, the default first."""
+def working_rules(root: bool = False) -> tuple[str, ...]:
+    """Return the names of the rules that a federation can have, in any suite, the default first."""
     found = [DEFAULT]
     for name, rule in RULES.items():
-        fits = suite == "clear" or not rule.selects_one
-        if fits and name != DEFAULT and (root or not rule.needs_root):
+        if not rule.selects_one and name != DEFAULT and (root or not rule.needs_root):
             found.append(name)
-    return (*found, *VECTOR_RULES) if suite == "clear" else tuple(found)
+    return tuple(found)
 
 
 def _checked(rule: type[Rule], parameters: Mapping[str, Any]) -> dict[str, Any]:

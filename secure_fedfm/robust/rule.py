@@ -46,7 +46,8 @@ class Verdict:
         accepted: for each client.
         weights: float64 [n], not negative, sum 1: the rule's own average; in suites that cannot
             weigh, the plain average of the accepted takes its place.
-        reasons: for each client, empty if it is accepted, else why not, for people.
+        reasons: for each client, empty if it is accepted, else why not: a code of ``reasons`` and
+            a sentence for people, ``code: sentence``.
         memory: to give to the next round.
     """
 
@@ -91,6 +92,10 @@ class Rule(ABC):
     @abstractmethod
     def tolerates(self, count: int) -> int:
         """Return how many of ``count`` clients far from all others are surely excluded."""
+
+    def accepts_at_most(self, count: int) -> int:
+        """Return how many of ``count`` clients it can accept."""
+        return count
 
     def judge(self, scores: ScoreMatrix, memory: Memory = NOTHING) -> Verdict:
         """Return the verdict on a round; clients with impossible scores are excluded first.

@@ -176,8 +176,8 @@ def impossible(scores: ScoreMatrix) -> dict[str, str]:
             if square < -noise:
                 found.setdefault(
                     name,
-                    f"squared norm{what} is negative: its sketch is larger than what is measured, "
-                    "or is no sketch",
+                    f"impossible: squared norm{what} is negative: its sketch is larger than what "
+                    "is measured, or is no sketch",
                 )
         lengths = np.sqrt(np.maximum(diagonal, 0.0))
         limits = lengths[:, None] * lengths[None, :] * (1 + NOISE) + noise
@@ -190,8 +190,8 @@ def impossible(scores: ScoreMatrix) -> dict[str, str]:
             counts = above.sum(axis=1)
             worst = max(range(scores.count), key=lambda i: (counts[i], lengths[i], scores.names[i]))
             found[scores.names[worst]] = (
-                f"inner products{what} with {counts[worst]} others are above the product of the "
-                "norms: its sketch is larger than what is measured, or is no sketch"
+                f"impossible: inner products{what} with {counts[worst]} others are above the "
+                "product of the norms: its sketch is larger than what is measured, or is no sketch"
             )
             above[worst] = above[:, worst] = False
     return found

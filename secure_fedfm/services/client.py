@@ -37,6 +37,7 @@ from fedfm_protocols.effects import (
     Train,
     Transition,
     UpdateReady,
+    VerdictSeen,
 )
 from fedfm_protocols.errors import (
     DivergenceError,
@@ -47,14 +48,17 @@ from fedfm_protocols.errors import (
 from secure_fedfm.errors import SplitViewFound
 from secure_fedfm.learning.learner import LocalLearner
 from secure_fedfm.learning.training import TrainingProgress
+from secure_fedfm.robust.reasons import REASONS
 from secure_fedfm.services.ahead import WorkAhead
 from secure_fedfm.services.client_link import ClientLink
 from secure_fedfm.services.client_setup import ClientSetup
 from secure_fedfm.services.encryption import encryption_for
 from secure_fedfm.services.metering import Stopwatch, client_part
 from secure_fedfm.services.privacy import RoundLedger
+from secure_fedfm.services.sketching import sketching_for
 from secure_fedfm.services.split_views import keep_split_view, refuse_after_split_view
 from secure_fedfm.services.status import Status, StatusFile
+from secure_fedfm.services.verdicts import SeenVerdict, VerdictFile, removed_for_people
 from secure_fedfm.storage.site import Site
 from secure_fedfm.transport.client import ClientTransport
 from secure_fedfm.transport.spool import Stored
@@ -101,6 +105,7 @@ class ClientService(ClientLink):
             encryption_for(setup.federation),
             objection=no_objection if setup.ledger is None else setup.ledger.objection,
             ahead=self._begin,
+            sketching=sketching_for(setup.federation),
         )
         super().__init__(context, setup.memory, setup.keeper, setup.journal, transport)
         self._site = site
@@ -111,6 +116,7 @@ class ClientService(ClientLink):
         self._inbox: asyncio.Queue[_Item] = asyncio.Queue()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="training")
         self._stopwatch = Stopwatch()
+        self._verdicts = VerdictFile(site.root)
         self._accepted = 0  # least updates in a sum of this round
 
     async def run(self) -> None:
@@ -254,6 +260,8 @@ class ClientService(ClientLink):
                         self._keeper.compute, total, accepted, step
                     )
                 self._inbox.put_nowait(AdapterComputed(number, step, adapter_hash))
+            case VerdictSeen():
+                self._tell_verdict(effect)
             case RoundEnded(number, kind, outcome, reason, adapter_hash, aggregate_hash, steps):
                 if outcome == "completed" and kind != KEYS:
                     self._keeper.adopt(adapter_hash)
@@ -273,6 +281,22 @@ class ClientService(ClientLink):
                     await self._greet()
             case Note(text):
                 LOG.warning("%s", text)
+
+    def _tell_verdict(self, seen: VerdictSeen) -> None:
+        """What the validator decided on this site, to whoever runs it."""
+        removed = removed_for_people(seen.removed)
+        self._verdicts.add(SeenVerdict(seen.round, seen.step, seen.own, removed))
+        extra = {"kind": "verdict", "round": seen.round, "own": seen.own, "reason": seen.reason}
+        if seen.own == "removed":
+            LOG.warning(
+                "round %d: the validator EXCLUDED this site's update: %s (%s)",
+                seen.round,
+                REASONS.get(seen.reason, "its rule has its own reason"),
+                seen.reason,
+                extra=extra,
+            )
+        else:
+            LOG.info("round %d: the validator's verdict: %s", seen.round, seen.own, extra=extra)
 
     def _settle(self, number: int, aggregate: bytes, steps: int, *, completed: bool) -> None:
         """What the round's charge led to; and, if it was closed, its entries are in the log."""
@@ -343,6 +367,7 @@ class ClientService(ClientLink):
             completed=memory.completed,
             rounds=self._federation.charter.rounds,
             adapter=memory.adapter_hash.hex(),
+            verdict=self._verdicts.last,
         )
         self._status.show(status)
 

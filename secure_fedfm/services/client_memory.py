@@ -15,11 +15,13 @@ from fedfm_crypto.errors import CodecError
 from fedfm_protocols.client_states import ClientMemory
 from fedfm_protocols.effects import Persist
 from fedfm_protocols.key_ring import KeyRing
+from fedfm_protocols.sketch_keys import HeldSketchKey
 from secure_fedfm.errors import StorageError
 from secure_fedfm.storage.database import Database, store_journal, store_memory
 
 _KEY = "client"
 _KEYS = "key-ring"
+_SKETCH_KEY = "sketch-key"
 
 
 class _Stored(BaseModel):
@@ -36,7 +38,7 @@ class _Stored(BaseModel):
 
 
 def encode_memory(memory: ClientMemory) -> bytes:
-    """JSON of everything but the collective keys, which are secret, large and seldom new."""
+    """JSON of everything but keys, which are large and seldom new, and some of them secret."""
     stored = _Stored(
         last_opened=memory.last_opened,
         last_applied=memory.last_applied,
@@ -79,6 +81,7 @@ class ClientJournal:
     def __init__(self, database: Database, federation: str) -> None:
         self._database = database
         self._keys = KeyRing()  # as it is on disk
+        self._sketch_key: HeldSketchKey | None = None  # likewise
         self._written: ClientMemory | None = None  # likewise, once written here
         stored = database.recall("federation")
         if stored is not None and stored != federation.encode():
@@ -94,18 +97,20 @@ class ClientJournal:
         data = self._database.recall(_KEY)
         if data is None:
             return None
-        keys = self._database.recall(_KEYS)
-        if keys is not None:
-            try:
+        keys, sketch_key = self._database.recall(_KEYS), self._database.recall(_SKETCH_KEY)
+        try:
+            if keys is not None:
                 self._keys = decode(KeyRing, keys)
-            except CodecError as error:
-                raise StorageError("the state file holds no readable key ring") from error
-        return replace(decode_memory(data), keys=self._keys)
+            if sketch_key is not None:
+                self._sketch_key = decode(HeldSketchKey, sketch_key)
+        except CodecError as error:
+            raise StorageError("the state file holds no readable keys") from error
+        return replace(decode_memory(data), keys=self._keys, sketch_key=self._sketch_key)
 
     def remember(self, memory: ClientMemory) -> None:
         """Write the memory durably."""
         self._database.remember(self._rows(memory))
-        self._keys, self._written = memory.keys, memory
+        self._is_on_disk(memory)
 
     def record(self, persist: Persist, memory: ClientMemory) -> None:
         """Write a journal record and the memory that belongs to it in one transaction."""
@@ -114,7 +119,10 @@ class ClientJournal:
                 connection, persist.round, persist.record, persist.value, step=persist.step
             )
             store_memory(connection, self._rows(memory))
-        self._keys, self._written = memory.keys, memory
+        self._is_on_disk(memory)
+
+    def _is_on_disk(self, memory: ClientMemory) -> None:
+        self._keys, self._sketch_key, self._written = memory.keys, memory.sketch_key, memory
 
     def _rows(self, memory: ClientMemory) -> dict[str, bytes]:
         if memory is self._written:  # as in every step of a session but the last
@@ -122,4 +130,6 @@ class ClientJournal:
         rows = {_KEY: encode_memory(memory)}
         if memory.keys is not self._keys:
             rows[_KEYS] = encode(memory.keys)
+        if memory.sketch_key is not None and memory.sketch_key is not self._sketch_key:
+            rows[_SKETCH_KEY] = encode(memory.sketch_key)
         return rows

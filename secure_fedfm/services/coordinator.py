@@ -24,7 +24,16 @@ from fedfm_protocols.coordinator_states import (
     Finished,
     phase_of,
 )
-from fedfm_protocols.effects import Deadline, Event, Left, Received, Send, Transition
+from fedfm_protocols.effects import (
+    ComputeScores,
+    Deadline,
+    Event,
+    Left,
+    Received,
+    ScoresComputed,
+    Send,
+    Transition,
+)
 from fedfm_protocols.errors import MessageRefused
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.messages import (
@@ -34,13 +43,15 @@ from fedfm_protocols.messages import (
 from secure_fedfm.config import SiteConfig
 from secure_fedfm.errors import ServiceError
 from secure_fedfm.services.archive import RoundArchive
-from secure_fedfm.services.coordinator_link import CoordinatorLink, step_of
+from secure_fedfm.services.coordinator_link import step_of
 from secure_fedfm.services.encryption import encryption_for
 from secure_fedfm.services.evidence import Evidence
 from secure_fedfm.services.interrupted import close_interrupted_round
 from secure_fedfm.services.outbox import Outbox
+from secure_fedfm.services.sketching import sketching_for
 from secure_fedfm.services.status import Status, StatusFile
 from secure_fedfm.services.timestamping import stamp_checkpoint
+from secure_fedfm.services.validator_link import SKETCH_KEY_MESSAGES, ValidatorLink
 from secure_fedfm.storage.database import Database, store_journal
 from secure_fedfm.storage.site import Site
 from secure_fedfm.transport.events import EventKind, TransportEvent
@@ -53,7 +64,10 @@ LOG = logging.getLogger("secure_fedfm.coordinator")
 MAX_FAILURES = 5
 
 
-class CoordinatorService(CoordinatorLink):
+CoordinatorItem = Inbound | TransportEvent | ScoresComputed | BaseException
+
+
+class CoordinatorService(ValidatorLink):
     """One coordinator, from its first client to the conclusion of the federation."""
 
     def __init__(
@@ -65,13 +79,14 @@ class CoordinatorService(CoordinatorLink):
         evidence: Evidence,
         database: Database,
         transport: ServerTransport,
-        inbox: asyncio.Queue[Inbound | TransportEvent | BaseException],
+        inbox: asyncio.Queue[CoordinatorItem],
         archive: RoundArchive,
     ) -> None:
+        sketching = sketching_for(federation)
         context = CoordinatorContext(
-            CoordinatorSite(key, federation), system_random, encryption_for(federation)
+            CoordinatorSite(key, federation), system_random, encryption_for(federation), sketching
         )
-        super().__init__(context, evidence, transport)
+        super().__init__(context, evidence, transport, sketching)
         self._site = site
         self._status = StatusFile(site.root)
         self._config = config
@@ -101,6 +116,8 @@ class CoordinatorService(CoordinatorLink):
                 await foreseeing
                 key = self._evidence.history.key
                 needs_key = self._epochs.needed(self._peers.ready, key)
+                if not needs_key:
+                    await self._await_validator()
                 await self._run_round(KEYS if needs_key else TRAIN)
                 foreseeing = asyncio.create_task(self._foresee())
                 await self._publish_checkpoint()
@@ -108,6 +125,7 @@ class CoordinatorService(CoordinatorLink):
             if not concluded:
                 await self._supply_latecomers()
             self._evidence.conclude()
+            await self._tell_validator_the_end()
             await self._publish_checkpoint()
             self._check_witnesses()
             await asyncio.to_thread(
@@ -115,6 +133,7 @@ class CoordinatorService(CoordinatorLink):
             )
         finally:
             reader.cancel()
+            self._stop_scores()
             self._meter.enter(None)
             self._write_metrics()
             self._report("stopped")
@@ -161,7 +180,10 @@ class CoordinatorService(CoordinatorLink):
         except Exception as error:
             self._inbox.put_nowait(error)
 
-    async def _next(self, seconds: float) -> Inbound | TransportEvent | BaseException | None:
+    def _deliver(self, event: ScoresComputed) -> None:
+        self._inbox.put_nowait(event)
+
+    async def _next(self, seconds: float) -> CoordinatorItem | None:
         """The next thing that comes in, for :meth:`_take`; None on time-out."""
         if seconds <= 0:  # a queue that is never empty must not put off a deadline
             return None
@@ -177,10 +199,17 @@ class CoordinatorService(CoordinatorLink):
         if item is not None:
             await self._take(item)
 
-    async def _take(self, item: Inbound | TransportEvent | BaseException) -> Event | None:
+    async def _take(self, item: CoordinatorItem) -> Event | None:
         match item:
             case BaseException():
                 raise item
+            case ScoresComputed():
+                return item
+            case TransportEvent(EventKind.DISCONNECTED | EventKind.REVOKED, str(peer), _) if (
+                self._federation.robust and peer == self._federation.validator
+            ):
+                self._validator_left()
+                return None
             case TransportEvent(EventKind.DISCONNECTED | EventKind.REVOKED, str(peer), _):
                 self._peers.ready.discard(peer)
                 return Left(peer)
@@ -207,6 +236,8 @@ class CoordinatorService(CoordinatorLink):
                     return await self._welcome(sender, envelope)
                 case "Cosignature":
                     self._take_cosignature(sender, envelope)
+                case kind if kind in SKETCH_KEY_MESSAGES:
+                    await self._take_sketch_keys(envelope)
                 case "UploadHash":
                     await self._check_charges(sender, envelope)
                     return Received(envelope)
@@ -252,6 +283,20 @@ class CoordinatorService(CoordinatorLink):
             )
             await self._idle(self._config.timeouts.rejoin)
 
+    async def _await_validator(self) -> None:
+        """Without its sketch key no round that sums can be opened."""
+        while not self._validator_ready:
+            self._report("waiting for the validator")
+            LOG.warning(
+                "the validator %s is not connected, and a round needs it; waiting",
+                self._federation.validator,
+                extra={"kind": "no-validator"},
+            )
+            loop = asyncio.get_running_loop()
+            until = loop.time() + self._config.timeouts.rejoin
+            while not self._validator_ready and loop.time() < until:
+                await self._idle(until - loop.time())
+
     # ---- rounds
 
     def _grace(self) -> float:
@@ -276,6 +321,7 @@ class CoordinatorService(CoordinatorLink):
                 # Numbered like the round that makes it: above every epoch that anybody saw.
                 key_epoch=number if makes_key else 0 if key is None else key.epoch,
                 key=None if makes_key else key,
+                sketch=None if makes_key else self._sketch,
             ),
         )
         state = opened.state
@@ -361,16 +407,19 @@ class CoordinatorService(CoordinatorLink):
                     "outcome": finished.outcome,
                 },
             )
+        for effect in transition.effects:
+            if isinstance(effect, ComputeScores):
+                self._begin_scores(effect)
         sends = [effect for effect in transition.effects if isinstance(effect, Send)]
         await self._archive.sent(transition.state.round.identity.round, sends)
-        for effect in sends:
-            self._peers.outbox.setdefault(effect.recipient, Outbox()).add(effect.envelope)
+        for send in sends:
+            self._peers.outbox.setdefault(send.recipient, Outbox()).add(send.envelope)
         # One envelope for all is encoded and hashed once, and all sends read the same bytes.
         plans: dict[int, MessagePlan] = {}
-        for effect in sends:
-            if id(effect.envelope) not in plans:
-                plan = await self._transport.plan(effect.envelope.encode())
-                plans[id(effect.envelope)] = plan
+        for send in sends:
+            if id(send.envelope) not in plans:
+                plan = await self._transport.plan(send.envelope.encode())
+                plans[id(send.envelope)] = plan
         await asyncio.gather(
             *(self._send(e.recipient, e.envelope, plans[id(e.envelope)]) for e in sends)
         )
@@ -404,7 +453,7 @@ class CoordinatorService(CoordinatorLink):
                 completed=history.completed,
                 rounds=self._federation.charter.rounds,
                 adapter=history.adapter_hash.hex(),
-                connected=tuple(sorted(self._peers.ready)),
+                connected=tuple(sorted(self._peers.ready | self._judges)),
             ),
         )
 

@@ -103,6 +103,10 @@ class CoordinatorLink:
             body=encode(body),
         )
 
+    async def _send_sketch_key(self, name: str) -> None:
+        """In a robust federation the validator's key, which a client must hold before a round; in
+        others there is none."""
+
     def _check_link(self, envelope: Envelope) -> None:
         verify_signature(envelope, self._federation)
         check_place(envelope, context=self._federation.link_context, step=0)
@@ -128,6 +132,7 @@ class CoordinatorLink:
         self._peers.log_size[name] = hello.log_size
         if hello.log_size < self._evidence.log.size:
             await self._offer(name)
+        await self._send_sketch_key(name)
         if name not in self._peers.ready:
             LOG.info("%s is ready", name, extra={"kind": "ready", "peer": name})
         self._peers.ready.add(name)

@@ -8,15 +8,13 @@ import logging
 from fedfm_protocols.federation import Federation
 from secure_fedfm.config import SiteConfig
 from secure_fedfm.services.archive import RoundArchive
-from secure_fedfm.services.coordinator import CoordinatorService
+from secure_fedfm.services.coordinator import CoordinatorItem, CoordinatorService
 from secure_fedfm.services.evidence import Evidence
 from secure_fedfm.services.limits import limits_for
 from secure_fedfm.services.log_rotation import finish_rotation
 from secure_fedfm.services.party import check_party, read_enrolments
 from secure_fedfm.services.timestamping import read_roots
 from secure_fedfm.storage.site import Site
-from secure_fedfm.transport.events import TransportEvent
-from secure_fedfm.transport.reception import Inbound
 from secure_fedfm.transport.server import ServerTransport
 
 LOG = logging.getLogger("secure_fedfm.coordinator")
@@ -32,11 +30,11 @@ async def _run(site: Site, config: SiteConfig) -> None:
     evidence = Evidence(site, federation, key, site.log_key())
     evidence.found(read_enrolments(site, federation), federation.charter.model.sha256)
     archive = RoundArchive(site, config.archive, federation, evidence.history.last_round)
-    inbox: asyncio.Queue[Inbound | TransportEvent | BaseException] = asyncio.Queue()
+    inbox: asyncio.Queue[CoordinatorItem] = asyncio.Queue()
     transport = ServerTransport(
         config.bind,
         transport_keys,
-        {bytes.fromhex(c.transport): c.name for c in federation.charter.roster},
+        _admitted(federation),
         limits_for(federation),
         on_refused=inbox.put_nowait,
         allow_remote=config.allow_remote,
@@ -57,6 +55,15 @@ async def _run(site: Site, config: SiteConfig) -> None:
         await transport.stop()
         evidence.close()
         database.close()
+
+
+def _admitted(federation: Federation) -> dict[bytes, str]:
+    """Transport keys of those who may connect: the roster, and a validator."""
+    charter = federation.charter
+    admitted = {bytes.fromhex(client.transport): client.name for client in charter.roster}
+    if charter.validator is not None:
+        admitted[bytes.fromhex(charter.validator.transport)] = charter.validator.name
+    return admitted
 
 
 def run_coordinator(site: Site, config: SiteConfig) -> int:

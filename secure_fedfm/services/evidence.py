@@ -66,6 +66,13 @@ from secure_fedfm.storage.site import Site
 CATCH_UP_SUFFIX = ".catchup"
 
 
+def enrolled_parties(federation: Federation) -> tuple[str, ...]:
+    """Names of everybody whose enrolment the log holds, in its order: clients, the coordinator,
+    and the validator where there is one."""
+    others = (federation.coordinator, *([federation.validator] if federation.robust else []))
+    return (*federation.clients, *others)
+
+
 def catch_up_records(site: Site, after: int = 0) -> Iterator[CatchUpRound]:
     """Records of the completed rounds after round ``after`` on a coordinator's disk, in order."""
     for path in sorted(site.rounds_folder.glob("*" + CATCH_UP_SUFFIX)):
@@ -167,11 +174,11 @@ class Evidence:
         Does nothing where they are all there; after a crash it goes on where it stopped (the log
         takes a leaf that it holds already as the same leaf).
         """
-        charter = self._federation.charter
-        if self.log.size >= len(charter.roster) + 2:
+        parties = enrolled_parties(self._federation)
+        if self.log.size > len(parties):
             self.log.sign_checkpoint(self._log_key)  # a crash may have left the last leaf uncovered
             return
-        for name in (*self._federation.clients, charter.coordinator.name):
+        for name in parties:
             self.log.append(enrolments[name])
         predicate = FederationPredicate(
             charter=self._federation.charter_hash.hex(),

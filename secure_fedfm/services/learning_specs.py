@@ -13,6 +13,7 @@ from secure_fedfm.learning.server_optimiser import AdapterUpdater, OptimiserSpec
 from secure_fedfm.learning.specs import AdapterSpec, ModelSpec, TaskSpec
 from secure_fedfm.learning.step_optimiser import StepOptimiserSpec
 from secure_fedfm.privacy.plan import PrivatePlan, PrivateTraining, SharedNoisePlan
+from secure_fedfm.robust.charter_rule import rule_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +38,12 @@ class LearningSpecs:
         Raises
         ------
         ConfigurationError
-            if a section is wrong, does not go with the privacy mode, or asks for a robust rule,
-            which the protocol knows and no service plays yet.
+            if a section is wrong, does not go with the privacy mode, or names a robust rule that
+            cannot work there.
         """
         charter = federation.charter
         if federation.robust:
-            raise ConfigurationError(
-                "the charter names a validator and a robust rule; in this version only scenarios "
-                "and simulations run robust rounds: draft a charter without `validator` and "
-                "`robustness`"
-            )
+            rule_of(charter)
         training = dict(charter.training)
         private = training.pop("private", None)
         optimiser = read_optimiser(charter.server_optimiser)

@@ -17,6 +17,10 @@ PER_CLIENT_ENCRYPTED_BYTES = 400_000
 # What a client offers and deals for each step of a session: keys, sealed shares, commitments.
 PER_STEP_BYTES = 320
 POLYNOMIAL_WORDS, WORD_BITS, POLYNOMIAL_BYTES = 4096, 96, 55_296
+# Sketches, keys and reports of a robust round; of its scores a pair of clients has one, with up to
+# eight groups (secure_fedfm.robust.charter_rule has the bound on all of them).
+PER_CLIENT_ROBUST_BYTES, PER_PAIR_BYTES = 100_000, 41_000
+ROBUST_OVERHEAD_BYTES = 1 << 20
 # Messages of the largest size that one sender may have here: one that is being taken, one that
 # waits, and one that a reconnect sends again.
 LARGEST_IN_FLIGHT = 3
@@ -35,7 +39,12 @@ def limits_for(federation: Federation) -> TransportLimits:
     else:
         upload = quantiser.values * (quantiser.lane_bits // 8)
         others = OVERHEAD_BYTES + clients * per_client
-    largest = min(others + steps * upload, LARGEST_MESSAGE_BYTES)
+    largest = others + steps * upload
+    if federation.robust:
+        scores = clients * (clients + 1) // 2 * PER_PAIR_BYTES
+        judged = ROBUST_OVERHEAD_BYTES + clients * PER_CLIENT_ROBUST_BYTES + scores
+        largest = max(largest, judged)
+    largest = min(largest, LARGEST_MESSAGE_BYTES)
     return TransportLimits(
         max_message_bytes=largest, max_bytes_in_flight=LARGEST_IN_FLIGHT * largest
     )

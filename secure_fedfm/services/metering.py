@@ -28,6 +28,11 @@ PHASE_OF: dict[str, str] = {
     "UploadSet": "uploads",
     "WrappedKey": "uploads",
     "Upload": "uploads",
+    "BeaconNonce": "sketches",
+    "BeaconNonces": "sketches",
+    "Sketch": "sketches",
+    "ScoreRequest": "verdict",
+    "Verdict": "verdict",
     "Cohort": "votes",
     "CohortVote": "votes",
     "CohortProof": "votes",
@@ -35,6 +40,9 @@ PHASE_OF: dict[str, str] = {
     "KeyRequest": "decryption",
     "KeyOpening": "decryption",
     "Aggregate": "result",
+    "SumSketch": "binding",
+    "BindingRequest": "binding",
+    "BindingResult": "binding",
     "RoundAck": "result",
     "RoundClose": "result",
 }
@@ -45,10 +53,13 @@ OTHER = "evidence and links"
 CLIENT_PART_OF: dict[str, str] = {
     "UpdateReady": "protecting",
     "UploadSet": "uploads",
+    "BeaconNonces": "sketching",
+    "Verdict": "votes",
     "Cohort": "votes",
     "CohortProof": "unmasking",
     "KeyRequest": "decryption",
     "Aggregate": "opening",
+    "BindingResult": "opening",
     "AdapterComputed": "acknowledging",
 }
 SETUP = "setup"

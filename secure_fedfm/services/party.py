@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from fedfm_crypto.identity import IdentityKey
+from fedfm_protocols.charter import Client, Coordinator, Validator
 from fedfm_protocols.enrolment import open_enrolment
 from fedfm_protocols.errors import EnrolmentError
 from fedfm_protocols.federation import Federation
 from secure_fedfm.config import SiteConfig
+from secure_fedfm.services.evidence import enrolled_parties
 from secure_fedfm.storage.site import Site
 from secure_fedfm.transport.curve import CurveKeyPair
 
@@ -22,14 +24,19 @@ def check_party(
         if the charter has another key, role, or no such name.
     """
     charter = federation.charter
-    parties = {client.name: ("client", client) for client in charter.roster} | {
-        charter.coordinator.name: ("coordinator", charter.coordinator)
-    }
+    parties: dict[str, tuple[str, Client | Coordinator | Validator]] = {
+        client.name: ("client", client) for client in charter.roster
+    } | {charter.coordinator.name: ("coordinator", charter.coordinator)}
+    judge = "it has no validator"
+    if charter.validator is not None:
+        parties[charter.validator.name] = ("validator", charter.validator)
+        judge = f"its validator is {charter.validator.name}"
     role, party = parties.get(config.name, ("", None))
     if party is None or role != config.role:
         raise EnrolmentError(
             f"{config.name} is no {config.role} of this charter; its coordinator is "
-            f"{charter.coordinator.name}, its clients are {', '.join(federation.clients)}"
+            f"{charter.coordinator.name}, {judge}, its clients are "
+            f"{', '.join(federation.clients)}"
         )
     identity = site.identity()
     keys = CurveKeyPair.from_secret(site.transport())
@@ -57,7 +64,9 @@ def read_enrolments(site: Site, federation: Federation) -> dict[str, bytes]:
     charter = federation.charter
     found: dict[str, bytes] = {}
     expected = {client.name: client.enrolment for client in charter.roster}
-    for name in (*federation.clients, charter.coordinator.name):
+    if charter.validator is not None:
+        expected[charter.validator.name] = charter.validator.enrolment
+    for name in enrolled_parties(federation):
         path = site.enrolments_folder / f"{name}.json"
         if name == charter.coordinator.name and not path.is_file():
             path = site.enrolment_file

@@ -15,7 +15,9 @@ INTERVAL_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """State of a service; ``adapter`` is the hex hash of the adapter in force."""
+    """State of a service; ``adapter`` is the hex hash of the adapter in force (empty at a
+    validator, which has none), ``verdict`` what the validator decided last on a client, or at a
+    validator on the last round; ``completed`` is there how many rounds it has judged."""
 
     role: str
     name: str
@@ -25,6 +27,7 @@ class Status:
     rounds: int
     adapter: str
     connected: tuple[str, ...] = ()
+    verdict: str = ""
 
 
 def write_status(root: Path, status: Status) -> None:

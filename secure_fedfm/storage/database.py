@@ -7,7 +7,7 @@ what makes "journal before send" true.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,6 +48,16 @@ MIGRATIONS: tuple[str, ...] = (
         SELECT id, round, 0, record, value FROM journal;
     DROP TABLE journal;
     ALTER TABLE journal_of_steps RENAME TO journal;
+    """,
+    """
+    CREATE TABLE score_openings (
+        round INTEGER NOT NULL,
+        step INTEGER NOT NULL,
+        client TEXT NOT NULL,
+        salt BLOB NOT NULL,
+        scores BLOB NOT NULL,
+        PRIMARY KEY (round, step, client)
+    ) STRICT;
     """,
 )
 
@@ -160,3 +170,16 @@ def store_journal(
             f"the journal already has {record!r} of round {number} step {step} with another "
             "value; this site has done that before and will not do it twice"
         )
+
+
+def store_openings(
+    connection: sqlite3.Connection,
+    number: int,
+    step: int,
+    openings: Mapping[str, tuple[bytes, bytes]],
+) -> None:
+    """Add what opens a verdict's commitments (client -> salt, scores), within a transaction."""
+    connection.executemany(
+        "INSERT INTO score_openings (round, step, client, salt, scores) VALUES (?, ?, ?, ?, ?)",
+        [(number, step, name, salt, scores) for name, (salt, scores) in openings.items()],
+    )

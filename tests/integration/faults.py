@@ -21,6 +21,7 @@ from secure_fedfm.learning.learner import LocalLearner
 from secure_fedfm.services.client import ClientService
 from secure_fedfm.services.coordinator import CoordinatorService
 from secure_fedfm.services.evidence import Evidence
+from secure_fedfm.services.validator import ValidatorService
 from secure_fedfm.transport.server import ServerTransport
 from tests.integration import recorders
 from tests.integration.recorders import patch
@@ -136,6 +137,44 @@ def _send_twice(_: Any) -> None:
     patch(ClientService, "_send", twice)
 
 
+def _scale_update(factor: float) -> None:
+    """Every update of this client is so many times what training gives: a replaced model."""
+    original = LocalLearner.train
+
+    def train(self: LocalLearner, *rest: Any, **more: Any) -> Any:
+        return original(self, *rest, **more) * factor
+
+    patch(LocalLearner, "train", train)
+
+
+# ---------------------------------------------------------------- validator
+
+
+def _validator_dies(plan: dict[str, Any]) -> None:
+    """``{"said", "deaths": [{"round", "effect", "when", "once"}]}``: die before or after the first
+    effect of that name; ``once`` is a file.  What is sent is noted in the file ``said``: round,
+    type and hash of every message, also of the last one."""
+    original = ValidatorService._effect
+    due = {(d["round"], d["effect"], d["when"]): Path(d["once"]) for d in plan["deaths"]}
+
+    async def effect(self: ValidatorService, item: Effect) -> None:
+        name, judged = _name_of(item), self._state.memory.judged
+        number = getattr(item, "round", 0 if judged is None else judged.round)
+        for when in ("before", "after"):
+            if when == "after":
+                await original(self, item)
+                if isinstance(item, Send):
+                    with Path(plan["said"]).open("a", encoding="ascii") as said:
+                        said.write(f"{number} {name} {item.envelope.header.body_hash.hex()}\n")
+            marker = due.get((number, name, when))
+            if marker is not None and _is_first(marker):
+                if when == "after":
+                    await asyncio.sleep(DELIVERY_SECONDS)
+                _die()
+
+    patch(ValidatorService, "_effect", effect)
+
+
 # ---------------------------------------------------------------- coordinator
 
 
@@ -192,6 +231,8 @@ _FAULTS: dict[str, Callable[[Any], None]] = {
     "train_slowly": _train_slowly,
     "train_until": _train_until,
     "send_twice": _send_twice,
+    "scale_update": _scale_update,
+    "validator_dies": _validator_dies,
     "record_updates": recorders.record_updates,
     "record_secrets": recorders.record_secrets,
     "record_drawn": recorders.record_drawn,

@@ -46,12 +46,14 @@ from secure_fedfm.learning.server_optimiser import ServerOptimiserSpec
 from secure_fedfm.learning.specs import AdapterSpec, ModelSpec, TaskSpec
 from secure_fedfm.learning.weights import pin_model
 from secure_fedfm.privacy.recipe import PrivacySections, SharedNoiseRequest
+from secure_fedfm.robust.drafting import RobustRequest
 from secure_fedfm.storage.ledger import read_ledger_leaves
 from secure_fedfm.storage.site import Site
 from tests.secure_fedfm.learning.conftest import WORDS, _save_tokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COORDINATOR = "coordinator"
+VALIDATOR = "validator"
 LABELS = ("balance-inquiry-label", "lost-card-label", "late-payment-label")
 # Generous: colleagues' machines are loaded. A phase never needs a second when idle.
 WAIT_SECONDS = 60.0
@@ -207,14 +209,15 @@ class TestFederation:
         self, party: str, *, faults: Faults | None = None, flags: tuple[str, ...] = ()
     ) -> None:
         """Start (or restart) one party with the command that an institution would type."""
-        verb = "coordinator" if party == COORDINATOR else "client"
+        verb = party if party in (COORDINATOR, VALIDATOR) else "client"
         arguments = [verb, "--site", str(self.sites[party].root), *flags]
         log = self.sites[party].root / "log.jsonl"
         self.processes[party] = self.launcher.start(party, arguments, log, faults or {})
 
     def start_all(self, faults: Mapping[str, Faults] | None = None) -> None:
-        """The coordinator, then every client."""
-        for party in (COORDINATOR, *self.clients):
+        """The coordinator, the validator if there is one, then every client."""
+        judges = [name for name in self.sites if name == VALIDATOR]
+        for party in (COORDINATOR, *judges, *self.clients):
             self.start(party, faults=(faults or {}).get(party))
 
     def exits(self) -> Iterator[Exited]:
@@ -401,18 +404,21 @@ def build_federation(
     suite: str = "layered",
     privacy: PrivacySections | SharedNoiseRequest | None = None,
     timeouts: Mapping[str, float] | None = None,
+    rule: Mapping[str, Any] | None = None,
 ) -> TestFederation:
     """Make every party's site folder, with keys, enrolments and a charter that all have signed.
 
     Clients hold different numbers of rows, so that a count that leaks would show.  In a suite with
     encryption round 1 makes the collective key, which ``rounds`` does not count.  ``adapter`` goes
-    before ``rank``; privacy mode ``shared-noise`` takes a request, calibrated here.
+    before ``rank``; privacy mode ``shared-noise`` takes a request, calibrated here.  With a
+    ``rule`` (arguments of RobustRequest) there is a validator too.
     """
     names = [f"clinic-{number}" for number in range(1, clients + 1)]
-    sites = {name: Site(root / name) for name in (COORDINATOR, *names)}
+    others = (COORDINATOR,) if rule is None else (COORDINATOR, VALIDATOR)
+    sites = {name: Site(root / name) for name in (*others, *names)}
     enrolments = {}
     for name, site in sites.items():
-        role: Role = "coordinator" if name == COORDINATOR else "client"
+        role = role_of(name)
         make_keys(site, role)
         enrolments[name] = enrol(site, role, name)
     charter = draft_charter(
@@ -430,6 +436,7 @@ def build_federation(
         rounds=rounds,
         suite=suite,
         privacy=privacy,
+        robust=None if rule is None else RobustRequest(enrolments[VALIDATOR], **rule),
     )
     signed = _sign(charter, sites)
     endpoint = f"tcp://127.0.0.1:{free_port()}"
@@ -438,7 +445,7 @@ def build_federation(
         if name == COORDINATOR:
             for other, enrolment in enrolments.items():
                 site.write(site.enrolments_folder / f"{other}.json", enrolment.statement)
-        else:
+        elif name != VALIDATOR:
             write_rows(site.root / "data.csv", rows_of(number))
         # A site's default policy takes no other suite than the default one.
         write_config(
@@ -450,6 +457,13 @@ def build_federation(
             privacy_modes=json.dumps([charter.privacy.mode]),
         )
     return TestFederation(root, launcher, charter, sites, endpoint)
+
+
+def role_of(name: str) -> Role:
+    """The role of a party of a test federation."""
+    if name == COORDINATOR:
+        return "coordinator"
+    return "validator" if name == VALIDATOR else "client"
 
 
 def _sign(charter: Charter, sites: Mapping[str, Site]) -> bytes:
@@ -466,13 +480,15 @@ def write_config(
     """A site.toml for a test: JSON logs, one thread."""
     coordinates = name == COORDINATOR
     lines = [
-        f'role = "{"coordinator" if coordinates else "client"}"',
+        f'role = "{role_of(name)}"',
         f'name = "{name}"',
         'log_format = "json"',
         *([f'bind = "{endpoint}"'] if coordinates else [f'coordinator = "{endpoint}"']),
     ]
     if not coordinates:
-        lines += ['data = "data.csv"', "threads = 1", f"connect_timeout = {WAIT_SECONDS}"]
+        lines += [f"connect_timeout = {WAIT_SECONDS}"]
+    if role_of(name) == "client":
+        lines += ['data = "data.csv"', "threads = 1"]
     lines += ["[policy]", *(f"{key} = {value}" for key, value in policy.items())]
     if coordinates:
         lines += ["[timeouts]", *(f"{phase} = {s}" for phase, s in timeouts.items())]

@@ -46,7 +46,7 @@ def test_reasons_are_for_people() -> None:
     vectors /= np.linalg.norm(vectors, axis=1)[:, None]
     vectors *= np.array([[0.8], [0.9], [1.0], [1.9], [5.1]])
     verdict = NormBound().judge(scores_of(vectors))
-    assert verdict.reasons == ("", "", "", "", "norm 5.1 times the median, allowed 2")
+    assert verdict.reasons == ("", "", "", "", "norm: 5.1 times the median, allowed 2")
     assert verdict.accepted_names == ("a", "b", "c", "d")
 
 
@@ -172,7 +172,7 @@ def test_every_group_sees_what_the_whole_hides() -> None:
     assert all(inner.judge(whole).accepted)
     verdict = EveryGroup(inner).judge(scores)
     assert verdict.accepted_names == tuple("abcefg")
-    assert verdict.reasons[3].startswith("in head: mean cosine distance")
+    assert verdict.reasons[3].startswith("direction: in head: mean cosine distance")
     # Each group remembers its own cosines.
     kinds = {key[0] for key in verdict.memory.pairs}
     assert kinds == {"/cosine", "head/cosine", "rest/cosine"}

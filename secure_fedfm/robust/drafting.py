@@ -1,0 +1,90 @@
+"""The sections of a charter that make a federation robust, drafted from what founders say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedfm_protocols.enrolment import Enrolment
+from fedfm_protocols.errors import EnrolmentError
+from secure_fedfm.errors import ConfigurationError
+from secure_fedfm.robust.registry import DEFAULT, check_works_in, make_rule
+
+__all__ = ["DEFAULT_KEY_ROUNDS", "DEFAULT_NORM_BOUND", "RobustRequest", "read_parameters"]
+
+DEFAULT_NORM_BOUND = 64.0
+"""An update of LoRA matrices and a head after a local epoch has a norm of 1 to 10; scores keep
+their precision down to a 256th of the bound."""
+DEFAULT_KEY_ROUNDS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class RobustRequest:
+    """Who judges, and by which rule.
+
+    Args:
+        validator: its verified enrolment.
+        rule: by name.
+        parameters: of the rule, by name; the rest have defaults.
+        norm_bound: largest L2 norm of an update that is measured.
+        key_rounds: rounds judged under one sketch key.
+    """
+
+    validator: Enrolment
+    rule: str = DEFAULT
+    parameters: Mapping[str, int | float] = field(default_factory=dict)
+    norm_bound: float = DEFAULT_NORM_BOUND
+    key_rounds: int = DEFAULT_KEY_ROUNDS
+
+    def __post_init__(self) -> None:
+        if self.validator.role != "validator":
+            raise EnrolmentError(
+                f"the enrolment given for the validator is that of {self.validator.name}, a "
+                f"{self.validator.role}; give the enrolment.json of a site made with "
+                "`secure-fedfm keygen --role validator`"
+            )
+
+    def check(self, suite: str, privacy_mode: str) -> None:
+        """Refuse what no roster makes work, before anything slow; raises ConfigurationError."""
+        check_works_in(self.rule, suite, privacy_mode)
+        make_rule(self.rule, self.parameters)
+
+    def sections(self) -> dict[str, Any]:
+        """``validator`` and ``robustness``."""
+        return {
+            "validator": {
+                "name": self.validator.name,
+                "identity": self.validator.identity,
+                "transport": self.validator.transport,
+                "enrolment": self.validator.digest,
+            },
+            "robustness": {
+                "rule": self.rule,
+                "parameters": dict(self.parameters),
+                "norm_bound": float(self.norm_bound),
+                "key_rounds": self.key_rounds,
+                "groups": [],
+            },
+        }
+
+
+def read_parameters(texts: Iterable[str]) -> dict[str, int | float]:
+    """``["multiple=3", "reach=1.2"]`` as numbers by name.
+
+    Raises:
+        ConfigurationError: not NAME=NUMBER, or a name twice.
+    """
+    found: dict[str, int | float] = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        try:
+            number: int | float = int(value) if value.lstrip("-").isdigit() else float(value)
+        except ValueError:
+            equals = ""
+        if not equals or not name or name in found:
+            raise ConfigurationError(
+                f"--robust-parameter is {text!r}, expected NAME=NUMBER, each name once"
+            )
+        found[name] = number
+    return found
