@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
 
+LEAST_DEVIATION = 1.0
+"""Standard deviations that an attacker of the ALIE kind takes where its paper allows it none."""
 STRETCHES = (0.5, 1.0, 1.4, 1.9)
 """Lengths that an adaptive attacker tries, in honest medians."""
 _HALVINGS = 12
@@ -48,11 +50,12 @@ def a_little_is_enough(
     """ALIE (Baruch et al. 2019): the update, held within z standard deviations of what honest
     clients are thought to send; (vector, z).
 
-    z is the largest at which enough honest clients lie further out than the attackers.
+    z is the largest at which enough honest clients lie further out than the attackers, and at
+    least ``LEAST_DEVIATION``: with one attacker of five the paper's z is 0, which sends the mean.
     """
     needed = clients // 2 + 1 - malicious
     share = (clients - malicious - needed) / (clients - malicious)
-    z = NormalDist().inv_cdf(min(max(share, 0.5), 0.999))
+    z = max(NormalDist().inv_cdf(min(max(share, 0.5), 0.999)), LEAST_DEVIATION)
     mean, spread = np.mean(honest, axis=0), np.std(honest, axis=0)
     return np.clip(update, mean - z * spread, mean + z * spread), z
 
