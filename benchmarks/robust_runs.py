@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 
@@ -20,9 +21,10 @@ from benchmarks.attacks.poison import Probe
 from benchmarks.attacks.zoo import Attack, Labels, Passes, View, attack_at
 from benchmarks.results import Row, package_versions
 from benchmarks.robust_scoring import Scoring, scores_of_vectors
-from benchmarks.robust_training import Trainer, Training
+from benchmarks.robust_training import Training
 from secure_fedfm.learning.adapter_state import Adapter
 from secure_fedfm.learning.dataset import Dataset, TrainTest
+from secure_fedfm.learning.payload import TensorLayout
 from secure_fedfm.learning.plan import TrainingPlan
 from secure_fedfm.learning.seeds import generator
 from secure_fedfm.learning.specs import AdapterSpec
@@ -102,6 +104,21 @@ class Player:
     poisoned: Dataset | None = None
 
 
+class Trains(Protocol):
+    """What an arena needs of :class:`benchmarks.robust_training.Trainer`."""
+
+    initial: Adapter
+    layout: TensorLayout
+
+    def delta(self, training: Training, adapter: Adapter) -> Vector:
+        """What a training moves, float64 [values]."""
+        ...
+
+    def accuracy(self, data: Dataset, adapter: Adapter) -> float:
+        """The share of rows that get their label."""
+        ...
+
+
 class Arena:
     """A model and a data set that cases are played on.
 
@@ -117,7 +134,7 @@ class Arena:
         self,
         data: TrainTest,
         setting: Setting,
-        trainer: Trainer,
+        trainer: Trains,
         rules: Mapping[str, Rule | None],
         scorings: Mapping[str, Scoring],
     ) -> None:
@@ -134,7 +151,7 @@ class Arena:
         probe = self._probe(attack, test, labels)
         players = self._players(case, attack, train, labels)
         judge = partial(self._judge, case, self._rules[case.rule])
-        layout, memory = self._trainer.model.layout, NOTHING
+        layout, memory = self._trainer.layout, NOTHING
         adapter, last = self._trainer.initial, np.zeros(layout.size)
         rounds: list[Row] = []
         for number in range(1, self.setting.rounds + 1):

@@ -83,7 +83,7 @@ class Trainer:
         plan: TrainingPlan,
         folder: Path | None = None,
     ) -> None:
-        self.model, self.initial = model, model.state()
+        self.model, self.initial, self.layout = model, model.state(), model.layout
         self._labels, self._plan, self._folder = labels, plan, folder
         self._states: dict[str, torch.Tensor] = {}
         self._prepared: dict[bytes, PreparedRows] = {}
@@ -104,9 +104,9 @@ class Trainer:
         if training.anchor is None:
             train_round(self.model, rows, plan, training.number, training.order)
         else:
-            goal = adapter.moved(self.model.layout, training.anchor.astype(np.float32))
+            goal = adapter.moved(self.layout, training.anchor.astype(np.float32))
             self._train_anchored(rows, training, plan, goal)
-        found = delta(self.model.layout, adapter, self.model.state())
+        found = delta(self.layout, adapter, self.model.state())
         if file is not None:
             unfinished = file.with_suffix(".part")
             with unfinished.open("wb") as stream:

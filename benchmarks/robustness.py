@@ -37,7 +37,13 @@ from secure_fedfm.robust.rule import Rule
 ALPHAS = (1.0, 0.3)
 MULTIPLIED = ("label-flip", "replacement", "constrain-and-scale", "dba", "neurotoxin", "edge-case")
 """Attacks that are run at every dose; the others have one of their own."""
-OWN_DOSES = {"alie": (5.0,), "inner-product": (1.0, 5.0), "sybils": (1.0, 2.0), "on-off": (1.0, 5.0), "slow-burn": (1.0, 5.0)}
+OWN_DOSES = {
+    "alie": (5.0,),
+    "inner-product": (1.0, 5.0),
+    "sybils": (1.0, 2.0),
+    "on-off": (1.0, 5.0),
+    "slow-burn": (1.0, 5.0),
+}
 
 
 SCORINGS = ("plain", "encrypted")
