@@ -2,9 +2,9 @@
 
 *Attack success rate* (ASR) is the largest over the attacked rounds: one round with a backdoor is
 enough for whoever uses it. *Lifespan* is how many rounds after the attackers stopped still have a
-backdoor that works every other time. *Accuracy* is that of the last round, beside a federation of the honest
-clients alone (attack ``none`` without a rule). *TPR* is the share of attackers' attacking rounds in
-which they were excluded, *FPR* the share of honest clients' rounds.
+backdoor that works every other time. *Accuracy* is that of the last round, beside a federation of
+the honest clients alone (attack ``none`` without a rule). *TPR* is the share of attackers'
+attacking rounds in which they were excluded, *FPR* the share of honest clients' rounds.
 """
 
 from __future__ import annotations
@@ -134,8 +134,9 @@ def table(found: Sequence[Figures]) -> str:
             (
                 f.attack, f"{f.dose:g}", f.rule, f.scoring, f"{f.alpha:g}", f.seeds,
                 _percent(f.asr), _percent(f.asr_at_end),
-                "-" if f.lifespan is None else f"{f.lifespan:.1f}", _percent(f.accuracy), _percent(f.alone),
-                _percent(f.difference), _percent(f.caught), _percent(f.wrongly),
+                "-" if f.lifespan is None else f"{f.lifespan:.1f}",
+                _percent(f.accuracy), _percent(f.alone), _percent(f.difference),
+                _percent(f.caught), _percent(f.wrongly),
             )
             for f in found
         ],
