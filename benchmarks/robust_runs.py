@@ -236,7 +236,6 @@ class Arena:
     ) -> dict[str, Vector]:
         """What the attackers send in this round."""
         strength = self._strength(attack, number)
-        anchor = np.mean(list(honest.values()), axis=0) if attack.anchored else None
         sent: dict[str, Vector] = {}
         for player in players:
             if player.poisoned is None:
@@ -249,11 +248,15 @@ class Arena:
                 sent[player.name] = next(iter(sent.values()))
                 continue
             order = _order(player, case)
+            own = np.zeros(self._trainer.layout.size)
+            if attack.honest_too:
+                own = self._trainer.delta(Training(player.clean, number, order), adapter)
+            anchor = own if attack.anchored else None
             training = Training(player.poisoned, number, order, attack.epochs, anchor)
             poisoned = self._trainer.delta(training, adapter)
             passes = self._passing(case, player.name, honest, memory)
             view = View(
-                poisoned, tuple(honest.values()), last, number, len(players), attack.malicious,
+                poisoned, own, tuple(honest.values()), last, number, len(players), attack.malicious,
                 passes,
             )  # fmt: skip
             sent[player.name] = attack.craft(view, attack.dose * strength)

@@ -17,7 +17,7 @@ Vector = NDArray[np.float64]
 
 LEAST_DEVIATION = 1.0
 """Standard deviations that an attacker of the ALIE kind takes where its paper allows it none."""
-STRETCHES = (0.5, 1.0, 1.4, 1.9)
+STRETCHES = (0.8, 1.0, 1.15, 1.29, 1.5, 1.9)
 """Lengths that an adaptive attacker tries, in honest medians."""
 _HALVINGS = 12
 
@@ -73,25 +73,29 @@ def cosine(a: Vector, b: Vector) -> float:
 
 
 def just_inside(
-    poisoned: Vector, honest: list[Vector], passes: Callable[[Vector], bool] | None
+    poisoned: Vector,
+    own: Vector,
+    honest: list[Vector],
+    passes: Callable[[Vector], bool] | None,
 ) -> Vector:
     """An attacker who knows the rule, what it remembers and how wide the sketch is: of the mixtures
-    of poison and honest mean at several lengths the one with most poison that ``passes``.
+    of poison and its ``own`` honest update, at several lengths, the one with most poison that
+    ``passes``. Not of poison and the honest mean: what is nearer to everybody than they are to each
+    other gives itself away.
 
     What passes is tried on exact inner products, since the sketch's directions are drawn after the
-    attacker has committed; an attacker that nothing lets pass sends the honest mean. Without a rule
+    attacker has committed; an attacker that nothing lets pass is honest. Without a rule
     it sends the poison.
     """
     if passes is None:
         return poisoned
-    mean: Vector = np.mean(honest, axis=0)
     typical = float(np.median([np.linalg.norm(update) for update in honest]))
-    best, most = mean, 0.0
+    best, most = own, 0.0
     for stretch in STRETCHES:
         low, high = 0.0, 1.0
         for _ in range(_HALVINGS):
             share = (low + high) / 2
-            mixed = (1 - share) * stretched_to(mean, typical)
+            mixed = (1 - share) * stretched_to(own, typical)
             mixed = stretched_to(mixed + share * stretched_to(poisoned, typical), stretch * typical)
             if not passes(mixed):
                 high = share

@@ -30,6 +30,8 @@ class View:
 
     Args:
         poisoned: its delta after training on poisoned rows.
+        own: its delta after training on its clean rows, as an honest client would; zeros where the
+            attack asks for none.
         honest: what the honest clients send. The protocol hides it; that an attacker is given it
             here makes the attacks as strong as their papers' (omniscient) versions.
         last: the last round's average, which everybody can compute.
@@ -40,6 +42,7 @@ class View:
     """
 
     poisoned: Vector
+    own: Vector
     honest: tuple[Vector, ...]
     last: Vector
     round: int
@@ -66,7 +69,8 @@ class Attack:
         dose: what the update is multiplied by.
         malicious: attackers; the honest clients come on top.
         epochs: passes over the poisoned rows.
-        anchored: train with a pull towards the honest clients' mean (constrain and scale).
+        honest_too: trains on its clean rows as well, to know what it would send.
+        anchored: train with a pull towards that (constrain and scale).
         clones: all attackers send the very same update.
         split_trigger: each attacker has a part of the trigger only.
         strength: factor on the dose in the attacker's n-th round, from 1; 0 for an honest round.
@@ -78,6 +82,7 @@ class Attack:
     dose: float = 1.0
     malicious: int = 1
     epochs: int = EPOCHS
+    honest_too: bool = False
     anchored: bool = False
     clones: bool = False
     split_trigger: bool = False
@@ -130,14 +135,14 @@ def _inner_product(view: View, dose: float) -> Vector:
 
 
 def _adaptive(view: View, dose: float) -> Vector:
-    return crafting.just_inside(dose * view.poisoned, list(view.honest), view.passes)
+    return crafting.just_inside(dose * view.poisoned, view.own, list(view.honest), view.passes)
 
 
 _BASE = (
     Attack("none", "none", malicious=0),
     Attack("label-flip", "flip"),
     Attack("replacement", "trigger"),
-    Attack("constrain-and-scale", "trigger", anchored=True),
+    Attack("constrain-and-scale", "trigger", honest_too=True, anchored=True),
     Attack("dba", "trigger", malicious=2, split_trigger=True),
     Attack("neurotoxin", "trigger", craft=_neurotoxin),
     Attack("edge-case", "edge"),
@@ -146,7 +151,7 @@ _BASE = (
     Attack("sybils", "trigger", malicious=2, clones=True),
     Attack("on-off", "trigger", strength=_every_other),
     Attack("slow-burn", "trigger", strength=_slowly),
-    Attack("adaptive", "trigger", craft=_adaptive),
+    Attack("adaptive", "trigger", honest_too=True, craft=_adaptive),
 )
 ATTACKS: Mapping[str, Attack] = {attack.name: attack for attack in _BASE}
 

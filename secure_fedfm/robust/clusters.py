@@ -83,7 +83,9 @@ class CosineMemory(Rule):
     Of the clients within the norm bound, the majority is the smallest ball of floor(n/2) + 1 around
     one of them. Its members' mean distances to each other average to D; whoever has a mean distance
     to the majority above ``reach`` D is excluded, on the average over rounds, and above
-    ``latest_reach`` D in the newest round.
+    ``latest_reach`` D in the newest round. So is whoever is *nearer* than ``closest`` D in the newest
+    round: honest work has noise of its own, and what lies that near to everybody was made of
+    estimates of the others' updates.
 
     The narrow norm bound supposes that honest clients do like amounts of work in a round: steps of
     the same optimiser. Where they do not, ``multiple`` must be as wide as their lengths are apart,
@@ -94,6 +96,7 @@ class CosineMemory(Rule):
         reach: multiple of the majority's mean distance, 1 to 10.
         multiple: of the median norm, 1 to 100.
         latest_reach: as ``reach``, for the newest round alone.
+        closest: share of D, 0 to 1; 0 lets everybody be as near as they like.
     """
 
     name: ClassVar[str] = "cosine-memory"
@@ -104,12 +107,14 @@ class CosineMemory(Rule):
     reach: float = 1.15
     multiple: float = 1.3
     latest_reach: float = 1.3
+    closest: float = 0.7
 
     def __post_init__(self) -> None:
         check_share(self.name, "newest", self.newest, 1e-3, 1)
         check_share(self.name, "reach", self.reach, 1, 10)
         check_share(self.name, "multiple", self.multiple, 1, 100)
         check_share(self.name, "latest_reach", self.latest_reach, 1, 10)
+        check_share(self.name, "closest", self.closest, 0, 1)
 
     def tolerates(self, count: int) -> int:
         """Return the largest minority: by norm, where not by direction."""
@@ -119,17 +124,18 @@ class CosineMemory(Rule):
         average = memory.averaged("cosine", scores.names, scores.cosines, self.newest)
         reasons = norm_reasons(scores, self.multiple)
         fits = np.array([not reason for reason in reasons])
-        for cosines, reach, when in (
-            (average, self.reach, ", averaged over rounds,"),
-            (scores.cosines, self.latest_reach, " in this round"),
+        for cosines, least, most, when in (
+            (average, 0.0, self.reach, ", averaged over rounds,"),
+            (scores.cosines, self.closest, self.latest_reach, " in this round"),
         ):
             means, typical = _mean_distances(1.0 - cosines, scores.names, fits)
             for place, mean in enumerate(means):
-                if mean > reach * typical + _NOISE and not reasons[place]:
+                fine = least * typical - _NOISE <= mean <= most * typical + _NOISE
+                if not fine and not reasons[place]:
                     reasons[place] = (
                         f"direction: mean cosine distance {mean:.2f} to the majority{when} is "
                         f"{mean / max(typical, _NOISE):.2f} times the majority's own, "
-                        f"allowed {reach:g}"
+                        f"allowed {least:g} to {most:g}"
                     )
         return accepting(scores, reasons, memory.remembering("cosine", scores.names, average))
 
