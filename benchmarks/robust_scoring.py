@@ -27,8 +27,9 @@ from secure_fedfm.robust.score_matrix import ScoreMatrix
 Integers = NDArray[np.int64]
 Scoring = Callable[[tuple[str, ...], Sequence[Integers], bytes], tuple[ScoreMatrix, Row]]
 
-NORM_BOUND = 1024.0
-"""Largest norm that can be encrypted, as a charter would say: some 50 honest ones of round 1."""
+NORM_BOUND = 256.0
+"""Largest norm that is measured, as a charter would say: a dozen honest ones of round 1, and more
+than what the largest dose sends. Four digits down to norm 1."""
 
 
 def scores_of_vectors(vectors: Mapping[str, Vector]) -> ScoreMatrix:
