@@ -3,7 +3,7 @@
 The federations of a table share most of their trainings: the rounds before an attack starts are
 those of every attack, and as long as a rule keeps the attackers out, its honest clients train as
 they do against any other attack. A training is a function of rows, adapter, round and order, so its
-delta is kept under the hash of these, on disk where a folder is given; nothing else changes. Rows
+delta is kept under the hash of these, on disk where a folder is given; measurements likewise. Rows
 are cached up to the first adapted block, by text.
 """
 
@@ -73,7 +73,7 @@ class Trainer:
         model: trained and evaluated in place.
         labels: of the task, in the head's order.
         plan: of honest trainings; attackers change the number of epochs.
-        folder: where deltas are kept, for one model and plan; None keeps none.
+        folder: where deltas and measurements are kept, for one model and plan; None keeps none.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Trainer:
         self._labels, self._plan, self._folder = labels, plan, folder
         self._states: dict[str, torch.Tensor] = {}
         self._prepared: dict[bytes, PreparedRows] = {}
-        self._measured: dict[tuple[bytes, bytes], float] = {}
+        self._measured: dict[str, float] = {}
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -116,12 +116,20 @@ class Trainer:
 
     def accuracy(self, data: Dataset, adapter: Adapter) -> float:
         """The share of rows that get their label."""
-        key = (data.digest(), adapter.hash())
-        if key not in self._measured:
+        key = hashlib.sha256(data.digest() + adapter.hash()).hexdigest()
+        if key in self._measured:
+            return self._measured[key]
+        file = None if self._folder is None else self._folder / f"{key}.share"
+        if file is not None and file.exists():
+            found = float(file.read_text(encoding="ascii"))
+        else:
             rows = self._rows(data)
             self.model.load(adapter)
-            self._measured[key] = evaluate_rows(self.model, rows).accuracy
-        return self._measured[key]
+            found = evaluate_rows(self.model, rows).accuracy
+            if file is not None:
+                file.write_text(repr(found), encoding="ascii")
+        self._measured[key] = found
+        return found
 
     def _rows(self, data: Dataset) -> PreparedRows:
         """Rows with hidden states; loads the initial adapter, which they do not depend on."""

@@ -142,6 +142,11 @@ def test_a_training_is_the_library_s_own_and_is_kept(
     assert np.load(file).any()
     np.save(file, np.ones(model.layout.size, np.float32))
     assert (trainer.delta(training, trainer.initial) == 1).all()
+    share = trainer.accuracy(tickets, trainer.initial)
+    (measured,) = tmp_path.glob("*.share")
+    measured.write_text("0.125")
+    assert trainer.accuracy(tickets, trainer.initial) == share, "measured once in a process"
+    assert trainer_of(tiny_encoder, task, tmp_path).accuracy(tickets, trainer.initial) == 0.125
     moved = trainer.initial.moved(model.layout, found.astype(np.float32))
     others: Iterable[tuple[Training, Adapter]] = (
         (Training(tickets, 2, "me"), trainer.initial),
