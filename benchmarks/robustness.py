@@ -22,6 +22,7 @@ import torch
 
 from benchmarks.attacks.zoo import ATTACKS, DOSES
 from benchmarks.results import Budget, Row, RowFile, add_row_options, report
+from benchmarks.robust_plot import draw
 from benchmarks.robust_runs import SCALE, Arena, Case, Setting
 from benchmarks.robust_scoring import Scoring, encrypted_scoring, plain_scoring
 from benchmarks.robust_table import figures, minimax, table
@@ -118,6 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             flush=True,
         )
     found = figures([row for row in file.rows if row.get("benchmark") == "robustness"])
+    if arguments.plot is not None:
+        draw(found, arguments.plot)
     best = minimax(found)
     results: Row = {"benchmark": "robustness", "rows": file.rows}
     if best is not None:
@@ -151,6 +154,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--scoring", choices=SCORINGS, default="plain")
     parser.add_argument("--cache", type=Path, help="folder that keeps trainings between runs")
+    parser.add_argument("--plot", type=Path, help="draw all rows there are into this SVG file")
     parser.add_argument("--all-rules", action="store_true", help="not only none and the default")
     names = sorted({*ATTACKS, *rules()})
     parser.add_argument("--only", action="append", choices=names, help="may be repeated")

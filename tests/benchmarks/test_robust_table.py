@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.robust_plot import cells, draw
 from benchmarks.robust_table import exclusions, figures, lifespan, minimax, table
 
 EVERYBODY = ["honest-1", "honest-2", "malicious-1"]
@@ -78,3 +80,17 @@ def test_the_table_has_a_line_for_each_cell() -> None:
     assert (
         "| scaled | 1 | none | plain | 1 | 1 | 90.0 | 30.0 | 1.0 | 80.0 | 82.0 | -2.0 |" in lines[3]
     )
+
+
+def test_the_picture_prefers_encrypted_rows(tmp_path: Path) -> None:
+    encrypted = HELD | {"scoring": "encrypted", "asr": 0.25}
+    found = figures([ALONE, OPEN, HELD, encrypted])
+    rows, columns, values = cells(found)
+    assert rows == ["scaled x1"]
+    assert columns == ["none\nalpha 1", "ours\nalpha 1"]
+    assert values == [[0.9, 0.25]]
+    pytest.importorskip("matplotlib", reason="the picture needs the extra bench")
+    draw(found, tmp_path / "one.svg")
+    draw(found, tmp_path / "two.svg")
+    assert b"<svg" in (tmp_path / "one.svg").read_bytes()
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
