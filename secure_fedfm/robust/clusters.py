@@ -107,7 +107,7 @@ class CosineMemory(Rule):
     reach: float = 1.15
     multiple: float = 1.3
     latest_reach: float = 1.3
-    closest: float = 0.7
+    closest: float = 0.85
 
     def __post_init__(self) -> None:
         check_share(self.name, "newest", self.newest, 1e-3, 1)

@@ -148,7 +148,7 @@ def cosine_memory(vectors: Vectors, root: Vectors) -> Accepts:
     majority = set(order[centre])
     means = [float(np.mean([far[i][j] for j in majority if j != i])) for i in range(n)]
     typical = float(np.mean([means[i] for i in majority]))
-    return [fits[i] and 0.7 * typical <= means[i] <= 1.15 * typical for i in range(n)]
+    return [fits[i] and 0.85 * typical <= means[i] <= 1.15 * typical for i in range(n)]
 
 
 ORACLES: dict[str, Callable[[Vectors, Vectors], Accepts]] = {

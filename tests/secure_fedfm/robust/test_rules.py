@@ -157,6 +157,18 @@ def test_poison_on_top_of_honest_work_shows_in_its_length() -> None:
     assert CosineMemory(multiple=2.0).judge(scores_of(vectors)).accepted[4]
 
 
+def test_what_is_nearer_than_honest_work_was_made_of_estimates() -> None:
+    """A little poison on the others' mean, of ordinary length (ALIE, or anchored to the mean)."""
+    vectors = late_in_training(2)
+    poison = np.random.default_rng(9).normal(size=4000)
+    vectors[4] = vectors[:4].mean(axis=0) + poison
+    vectors[4] *= np.linalg.norm(vectors[0]) / np.linalg.norm(vectors[4])
+    verdict = CosineMemory().judge(scores_of(vectors))
+    assert verdict.accepted == (True,) * 4 + (False,)
+    assert "in this round" in verdict.reasons[4]
+    assert all(CosineMemory(closest=0.0).judge(scores_of(vectors)).accepted)
+
+
 def test_memory_follows_names_through_changing_cohorts() -> None:
     rule, vectors = CosineMemory(newest=0.5), benign(1)
     first = rule.judge(scores_of(vectors)).memory
