@@ -80,12 +80,14 @@ class Flame(Rule):
 class CosineMemory(Rule):
     """Cosine majority on a running average of the cosine matrix, and a norm bound.
 
-    Of the clients within the norm bound, the majority is the smallest ball of floor(n/2) + 1 around
-    one of them. Its members' mean distances to each other average to D; whoever has a mean distance
-    to the majority above ``reach`` D is excluded, on the average over rounds, and above
-    ``latest_reach`` D in the newest round. So is whoever is *nearer* than ``closest`` D in the newest
-    round: honest work has noise of its own, and what lies that near to everybody was made of
-    estimates of the others' updates.
+    Three steps. Clients whose norm is above ``multiple`` times the median are excluded. So are,
+    of those left, clients whose mean distance to the others in the newest round is below
+    ``closest`` times the median of these: honest work has noise of its own, and what lies that near
+    to everybody was made of estimates of the others' updates; it would be the middle of any
+    majority. Of the rest, the majority is the smallest ball of floor(n/2) + 1 around one of them.
+    Its members' mean distances to each other average to D; whoever has a mean distance to the
+    majority above ``reach`` D on the average over rounds, or ``latest_reach`` D in the newest, is
+    excluded.
 
     The narrow norm bound supposes that honest clients do like amounts of work in a round: steps of
     the same optimiser. Where they do not, ``multiple`` must be as wide as their lengths are apart,
@@ -96,7 +98,7 @@ class CosineMemory(Rule):
         reach: multiple of the majority's mean distance, 1 to 10.
         multiple: of the median norm, 1 to 100.
         latest_reach: as ``reach``, for the newest round alone.
-        closest: share of D, 0 to 1; 0 lets everybody be as near as they like.
+        closest: share of the median distance, 0 to 1; 0 lets everybody be as near as they like.
     """
 
     name: ClassVar[str] = "cosine-memory"
@@ -124,20 +126,41 @@ class CosineMemory(Rule):
         average = memory.averaged("cosine", scores.names, scores.cosines, self.newest)
         reasons = norm_reasons(scores, self.multiple)
         fits = np.array([not reason for reason in reasons])
-        for cosines, least, most, when in (
-            (average, 0.0, self.reach, ", averaged over rounds,"),
-            (scores.cosines, self.closest, self.latest_reach, " in this round"),
+        latest = 1.0 - scores.cosines
+        for place, share in enumerate(_nearness(latest, fits)):
+            if share < self.closest:
+                fits[place] = False
+                reasons[place] = (
+                    f"direction: mean cosine distance to the others in this round is {share:.2f} "
+                    f"times what is usual, expected {self.closest:g} or more: nearer to everybody "
+                    "than honest work is"
+                )
+        for distances, reach, when in (
+            (1.0 - average, self.reach, ", averaged over rounds,"),
+            (latest, self.latest_reach, " in this round"),
         ):
-            means, typical = _mean_distances(1.0 - cosines, scores.names, fits)
+            means, typical = _mean_distances(distances, scores.names, fits)
             for place, mean in enumerate(means):
-                fine = least * typical - _NOISE <= mean <= most * typical + _NOISE
-                if not fine and not reasons[place]:
+                if mean > reach * typical + _NOISE and not reasons[place]:
                     reasons[place] = (
                         f"direction: mean cosine distance {mean:.2f} to the majority{when} is "
                         f"{mean / max(typical, _NOISE):.2f} times the majority's own, "
-                        f"allowed {least:g} to {most:g}"
+                        f"allowed {reach:g}"
                     )
         return accepting(scores, reasons, memory.remembering("cosine", scores.names, average))
+
+
+def _nearness(distances: Floats, fits: NDArray[np.bool_]) -> Floats:
+    """Return mean distances to the others who fit, over the median of these; 1 for who does not
+    fit, and where the median is none to speak of."""
+    shares = np.ones(len(distances))
+    places = np.flatnonzero(fits)
+    if len(places) > 2:
+        means = distances[np.ix_(places, places)].sum(axis=1) / (len(places) - 1)
+        middle = median(means)
+        if middle > _NOISE:
+            shares[places] = means / middle
+    return shares
 
 
 def _mean_distances(
