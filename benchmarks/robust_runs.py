@@ -22,6 +22,7 @@ from benchmarks.attacks.zoo import Attack, Labels, Passes, View, attack_at
 from benchmarks.results import Row, package_versions
 from benchmarks.robust_scoring import Scoring, scores_of_vectors
 from benchmarks.robust_training import Training
+from fedfm_crypto.sketch import SketchLayout
 from secure_fedfm.learning.adapter_state import Adapter
 from secure_fedfm.learning.dataset import Dataset, TrainTest
 from secure_fedfm.learning.payload import TensorLayout
@@ -128,6 +129,7 @@ class Arena:
         trainer: of the model; its labels are those of the training rows.
         rules: by name; None takes everybody.
         scorings: by name.
+        sketches: the layout that they measure.
     """
 
     def __init__(
@@ -137,8 +139,9 @@ class Arena:
         trainer: Trains,
         rules: Mapping[str, Rule | None],
         scorings: Mapping[str, Scoring],
+        sketches: SketchLayout,
     ) -> None:
-        self.setting = setting
+        self.setting, self._sketches = setting, sketches
         self._data, self._trainer = data, trainer
         self._rules, self._scorings = rules, scorings
 
@@ -271,7 +274,7 @@ class Arena:
             return None
 
         def passes(vector: Vector) -> bool:
-            scores = scores_of_vectors({**honest, name: vector})
+            scores = scores_of_vectors({**honest, name: vector}, self._sketches)
             return name in rule.judge(scores, memory).accepted_names
 
         return passes

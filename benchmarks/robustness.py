@@ -27,7 +27,7 @@ from benchmarks.robust_runs import SCALE, Arena, Case, Setting
 from benchmarks.robust_scoring import Scoring, encrypted_scoring, plain_scoring
 from benchmarks.robust_table import figures, minimax, table
 from benchmarks.robust_training import Trainer
-from fedfm_crypto.sketch import SketchLayout
+from fedfm_crypto.sketch import LEAST_VALUES_PER_SLOT, SLOTS, SketchGroup, SketchLayout
 from secure_fedfm.learning.data import load_data
 from secure_fedfm.learning.learner import load_adapted
 from secure_fedfm.learning.specs import TaskSpec
@@ -55,18 +55,29 @@ def make_arena(data: str, setting: Setting, cache: Path | None, scoring: str) ->
     rows = load_data(data)
     task = TaskSpec("classification", rows.train.label_names())
     model = load_adapted(DEFAULT_MODEL, setting.adapter, task)
-    layout = SketchLayout.whole(model.layout.size)
+    layout = two_groups(model.layout.size)
     scorings: dict[str, Scoring] = {"plain": plain_scoring(layout)}
     if scoring == "encrypted":
         scorings["encrypted"] = encrypted_scoring(layout, SCALE)
     trainer = Trainer(model, task.labels, setting.plan, cache)
-    return Arena(rows, setting, trainer, rules(), scorings)
+    return Arena(rows, setting, trainer, rules(), scorings, layout)
+
+
+def two_groups(size: int) -> SketchLayout:
+    """As few values as may be sketched by themselves, from the start of the vector (in a MiniLM
+    those of attention, and some of the first dense layer), and all others with the head."""
+    first = LEAST_VALUES_PER_SLOT * SLOTS // 2
+    return SketchLayout(
+        size, (SketchGroup("first", ((0, first),)), SketchGroup("rest", ((first, size),)))
+    )
 
 
 def rules() -> dict[str, Rule | None]:
-    """Rules that need no root data, by name; ``none`` takes everybody."""
+    """Rules that need no root data, by name; ``none`` takes everybody, ``every-group`` is the
+    default rule on the whole and by group."""
     return {
         "none": None,
+        "every-group": make_rule(DEFAULT, {}, every_group=True),
         **{name: make_rule(name, {}) for name, rule in RULES.items() if not rule.needs_root},
     }
 
@@ -95,7 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     file, budget = RowFile(arguments.rows), Budget(arguments.budget_minutes)
     known = rules()
     attacks = [name for name in ATTACKS if _picked(arguments.only, name, ATTACKS)]
-    chosen = [name for name in ("none", DEFAULT) if _picked(arguments.only, name, known)]
+    chosen = [
+        name for name in ("none", DEFAULT, "every-group") if _picked(arguments.only, name, known)
+    ]
     if arguments.all_rules or _named(arguments.only, known):
         chosen = [name for name in known if _picked(arguments.only, name, known)]
     arena: Arena | None = None

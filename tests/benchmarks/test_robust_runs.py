@@ -21,8 +21,7 @@ from benchmarks.attacks.poison import TRIGGER
 from benchmarks.robust_runs import SCALE, Arena, Case, Setting
 from benchmarks.robust_scoring import encrypted_scoring, plain_scoring
 from benchmarks.robust_training import Trainer, Training
-from benchmarks.robustness import cases, rules
-from fedfm_crypto.sketch import SketchLayout
+from benchmarks.robustness import cases, rules, two_groups
 from secure_fedfm.learning.adapter_state import Adapter
 from secure_fedfm.learning.dataset import Dataset, TrainTest
 from secure_fedfm.learning.learner import load_adapted
@@ -68,9 +67,9 @@ class MadeUp:
 
 @pytest.fixture(scope="module")
 def arena() -> Arena:
-    layout = SketchLayout.whole(WIDTH)
+    layout = two_groups(WIDTH)
     scorings = {"plain": plain_scoring(layout), "encrypted": encrypted_scoring(layout, SCALE)}
-    return Arena(TrainTest(ROWS, ROWS, "made up"), SETTING, MadeUp(), rules(), scorings)
+    return Arena(TrainTest(ROWS, ROWS, "made up"), SETTING, MadeUp(), rules(), scorings, layout)
 
 
 def test_without_a_rule_the_poison_gets_in(arena: Arena) -> None:
@@ -105,7 +104,9 @@ def test_honest_clients_do_the_same_whatever_the_attack(arena: Arena) -> None:
     ran: list[set[tuple[bytes, int, str]]] = []
     for attack in ("none", "replacement", "dba"):
         trainer = MadeUp()
-        other = Arena(TrainTest(ROWS, ROWS, "made up"), SETTING, trainer, rules(), {})
+        other = Arena(
+            TrainTest(ROWS, ROWS, "made up"), SETTING, trainer, rules(), {}, two_groups(WIDTH)
+        )
         other.run(Case(attack, 1.0, "none", 1.0, 1))
         honest = [t for t in trainer.trainings if t.order.startswith("honest")]
         ran.append({(t.rows.digest(), t.number, t.order) for t in honest})

@@ -217,18 +217,35 @@ def test_every_group_sees_what_the_whole_hides() -> None:
     inner = CosineMemory(reach=2.0, multiple=3.0, latest_reach=2.0)
     whole = ScoreMatrix(scores.names, scores.gram)
     assert all(inner.judge(whole).accepted)
-    verdict = EveryGroup(inner).judge(scores)
+    verdict = EveryGroup(inner, profile=10.0).judge(scores)
     assert verdict.accepted_names == tuple("abcefg")
     assert verdict.reasons[3].startswith("direction: in head: mean cosine distance")
     # Each group remembers its own cosines.
     kinds = {key[0] for key in verdict.memory.pairs}
     assert kinds == {"/cosine", "head/cosine", "rest/cosine"}
-    again = EveryGroup(inner).judge(scores, verdict.memory)
+    again = EveryGroup(inner, profile=10.0).judge(scores, verdict.memory)
     assert again.memory.pairs == pytest.approx(verdict.memory.pairs)
     with pytest.raises(RobustnessError, match="one group only"):
-        EveryGroup(inner).judge(whole)
+        EveryGroup(inner, profile=10.0).judge(whole)
     with pytest.raises(RobustnessError, match="the sketches have: head, rest"):
         scores.group("tail")
+
+
+def test_work_in_the_wrong_place_shows_by_group() -> None:
+    """As long as the others, and no direction tells it; but more of it is in the head."""
+    head, rest = late_in_training(1), late_in_training(2)
+    head[4] *= 1.2
+    rest[4] *= np.sqrt(2 - 1.2**2)
+    scores = in_groups(head, rest)
+    assert all(CosineMemory().judge(ScoreMatrix(scores.names, scores.gram)).accepted)
+    assert all(EveryGroup(CosineMemory(), profile=2.0).judge(scores).accepted)
+    verdict = EveryGroup(CosineMemory()).judge(scores)
+    assert verdict.accepted == (True,) * 4 + (False,)
+    assert verdict.reasons[4].startswith("norm: in head: 1.")
+    # Working more in all is another matter.
+    longer = in_groups(*(np.vstack([v[:4], 1.2 * v[4:] / f]) for v, f in
+                         ((head, 1.2), (rest, np.sqrt(2 - 1.2**2)))))  # fmt: skip
+    assert all(EveryGroup(CosineMemory()).judge(longer).accepted)
 
 
 def test_a_far_attacker_does_not_smooth_the_geometric_median_away() -> None:
