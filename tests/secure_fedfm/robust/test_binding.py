@@ -35,7 +35,8 @@ STEPS = 2.0**16
 def poisoned(random: np.random.Generator, update: Integers, other: Integers) -> Integers:
     """A benign sketch; the update carries poison, of a hundredth of its length to five times it."""
     share = 10 ** random.uniform(-2, 0.7)
-    return update + quantised(share * random.normal(scale=0.01, size=update.size))
+    sent: Integers = update + quantised(share * random.normal(scale=0.01, size=update.size))
+    return sent
 
 
 def rescaled(random: np.random.Generator, update: Integers, other: Integers) -> Integers:
