@@ -260,7 +260,7 @@ class Arena:
             passes = self._passing(case, player.name, honest, memory)
             view = View(
                 poisoned, own, tuple(honest.values()), last, number, len(players), attack.malicious,
-                passes,
+                passes, tuple(group.spans for group in self._sketches.groups),
             )  # fmt: skip
             sent[player.name] = attack.craft(view, attack.dose * strength)
         return sent

@@ -7,13 +7,14 @@ know the directions of the sketch, which are drawn after all have committed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
+Span = tuple[int, int]
 
 LEAST_DEVIATION = 1.0
 """Standard deviations that an attacker of the ALIE kind takes where its paper allows it none."""
@@ -70,6 +71,19 @@ def cosine(a: Vector, b: Vector) -> float:
     """Cosine of the angle between two vectors; 0 where one is zero."""
     lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
     return 0.0 if lengths == 0 else float(a @ b) / lengths
+
+
+def shaped_as(update: Vector, model: Vector, groups: Sequence[Sequence[Span]]) -> Vector:
+    """The update with each group of values as long as in ``model``: work in the usual places."""
+    shaped = update.copy()
+    for spans in groups:
+        ours, theirs = (
+            float(np.linalg.norm(np.concatenate([v[start:stop] for start, stop in spans])))
+            for v in (update, model)
+        )
+        for start, stop in spans:
+            shaped[start:stop] *= theirs / ours if ours > 0 else 1.0
+    return shaped
 
 
 def just_inside(

@@ -39,6 +39,7 @@ class View:
         clients, malicious: how many take part, and how many of them are attackers.
         passes: whether the rule in force, with its memory, would accept this vector beside the
             honest ones; None where there is no rule.
+        groups: spans of the values that are sketched together, by group.
     """
 
     poisoned: Vector
@@ -49,6 +50,7 @@ class View:
     clients: int
     malicious: int
     passes: Passes | None = None
+    groups: tuple[tuple[crafting.Span, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,11 @@ def _adaptive(view: View, dose: float) -> Vector:
     return crafting.just_inside(dose * view.poisoned, view.own, list(view.honest), view.passes)
 
 
+def _adaptive_by_group(view: View, dose: float) -> Vector:
+    shaped = crafting.shaped_as(dose * view.poisoned, view.own, view.groups)
+    return crafting.just_inside(shaped, view.own, list(view.honest), view.passes)
+
+
 _BASE = (
     Attack("none", "none", malicious=0),
     Attack("label-flip", "flip"),
@@ -152,6 +159,7 @@ _BASE = (
     Attack("on-off", "trigger", strength=_every_other),
     Attack("slow-burn", "trigger", strength=_slowly),
     Attack("adaptive", "trigger", honest_too=True, craft=_adaptive),
+    Attack("adaptive-by-group", "trigger", honest_too=True, craft=_adaptive_by_group),
 )
 ATTACKS: Mapping[str, Attack] = {attack.name: attack for attack in _BASE}
 

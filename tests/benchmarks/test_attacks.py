@@ -132,3 +132,16 @@ def test_the_adaptive_attacker_goes_as_far_as_the_rule_lets_it() -> None:
     refused = ATTACKS["adaptive"].craft(view(passes=lambda _: False), 1.0)
     assert np.array_equal(refused, seen.own)
     assert np.array_equal(ATTACKS["adaptive"].craft(seen, 1.0), seen.poisoned)
+
+
+def test_poison_can_be_shaped_like_honest_work() -> None:
+    groups = (((0, 100), (300, WIDTH)), ((100, 300),))
+    poisoned, own = vectors(2)
+    poisoned[100:300] *= 7
+    shaped = crafting.shaped_as(poisoned, own, groups)
+    for spans in groups:
+        parts = [np.concatenate([v[a:b] for a, b in spans]) for v in (shaped, own, poisoned)]
+        assert np.linalg.norm(parts[0]) == pytest.approx(np.linalg.norm(parts[1]))
+        assert cosine(parts[0], parts[2]) == pytest.approx(1)
+    sent = ATTACKS["adaptive-by-group"].craft(view(groups=groups, passes=lambda _: True), 1.0)
+    assert cosine(sent, crafting.shaped_as(view().poisoned, view().own, groups)) > 0.999
