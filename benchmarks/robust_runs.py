@@ -2,56 +2,39 @@
 
 Everything that a robust rule sees is there: updates are quantised as they are sent, sketched along
 directions drawn after they are fixed, and scored, in the clear or through the real encryption
-(``Scoring``). Masking and summing change nothing but rounding and are left out.
-
-Rows are cached up to the first adapted block, for honest clients and attackers alike.
+(:mod:`benchmarks.robust_scoring`). Masking and summing change nothing but rounding and are left
+out. Updates beyond the quantiser's range are not cut off: an attacker need not keep to it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from benchmarks.attacks.crafting import Vector
 from benchmarks.attacks.poison import Probe
-from benchmarks.attacks.zoo import Attack, Labels, View, attack_at
+from benchmarks.attacks.zoo import Attack, Labels, Passes, View, attack_at
 from benchmarks.results import Row, package_versions
+from benchmarks.robust_scoring import Scoring, scores_of_vectors
+from benchmarks.robust_training import Training
 from fedfm_crypto.sketch import SketchLayout
-from secure_fedfm.learning.adapter import AdaptedModel
 from secure_fedfm.learning.adapter_state import Adapter
 from secure_fedfm.learning.dataset import Dataset, TrainTest
-from secure_fedfm.learning.learner import load_adapted
-from secure_fedfm.learning.payload import delta
+from secure_fedfm.learning.payload import TensorLayout
 from secure_fedfm.learning.plan import TrainingPlan
 from secure_fedfm.learning.seeds import generator
-from secure_fedfm.learning.specs import AdapterSpec, TaskSpec
+from secure_fedfm.learning.specs import AdapterSpec
 from secure_fedfm.learning.splits import dirichlet_split
-from secure_fedfm.learning.training import (
-    PreparedRows,
-    evaluate_rows,
-    new_optimiser,
-    prepare_rows,
-    ready,
-    train_round,
-)
-from secure_fedfm.learning.weights import DEFAULT_MODEL
 from secure_fedfm.robust.memory import NOTHING, Memory
 from secure_fedfm.robust.rule import Rule
-from secure_fedfm.robust.score_matrix import ScoreMatrix
 
-MAX_TOKENS = 48
-ANCHOR_PULL = 0.02
-"""Weight of the squared distance to the attacker's own honest adapter (constrain and scale)."""
 SCALE = 1 << 16
-CLIP = 1.0
-
-Integers = NDArray[np.int64]
-Scoring = Callable[[tuple[str, ...], Sequence[Integers], bytes, SketchLayout], ScoreMatrix]
+"""Quantisation: integer steps for 1.0."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +42,20 @@ class Setting:
     """What all cases of a table share.
 
     Args:
-        rows, test_rows: of the data set, drawn by the seed.
+        rows, test_rows, probe_rows: drawn from the data set by the seed.
         honest: honest clients; the attackers come on top.
-        rounds: of training; attackers act in rounds ``attacked`` and are honest afterwards.
+        rounds: of training; attackers act in rounds ``attacked`` and are honest otherwise.
     """
 
-    rows: int = 5000
+    rows: int = 3000
     test_rows: int = 1000
+    probe_rows: int = 200
     honest: int = 4
     rounds: int = 8
-    attacked: range = range(2, 7)
-    adapter: AdapterSpec = field(default_factory=AdapterSpec)
+    attacked: range = range(3, 7)
+    adapter: AdapterSpec = field(
+        default_factory=lambda: AdapterSpec(last_layers=1, rank=16, alpha=32)
+    )
     plan: TrainingPlan = field(
         default_factory=lambda: TrainingPlan(
             epochs=1,
@@ -115,31 +101,49 @@ class Player:
     """A client: its rows, and if it is an attacker those that it trains on when it attacks."""
 
     name: str
-    clean: PreparedRows
-    poisoned: PreparedRows | None = None
-    member: int = 0
+    clean: Dataset
+    poisoned: Dataset | None = None
+
+
+class Trains(Protocol):
+    """What an arena needs of :class:`benchmarks.robust_training.Trainer`."""
+
+    initial: Adapter
+    layout: TensorLayout
+
+    def delta(self, training: Training, adapter: Adapter) -> Vector:
+        """What a training moves, float64 [values]."""
+        ...
+
+    def accuracy(self, data: Dataset, adapter: Adapter) -> float:
+        """The share of rows that get their label."""
+        ...
 
 
 class Arena:
-    """Model, rows and probes, loaded when a case first needs them."""
+    """A model and a data set that cases are played on.
+
+    Args:
+        data: training and test rows.
+        setting: what all cases share.
+        trainer: of the model; its labels are those of the training rows.
+        rules: by name; None takes everybody.
+        scorings: by name.
+        sketches: the layout that they measure.
+    """
 
     def __init__(
         self,
         data: TrainTest,
         setting: Setting,
+        trainer: Trains,
         rules: Mapping[str, Rule | None],
         scorings: Mapping[str, Scoring],
+        sketches: SketchLayout,
     ) -> None:
-        self.setting = setting
-        self._data, self._rules, self._scorings = data, rules, scorings
-        self._labels = data.train.label_names()
-        task = TaskSpec("classification", self._labels)
-        self._model: AdaptedModel = load_adapted(DEFAULT_MODEL, setting.adapter, task)
-        self._initial: Adapter = self._model.state()
-        self._prepared: dict[bytes, PreparedRows] = {}
-        self.layout = SketchLayout.whole(self._model.layout.size)
-
-    # ---------------------------------------------------------------- one case
+        self.setting, self._sketches = setting, sketches
+        self._data, self._trainer = data, trainer
+        self._rules, self._scorings = rules, scorings
 
     def run(self, case: Case) -> Row:
         """Play a case; its row, with figures for each round."""
@@ -147,33 +151,31 @@ class Arena:
         attack = attack_at(case.attack, case.dose)
         train, test = self._sample(case.seed)
         labels = _chosen_labels(train, case.seed)
-        probe = attack.probe(test, labels)
+        probe = self._probe(attack, test, labels)
         players = self._players(case, attack, train, labels)
-        rule, memory = self._rules[case.rule], NOTHING
-        adapter, last = self._initial, np.zeros(self._model.layout.size)
+        judge = partial(self._judge, case, self._rules[case.rule])
+        layout, memory = self._trainer.layout, NOTHING
+        adapter, last = self._trainer.initial, np.zeros(layout.size)
         rounds: list[Row] = []
         for number in range(1, self.setting.rounds + 1):
-            updates = self._updates(case, attack, players, adapter, last, number)
-            accepted, reasons, memory = self._judge(case, rule, updates, memory, number)
-            last = np.mean([updates[name] for name in accepted], axis=0)
-            adapter = adapter.moved(self._model.layout, last.astype(np.float32))
-            rounds.append(
-                {
-                    "round": number,
-                    "accuracy": self._accuracy(adapter, test),
-                    "asr": self._success(adapter, probe),
-                    "accepted": list(accepted),
-                    "reasons": reasons,
-                }
+            honest = self._honest(case, players, adapter, number)
+            sent = honest | self._attacks(
+                case, attack, players, adapter, last, number, honest, memory
             )
+            entry, accepted, memory = judge(sent, memory, number)
+            if accepted:
+                last = np.mean([sent[name] for name in accepted], axis=0)
+                adapter = adapter.moved(layout, last.astype(np.float32))
+            rounds.append(entry | self._measures(number, adapter, test, probe))
+        attacked = [entry["asr"] for entry in rounds if entry["round"] in self.setting.attacked]
         return {
             **case.key(self.setting),
             "malicious": attack.malicious,
-            "attacked": [n for n in self.setting.attacked if attack.strength(n) > 0],
+            "attacked": [n for n in self.setting.attacked if self._strength(attack, n) > 0],
             "per_round": rounds,
             "accuracy": rounds[-1]["accuracy"],
-            "asr": None if probe is None else max(_asr_while(rounds, self.setting.attacked)),
-            "values": self._model.layout.size,
+            "asr": None if probe is None else max(attacked),
+            "values": layout.size,
             "cpu_s": time.process_time() - started,
             "versions": package_versions(["secure-fedfm", "torch", "transformers"]),
         }
@@ -181,43 +183,50 @@ class Arena:
     # ---------------------------------------------------------------- rows
 
     def _sample(self, seed: int) -> tuple[Dataset, Dataset]:
-        random = generator("robustness rows", seed)
-        parts = []
-        for rows, wanted in (
-            (self._data.train, self.setting.rows),
-            (self._data.test, self.setting.test_rows),
-        ):
-            chosen = random.choice(len(rows), min(wanted, len(rows)), replace=False)
-            parts.append(rows.rows(sorted(chosen.tolist())))
-        return parts[0], parts[1]
+        return (
+            _some(self._data.train, self.setting.rows, "robustness rows", seed),
+            _some(self._data.test, self.setting.test_rows, "robustness test rows", seed),
+        )
+
+    def _probe(self, attack: Attack, test: Dataset, labels: Labels) -> Probe | None:
+        found = attack.probe(test, labels)
+        if found is None:
+            return None
+        texts = _some(found.texts, self.setting.probe_rows, "robustness probe")
+        return Probe(texts, found.target)
 
     def _players(self, case: Case, attack: Attack, train: Dataset, labels: Labels) -> list[Player]:
         """Honest clients with the same rows whatever the attack; attackers have parts beyond."""
-        most = self.setting.honest + 2
-        parts = dirichlet_split(train, most, case.alpha, case.seed)
+        parts = dirichlet_split(train, self.setting.honest + 2, case.alpha, case.seed)
         players = [
-            Player(f"honest-{i + 1}", self._rows(part))
-            for i, part in enumerate(parts[: self.setting.honest])
+            Player(f"honest-{i + 1}", part) for i, part in enumerate(parts[: self.setting.honest])
         ]
         for member in range(attack.malicious):
             clean = parts[self.setting.honest + member]
-            random = generator("poison", case.seed, case.attack, member)
-            poisoned = attack.rows(clean, labels, member, random)
-            players.append(
-                Player(f"malicious-{member + 1}", self._rows(clean), self._rows(poisoned), member)
-            )
+            poisoned = attack.rows(clean, labels, member, generator("poison", case.seed, member))
+            players.append(Player(f"malicious-{member + 1}", clean, poisoned))
         return players
-
-    def _rows(self, data: Dataset) -> PreparedRows:
-        key = data.digest()
-        if key not in self._prepared:
-            self._model.load(self._initial)
-            self._prepared[key] = prepare_rows(self._model, data, self._labels, MAX_TOKENS)
-        return self._prepared[key]
 
     # ---------------------------------------------------------------- a round
 
-    def _updates(
+    def _strength(self, attack: Attack, number: int) -> float:
+        """0 in a round in which the attackers are honest."""
+        if number not in self.setting.attacked:
+            return 0.0
+        return attack.strength(number - self.setting.attacked.start + 1)
+
+    def _honest(
+        self, case: Case, players: Sequence[Player], adapter: Adapter, number: int
+    ) -> dict[str, Vector]:
+        return {
+            player.name: self._trainer.delta(
+                Training(player.clean, number, _order(player, case)), adapter
+            )
+            for player in players
+            if player.poisoned is None
+        }
+
+    def _attacks(
         self,
         case: Case,
         attack: Attack,
@@ -225,105 +234,97 @@ class Arena:
         adapter: Adapter,
         last: Vector,
         number: int,
+        honest: Mapping[str, Vector],
+        memory: Memory,
     ) -> dict[str, Vector]:
-        """What everybody sends in this round."""
-        updates: dict[str, Vector] = {}
+        """What the attackers send in this round."""
+        strength = self._strength(attack, number)
+        sent: dict[str, Vector] = {}
         for player in players:
-            order = f"{player.name}/{case.seed}"
-            dose = attack.dose * attack.strength(number)
-            if player.poisoned is None or number not in self.setting.attacked or dose == 0:
-                updates[player.name] = self._trained(player.clean, adapter, number, order)
+            if player.poisoned is None:
                 continue
-            if attack.clones and player.member:
-                updates[player.name] = updates["malicious-1"]
+            if strength == 0:
+                training = Training(player.clean, number, _order(player, case))
+                sent[player.name] = self._trainer.delta(training, adapter)
                 continue
-            honest = tuple(
-                self._trained(player.clean, adapter, number, f"{order}/{sample}")
-                for sample in range(attack.honest_samples)
-            )
-            anchor = honest[0] if attack.anchored else None
-            poisoned = self._trained(player.poisoned, adapter, number, order, anchor)
-            view = View(poisoned, honest, last, number, len(players), attack.malicious)
-            updates[player.name] = attack.craft(view, dose)
-        return updates
+            if attack.clones and sent:
+                sent[player.name] = next(iter(sent.values()))
+                continue
+            order = _order(player, case)
+            own = np.zeros(self._trainer.layout.size)
+            if attack.honest_too:
+                own = self._trainer.delta(Training(player.clean, number, order), adapter)
+            anchor = own if attack.anchored else None
+            training = Training(player.poisoned, number, order, attack.epochs, anchor)
+            poisoned = self._trainer.delta(training, adapter)
+            passes = self._passing(case, player.name, honest, memory)
+            view = View(
+                poisoned, own, tuple(honest.values()), last, number, len(players), attack.malicious,
+                passes, tuple(group.spans for group in self._sketches.groups),
+            )  # fmt: skip
+            sent[player.name] = attack.craft(view, attack.dose * strength)
+        return sent
 
-    def _trained(
-        self,
-        rows: PreparedRows,
-        adapter: Adapter,
-        number: int,
-        order: str,
-        anchor: Vector | None = None,
-    ) -> Vector:
-        model, plan = self._model, self.setting.plan
-        model.load(adapter)
-        if anchor is None:
-            train_round(model, rows, plan, number, order)
-        else:
-            goal = adapter.moved(model.layout, anchor.astype(np.float32))
-            _train_anchored(model, rows, plan, number, order, goal)
-        return delta(model.layout, adapter, model.state()).astype(np.float64)
+    def _passing(
+        self, case: Case, name: str, honest: Mapping[str, Vector], memory: Memory
+    ) -> Passes | None:
+        """What the rule would say of a vector of client ``name``, on exact inner products."""
+        rule = self._rules[case.rule]
+        if rule is None:
+            return None
+
+        def passes(vector: Vector) -> bool:
+            scores = scores_of_vectors({**honest, name: vector}, self._sketches)
+            return name in rule.judge(scores, memory).accepted_names
+
+        return passes
 
     def _judge(
-        self,
-        case: Case,
-        rule: Rule | None,
-        updates: Mapping[str, Vector],
-        memory: Memory,
-        number: int,
-    ) -> tuple[tuple[str, ...], Row, Memory]:
-        names = tuple(sorted(updates))
+        self, case: Case, rule: Rule | None, sent: Mapping[str, Vector], memory: Memory, number: int
+    ) -> tuple[Row, tuple[str, ...], Memory]:
+        """(the round's entry, who is accepted, the next memory)."""
+        names = tuple(sorted(sent))
         if rule is None:
-            return names, {}, memory
+            return {"round": number, "accepted": list(names)}, names, memory
         beacon = generator("beacon", case.seed, number).bytes(32)
-        integers = [
-            np.rint(np.clip(updates[name], -CLIP, CLIP) * SCALE).astype(np.int64) for name in names
-        ]
-        scores = self._scorings[case.scoring](names, integers, beacon, self.layout)
+        integers = [np.rint(sent[name] * SCALE).astype(np.int64) for name in names]
+        scores, costs = self._scorings[case.scoring](names, integers, beacon)
         verdict = rule.judge(scores, memory)
-        reasons = {n: why for n, why in zip(names, verdict.reasons, strict=True) if why}
-        return verdict.accepted_names, reasons, verdict.memory
+        entry: Row = {
+            "round": number,
+            "accepted": list(verdict.accepted_names),
+            "reasons": {n: why for n, why in zip(names, verdict.reasons, strict=True) if why},
+            "norms": [round(float(norm) / SCALE, 4) for norm in scores.norms],
+            "cosines": [[round(float(c), 4) for c in row] for row in scores.cosines],
+            **costs,
+        }
+        return entry, verdict.accepted_names, verdict.memory
 
     # ---------------------------------------------------------------- measures
 
-    def _accuracy(self, adapter: Adapter, test: Dataset) -> float:
-        self._model.load(adapter)
-        return evaluate_rows(self._model, self._rows(test)).accuracy
+    def _measures(
+        self, number: int, adapter: Adapter, test: Dataset, probe: Probe | None
+    ) -> dict[str, float | None]:
+        """Accuracy when the attackers stop and at the end; success from the round before they
+        start."""
+        attacked = self.setting.attacked
+        found: dict[str, float | None] = {"asr": None}
+        if number in (attacked.stop - 1, self.setting.rounds):
+            found["accuracy"] = self._trainer.accuracy(test, adapter)
+        if probe is not None and number >= attacked.start - 1:
+            wanted = Dataset(probe.texts.texts, (probe.target,) * len(probe.texts))
+            found["asr"] = self._trainer.accuracy(wanted, adapter)
+        return found
 
-    def _success(self, adapter: Adapter, probe: Probe | None) -> float | None:
-        """The share of the probe's texts that get the attacker's label."""
-        if probe is None:
-            return None
-        self._model.load(adapter)
-        wanted = Dataset(probe.texts.texts, (probe.target,) * len(probe.texts))
-        return evaluate_rows(self._model, self._rows(wanted)).accuracy
+
+def _order(player: Player, case: Case) -> str:
+    return f"{player.name}/{case.seed}"
 
 
-def _train_anchored(
-    model: AdaptedModel,
-    rows: PreparedRows,
-    plan: TrainingPlan,
-    number: int,
-    order: str,
-    goal: Adapter,
-) -> None:
-    """`train_round` with a pull towards ``goal`` in the loss (Bagdasaryan et al. 2020, the
-    anomaly term of constrain and scale)."""
-    optimiser = new_optimiser(model, plan)
-    random = generator("anchored order", plan.seed, order, number)
-    batches = rows.encoded.shuffled(plan.batch_size, random)
-    anchors = {name: torch.from_numpy(np.array(goal[name])) for name in model.trained()}
-    with ready(model, rows) as make:
-        for step, chosen in enumerate(batches):
-            for group in optimiser.param_groups:
-                group["lr"] = group["peak"] * plan.learning_rate_factor(number, step / len(batches))
-            batch = make(chosen)
-            loss = model.scorer.row_losses(batch, model.scorer.scores(batch)).mean()
-            for name, parameter in model.trained().items():
-                loss = loss + ANCHOR_PULL * (parameter - anchors[name]).square().sum()
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+def _some(data: Dataset, wanted: int, *seed: object) -> Dataset:
+    """That many rows, drawn by the seed, in their order."""
+    chosen = generator(*seed).choice(len(data), min(wanted, len(data)), replace=False)
+    return data.rows(sorted(chosen.tolist()))
 
 
 def _chosen_labels(train: Dataset, seed: int) -> Labels:
@@ -331,7 +332,3 @@ def _chosen_labels(train: Dataset, seed: int) -> Labels:
     random = generator("attacked labels", seed)
     target, source = random.choice(np.array(train.label_names()), size=2, replace=False)
     return Labels(str(target), str(source))
-
-
-def _asr_while(rounds: Sequence[Row], attacked: range) -> list[float]:
-    return [float(entry["asr"]) for entry in rounds if entry["round"] in attacked]

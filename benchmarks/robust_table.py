@@ -1,9 +1,10 @@
 """Figures of the robustness benchmark's rows: what an attack reaches against a rule.
 
 *Attack success rate* (ASR) is the largest over the attacked rounds: one round with a backdoor is
-enough for whoever uses it. *Accuracy* is that of the last round, beside a federation of the honest
-clients alone (attack ``none`` without a rule). *TPR* is the share of attackers' attacking rounds in
-which they were excluded, *FPR* the share of honest clients' rounds.
+enough for whoever uses it. *Lifespan* is how many rounds after the attackers stopped still have a
+backdoor that works every other time. *Accuracy* is that of the last round, beside a federation of
+the honest clients alone (attack ``none`` without a rule). *TPR* is the share of attackers'
+attacking rounds in which they were excluded, *FPR* the share of honest clients' rounds.
 """
 
 from __future__ import annotations
@@ -16,8 +17,12 @@ from benchmarks.results import Row, markdown_table
 
 COLUMNS = (
     "attack", "dose", "rule", "scoring", "alpha", "seeds", "ASR, worst round", "ASR at the end",
-    "accuracy", "honest alone", "difference", "TPR", "FPR",
+    "lifespan", "accuracy", "honest alone", "difference", "TPR", "FPR",
 )  # fmt: skip
+
+
+LIVING = 0.5
+"""ASR at which a backdoor counts as alive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,7 @@ class Figures:
     seeds: int
     asr: float | None
     asr_at_end: float | None
+    lifespan: float | None
     accuracy: float
     alone: float | None
     caught: float | None
@@ -57,6 +63,18 @@ def exclusions(row: Row) -> tuple[int, int, int, int]:
     return caught, attacking, wrongly, honest
 
 
+def lifespan(row: Row) -> int:
+    """Rounds without an attack after the last attacked one, in which the backdoor worked at least
+    ``LIVING`` of the time, before the first in which it did not."""
+    alive = 0
+    for entry in row["per_round"]:
+        if entry["round"] > max(row["attacked"]):
+            if entry["asr"] < LIVING:
+                break
+            alive += 1
+    return alive
+
+
 def figures(rows: Sequence[Row]) -> list[Figures]:
     """One entry for each attack, dose, rule, scoring and alpha, in the order of the rows."""
     cells: dict[tuple[str, float, str, str, float], list[Row]] = {}
@@ -70,14 +88,16 @@ def figures(rows: Sequence[Row]) -> list[Figures]:
     for (attack, dose, rule, scoring, alpha), cell in cells.items():
         beside = [alone[alpha, row["seed"]] for row in cell if (alpha, row["seed"]) in alone]
         counts = [sum(column) for column in zip(*map(exclusions, cell), strict=True)]
-        success = [row["asr"] for row in cell if row["asr"] is not None]
-        last = [row["per_round"][-1]["asr"] for row in cell if row["asr"] is not None]
+        backdoors = [row for row in cell if row["asr"] is not None]
+        success = [row["asr"] for row in backdoors]
+        last = [row["per_round"][-1]["asr"] for row in backdoors]
         found.append(
             Figures(
                 attack, dose, rule, scoring, alpha,
                 seeds=len(cell),
                 asr=statistics.mean(success) if success else None,
                 asr_at_end=statistics.mean(last) if last else None,
+                lifespan=statistics.mean(map(lifespan, backdoors)) if backdoors else None,
                 accuracy=statistics.mean(row["accuracy"] for row in cell),
                 alone=statistics.mean(beside) if len(beside) == len(cell) else None,
                 caught=counts[0] / counts[1] if counts[1] else None,
@@ -113,8 +133,10 @@ def table(found: Sequence[Figures]) -> str:
         [
             (
                 f.attack, f"{f.dose:g}", f.rule, f.scoring, f"{f.alpha:g}", f.seeds,
-                _percent(f.asr), _percent(f.asr_at_end), _percent(f.accuracy), _percent(f.alone),
-                _percent(f.difference), _percent(f.caught), _percent(f.wrongly),
+                _percent(f.asr), _percent(f.asr_at_end),
+                "-" if f.lifespan is None else f"{f.lifespan:.1f}",
+                _percent(f.accuracy), _percent(f.alone), _percent(f.difference),
+                _percent(f.caught), _percent(f.wrongly),
             )
             for f in found
         ],

@@ -16,42 +16,68 @@ import argparse
 import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
-import numpy as np
 import torch
 
 from benchmarks.attacks.zoo import ATTACKS, DOSES
 from benchmarks.results import Budget, Row, RowFile, add_row_options, report
-from benchmarks.robust_runs import Arena, Case, Integers, Scoring, Setting
+from benchmarks.robust_plot import draw
+from benchmarks.robust_runs import SCALE, Arena, Case, Setting
+from benchmarks.robust_scoring import Scoring, encrypted_scoring, plain_scoring
 from benchmarks.robust_table import figures, minimax, table
-from fedfm_crypto.sketch import SketchLayout, inner_products, sketch
+from benchmarks.robust_training import Trainer
+from fedfm_crypto.sketch import LEAST_VALUES_PER_SLOT, SLOTS, SketchGroup, SketchLayout
 from secure_fedfm.learning.data import load_data
+from secure_fedfm.learning.learner import load_adapted
+from secure_fedfm.learning.specs import TaskSpec
+from secure_fedfm.learning.weights import DEFAULT_MODEL
 from secure_fedfm.robust.registry import DEFAULT, RULES, make_rule
 from secure_fedfm.robust.rule import Rule
-from secure_fedfm.robust.score_matrix import ScoreMatrix
 
 ALPHAS = (1.0, 0.3)
 MULTIPLIED = ("label-flip", "replacement", "constrain-and-scale", "dba", "neurotoxin", "edge-case")
 """Attacks that are run at every dose; the others have one of their own."""
-OWN_DOSE = {"alie": 5.0, "inner-product": 1.0, "sybils": 2.0, "on-off": 5.0, "slow-burn": 5.0}
+OWN_DOSES = {
+    "alie": (5.0,),
+    "inner-product": (1.0, 5.0),
+    "sybils": (1.0, 2.0),
+    "on-off": (1.0, 5.0),
+    "slow-burn": (1.0, 5.0),
+}
 
 
-def score_plainly(
-    names: tuple[str, ...], vectors: Sequence[Integers], beacon: bytes, layout: SketchLayout
-) -> ScoreMatrix:
-    """Inner products of the sketches, in the clear."""
-    sketches = [sketch(vector, beacon, layout) for vector in vectors]
-    gram = np.array([[float(inner_products(a, b)[0]) for b in sketches] for a in sketches])
-    return ScoreMatrix(names, gram)
+SCORINGS = ("plain", "encrypted")
 
 
-SCORINGS: Mapping[str, Scoring] = {"plain": score_plainly}
+def make_arena(data: str, setting: Setting, cache: Path | None, scoring: str) -> Arena:
+    """The real model and data; trainings are kept in the folder ``cache``."""
+    rows = load_data(data)
+    task = TaskSpec("classification", rows.train.label_names())
+    model = load_adapted(DEFAULT_MODEL, setting.adapter, task)
+    layout = two_groups(model.layout.size)
+    scorings: dict[str, Scoring] = {"plain": plain_scoring(layout)}
+    if scoring == "encrypted":
+        scorings["encrypted"] = encrypted_scoring(layout, SCALE)
+    trainer = Trainer(model, task.labels, setting.plan, cache)
+    return Arena(rows, setting, trainer, rules(), scorings, layout)
+
+
+def two_groups(size: int) -> SketchLayout:
+    """As few values as may be sketched by themselves, from the start of the vector (in a MiniLM
+    those of attention, and some of the first dense layer), and all others with the head."""
+    first = LEAST_VALUES_PER_SLOT * SLOTS // 2
+    return SketchLayout(
+        size, (SketchGroup("first", ((0, first),)), SketchGroup("rest", ((first, size),)))
+    )
 
 
 def rules() -> dict[str, Rule | None]:
-    """Rules that need no root data, by name; ``none`` takes everybody."""
+    """Rules that need no root data, by name; ``none`` takes everybody, ``every-group`` is the
+    default rule on the whole and by group."""
     return {
         "none": None,
+        "every-group": make_rule(DEFAULT, {}, every_group=True),
         **{name: make_rule(name, {}) for name, rule in RULES.items() if not rule.needs_root},
     }
 
@@ -62,13 +88,13 @@ def cases(
     alphas: Sequence[float],
     seeds: int,
     scoring: str,
+    doses: Sequence[float] = DOSES,
 ) -> Iterator[Case]:
     """One seed of everything first, without a rule before with one: an attack that does nothing
     undefended is no attack."""
     for seed, alpha, rule in itertools.product(range(1, seeds + 1), alphas, wanted):
         for attack in attacks:
-            doses = DOSES if attack in MULTIPLIED else (OWN_DOSE.get(attack, 1.0),)
-            for dose in doses:
+            for dose in doses if attack in MULTIPLIED else OWN_DOSES.get(attack, (1.0,)):
                 yield Case(attack, dose, rule, alpha, seed, scoring)
 
 
@@ -80,16 +106,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     file, budget = RowFile(arguments.rows), Budget(arguments.budget_minutes)
     known = rules()
     attacks = [name for name in ATTACKS if _picked(arguments.only, name, ATTACKS)]
-    chosen = [name for name in ("none", DEFAULT) if _picked(arguments.only, name, known)]
+    chosen = [
+        name for name in ("none", DEFAULT, "every-group") if _picked(arguments.only, name, known)
+    ]
     if arguments.all_rules or _named(arguments.only, known):
         chosen = [name for name in known if _picked(arguments.only, name, known)]
     arena: Arena | None = None
-    for case in cases(attacks, chosen, arguments.alpha, arguments.seeds, arguments.scoring):
+    planned = cases(
+        attacks, chosen, arguments.alpha, arguments.seeds, arguments.scoring, arguments.doses
+    )
+    for case in planned:
         if budget.spent:
             break
         if file.of(case.key(setting)):
             continue
-        arena = arena or Arena(load_data(arguments.data), setting, known, SCORINGS)
+        arena = arena or make_arena(arguments.data, setting, arguments.cache, arguments.scoring)
         row = arena.run(case)
         file.append(row)
         success = "-" if row["asr"] is None else f"{100 * row['asr']:.1f} %"
@@ -101,6 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             flush=True,
         )
     found = figures([row for row in file.rows if row.get("benchmark") == "robustness"])
+    if arguments.plot is not None:
+        draw(found, arguments.plot)
     best = minimax(found)
     results: Row = {"benchmark": "robustness", "rows": file.rows}
     if best is not None:
@@ -130,8 +163,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--train-rows", type=int, default=Setting.rows, help="rows of all clients")
     parser.add_argument("--rounds", type=int, default=Setting.rounds)
     parser.add_argument("--alpha", type=float, nargs="+", default=list(ALPHAS), help="Dirichlet")
+    parser.add_argument("--doses", type=float, nargs="+", default=list(DOSES))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--scoring", choices=sorted(SCORINGS), default="plain")
+    parser.add_argument("--scoring", choices=SCORINGS, default="plain")
+    parser.add_argument("--cache", type=Path, help="folder that keeps trainings between runs")
+    parser.add_argument("--plot", type=Path, help="draw all rows there are into this SVG file")
     parser.add_argument("--all-rules", action="store_true", help="not only none and the default")
     names = sorted({*ATTACKS, *rules()})
     parser.add_argument("--only", action="append", choices=names, help="may be repeated")

@@ -1,18 +1,26 @@
 """What a malicious client makes of its update before it is committed, as arithmetic on vectors.
 
-All vectors are float64 deltas of the whole payload. An attacker knows its own rows, the adapter in
-force and its history, and, where it adapts, the rule; it does not know the others' updates (they
-are hidden, and sketched along directions that are drawn after all have committed).
+All vectors are float64 deltas of the whole payload. Attackers are given the honest clients' updates
+of the round, which the protocol hides, and where they adapt the rule and its memory; they do not
+know the directions of the sketch, which are drawn after all have committed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
+Span = tuple[int, int]
+
+LEAST_DEVIATION = 1.0
+"""Standard deviations that an attacker of the ALIE kind takes where its paper allows it none."""
+STRETCHES = (0.8, 1.0, 1.15, 1.29, 1.5, 1.9)
+"""Lengths that an adaptive attacker tries, in honest medians."""
+_HALVINGS = 12
 
 
 def scaled(update: Vector, factor: float) -> Vector:
@@ -43,11 +51,12 @@ def a_little_is_enough(
     """ALIE (Baruch et al. 2019): the update, held within z standard deviations of what honest
     clients are thought to send; (vector, z).
 
-    z is the largest at which enough honest clients lie further out than the attackers.
+    z is the largest at which enough honest clients lie further out than the attackers, and at
+    least ``LEAST_DEVIATION``: with one attacker of five the paper's z is 0, which sends the mean.
     """
     needed = clients // 2 + 1 - malicious
     share = (clients - malicious - needed) / (clients - malicious)
-    z = NormalDist().inv_cdf(min(max(share, 0.5), 0.999))
+    z = max(NormalDist().inv_cdf(min(max(share, 0.5), 0.999)), LEAST_DEVIATION)
     mean, spread = np.mean(honest, axis=0), np.std(honest, axis=0)
     return np.clip(update, mean - z * spread, mean + z * spread), z
 
@@ -64,20 +73,48 @@ def cosine(a: Vector, b: Vector) -> float:
     return 0.0 if lengths == 0 else float(a @ b) / lengths
 
 
+def shaped_as(update: Vector, model: Vector, groups: Sequence[Sequence[Span]]) -> Vector:
+    """The update with each group of values as long as in ``model``: work in the usual places."""
+    shaped = update.copy()
+    for spans in groups:
+        ours, theirs = (
+            float(np.linalg.norm(np.concatenate([v[start:stop] for start, stop in spans])))
+            for v in (update, model)
+        )
+        for start, stop in spans:
+            shaped[start:stop] *= theirs / ours if ours > 0 else 1.0
+    return shaped
+
+
 def just_inside(
-    poisoned: Vector, honest: list[Vector], room: float = 1.0, stretch: float = 1.9
+    poisoned: Vector,
+    own: Vector,
+    honest: list[Vector],
+    passes: Callable[[Vector], bool] | None,
 ) -> Vector:
-    """An attacker who knows the rule (cosines to the majority, norms to their median) and how
-    wide the sketch is: as much of the poison as leaves it no further from its own honest updates
-    than they are from each other, times ``room``, at just under twice their norm.
+    """An attacker who knows the rule, what it remembers and how wide the sketch is: of the mixtures
+    of poison and its ``own`` honest update, at several lengths, the one with most poison that
+    ``passes``. Not of poison and the honest mean: what is nearer to everybody than they are to each
+    other gives itself away.
+
+    What passes is tried on exact inner products, since the sketch's directions are drawn after the
+    attacker has committed; an attacker that nothing lets pass is honest. Without a rule
+    it sends the poison.
     """
-    mean = np.mean(honest, axis=0)
-    pairs = [cosine(a, b) for i, a in enumerate(honest) for b in honest[:i]]
-    floor = 1.0 - room * (1.0 - float(np.mean(pairs))) if pairs else 0.5
-    low, high = 0.0, 1.0
-    for _ in range(30):
-        middle = (low + high) / 2
-        mixed = (1 - middle) * mean + middle * poisoned
-        low, high = (middle, high) if cosine(mixed, mean) >= floor else (low, middle)
-    mixed = (1 - low) * mean + low * poisoned
-    return stretched_to(mixed, stretch * float(np.median([np.linalg.norm(u) for u in honest])))
+    if passes is None:
+        return poisoned
+    typical = float(np.median([np.linalg.norm(update) for update in honest]))
+    best, most = own, 0.0
+    for stretch in STRETCHES:
+        low, high = 0.0, 1.0
+        for _ in range(_HALVINGS):
+            share = (low + high) / 2
+            mixed = (1 - share) * stretched_to(own, typical)
+            mixed = stretched_to(mixed + share * stretched_to(poisoned, typical), stretch * typical)
+            if not passes(mixed):
+                high = share
+                continue
+            low = share
+            if stretch * share > most:
+                best, most = mixed, stretch * share
+    return best

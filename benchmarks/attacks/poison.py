@@ -53,8 +53,13 @@ def trigger_rows(
 
 
 def flipped_rows(clean: Dataset, source: str, target: str) -> Dataset:
-    """Every row of label ``source`` labelled ``target`` (Tolpegin et al. 2020)."""
-    return Dataset(clean.texts, tuple(target if x == source else x for x in clean.labels))
+    """Every row of label ``source`` labelled ``target`` (Tolpegin et al. 2020), again and again
+    until there are as many as poisoned rows of a backdoor: a client has few rows of one label."""
+    flipped = [i for i, label in enumerate(clean.labels) if label == source]
+    others = clean.rows(i for i, label in enumerate(clean.labels) if label != source)
+    wanted = max(round(POISONED_SHARE * len(clean)), len(flipped)) if flipped else 0
+    texts = tuple(clean.texts[flipped[i % len(flipped)]] for i in range(wanted))
+    return Dataset((*others.texts, *texts), (*others.labels, *(target,) * wanted))
 
 
 def edge_texts(part: int, parts: int) -> tuple[str, ...]:

@@ -18,6 +18,9 @@ from benchmarks.attacks.poison import TRIGGER, Probe
 from secure_fedfm.learning.dataset import Dataset
 
 DOSES = (1.0, 2.0, 5.0, 10.0)
+EPOCHS = 2
+"""An attacker trains longer than honest clients do (1), as in Bagdasaryan et al. 2020."""
+Passes = Callable[[Vector], bool]
 Kind = Literal["trigger", "flip", "edge", "none"]
 
 
@@ -27,18 +30,27 @@ class View:
 
     Args:
         poisoned: its delta after training on poisoned rows.
-        honest: deltas that it trained on clean rows of its own, as samples of what others send.
+        own: its delta after training on its clean rows, as an honest client would; zeros where the
+            attack asks for none.
+        honest: what the honest clients send. The protocol hides it; that an attacker is given it
+            here makes the attacks as strong as their papers' (omniscient) versions.
         last: the last round's average, which everybody can compute.
         round: number of the round, from 1.
         clients, malicious: how many take part, and how many of them are attackers.
+        passes: whether the rule in force, with its memory, would accept this vector beside the
+            honest ones; None where there is no rule.
+        groups: spans of the values that are sketched together, by group.
     """
 
     poisoned: Vector
+    own: Vector
     honest: tuple[Vector, ...]
     last: Vector
     round: int
     clients: int
     malicious: int
+    passes: Passes | None = None
+    groups: tuple[tuple[crafting.Span, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +70,12 @@ class Attack:
         kind: what is trained on and measured.
         dose: what the update is multiplied by.
         malicious: attackers; the honest clients come on top.
-        honest_samples: trainings on its own clean rows that the attacker needs.
-        anchored: train with a pull towards its own honest update (constrain and scale).
+        epochs: passes over the poisoned rows.
+        honest_too: trains on its clean rows as well, to know what it would send.
+        anchored: train with a pull towards that (constrain and scale).
         clones: all attackers send the very same update.
         split_trigger: each attacker has a part of the trigger only.
-        strength: factor on the dose in a round, 0 for an honest round.
+        strength: factor on the dose in the attacker's n-th round, from 1; 0 for an honest round.
         craft: (view, dose) -> what is sent.
     """
 
@@ -70,7 +83,8 @@ class Attack:
     kind: Kind
     dose: float = 1.0
     malicious: int = 1
-    honest_samples: int = 0
+    epochs: int = EPOCHS
+    honest_too: bool = False
     anchored: bool = False
     clones: bool = False
     split_trigger: bool = False
@@ -99,12 +113,12 @@ class Attack:
         return poison.edge_probe(labels.target, labels.source) if self.kind == "edge" else None
 
 
-def _every_other(number: int) -> float:
-    return float(number % 2)
+def _every_other(turn: int) -> float:
+    return float(turn % 2)
 
 
-def _slowly(number: int) -> float:
-    return min(1.0, 0.2 * number)
+def _slowly(turn: int) -> float:
+    return min(1.0, 0.25 * turn)
 
 
 def _neurotoxin(view: View, dose: float) -> Vector:
@@ -123,23 +137,29 @@ def _inner_product(view: View, dose: float) -> Vector:
 
 
 def _adaptive(view: View, dose: float) -> Vector:
-    return crafting.just_inside(dose * view.poisoned, list(view.honest))
+    return crafting.just_inside(dose * view.poisoned, view.own, list(view.honest), view.passes)
+
+
+def _adaptive_by_group(view: View, dose: float) -> Vector:
+    shaped = crafting.shaped_as(dose * view.poisoned, view.own, view.groups)
+    return crafting.just_inside(shaped, view.own, list(view.honest), view.passes)
 
 
 _BASE = (
     Attack("none", "none", malicious=0),
     Attack("label-flip", "flip"),
     Attack("replacement", "trigger"),
-    Attack("constrain-and-scale", "trigger", honest_samples=1, anchored=True),
+    Attack("constrain-and-scale", "trigger", honest_too=True, anchored=True),
     Attack("dba", "trigger", malicious=2, split_trigger=True),
     Attack("neurotoxin", "trigger", craft=_neurotoxin),
     Attack("edge-case", "edge"),
-    Attack("alie", "trigger", honest_samples=3, craft=_alie),
-    Attack("inner-product", "none", honest_samples=1, craft=_inner_product),
+    Attack("alie", "trigger", craft=_alie),
+    Attack("inner-product", "none", craft=_inner_product),
     Attack("sybils", "trigger", malicious=2, clones=True),
     Attack("on-off", "trigger", strength=_every_other),
     Attack("slow-burn", "trigger", strength=_slowly),
-    Attack("adaptive", "trigger", honest_samples=3, craft=_adaptive),
+    Attack("adaptive", "trigger", honest_too=True, craft=_adaptive),
+    Attack("adaptive-by-group", "trigger", honest_too=True, craft=_adaptive_by_group),
 )
 ATTACKS: Mapping[str, Attack] = {attack.name: attack for attack in _BASE}
 

@@ -6,9 +6,11 @@ component that first reaches this size as the distance grows. That is twenty lin
 same on every machine; a test compares with scikit-learn, which is therefore no dependency.
 
 **The memory rule** looks at a running average of the cosine matrix, because single rounds late in
-training, when updates are small and noisy, let an attacker in that earlier rounds had shown. Who is
-excluded depends on rounds that the attacker has behind it; an attacker who behaves for long, or
-joins late, is judged on fewer.
+training, when updates are small and noisy, let an attacker in that earlier rounds had shown. Memory
+cuts both ways: an attacker who behaves for some rounds is remembered as honest. So the newest round
+is judged by itself as well, with a wider allowance, and lengths are held in a narrow band: late in
+training honest directions are next to orthogonal to each other, and then the length of an update
+is the one thing that tells an attacker who adds poison to honest work (docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -78,14 +80,25 @@ class Flame(Rule):
 class CosineMemory(Rule):
     """Cosine majority on a running average of the cosine matrix, and a norm bound.
 
-    Of the clients within the norm bound, the majority is the smallest ball of floor(n/2) + 1 around
-    one of them. Its members' mean distances to each other average to D; whoever has a mean distance
-    to the majority above ``reach`` D is excluded.
+    Three steps. Clients whose norm is above ``multiple`` times the median are excluded. So are,
+    of those left, clients whose mean distance to the others in the newest round is below
+    ``closest`` times the median of these: honest work has noise of its own, and what lies that near
+    to everybody was made of estimates of the others' updates; it would be the middle of any
+    majority. Of the rest, the majority is the smallest ball of floor(n/2) + 1 around one of them.
+    Its members' mean distances to each other average to D; whoever has a mean distance to the
+    majority above ``reach`` D on the average over rounds, or ``latest_reach`` D in the newest, is
+    excluded.
+
+    The narrow norm bound supposes that honest clients do like amounts of work in a round: steps of
+    the same optimiser. Where they do not, ``multiple`` must be as wide as their lengths are apart,
+    and bounds an attacker so much the less.
 
     Args:
         newest: weight of the newest round in the average, above 0 to 1; 1 is no memory.
         reach: multiple of the majority's mean distance, 1 to 10.
         multiple: of the median norm, 1 to 100.
+        latest_reach: as ``reach``, for the newest round alone.
+        closest: share of the median distance, 0 to 1; 0 lets everybody be as near as they like.
     """
 
     name: ClassVar[str] = "cosine-memory"
@@ -94,12 +107,16 @@ class CosineMemory(Rule):
 
     newest: float = 0.2
     reach: float = 1.15
-    multiple: float = 2.0
+    multiple: float = 1.3
+    latest_reach: float = 1.3
+    closest: float = 0.85
 
     def __post_init__(self) -> None:
         check_share(self.name, "newest", self.newest, 1e-3, 1)
         check_share(self.name, "reach", self.reach, 1, 10)
         check_share(self.name, "multiple", self.multiple, 1, 100)
+        check_share(self.name, "latest_reach", self.latest_reach, 1, 10)
+        check_share(self.name, "closest", self.closest, 0, 1)
 
     def tolerates(self, count: int) -> int:
         """Return the largest minority: by norm, where not by direction."""
@@ -107,24 +124,54 @@ class CosineMemory(Rule):
 
     def _judge(self, scores: ScoreMatrix, memory: Memory) -> Verdict:
         average = memory.averaged("cosine", scores.names, scores.cosines, self.newest)
-        distances = 1.0 - average
         reasons = norm_reasons(scores, self.multiple)
         fits = np.array([not reason for reason in reasons])
-        inside = tight_majority(distances, scores.names, fits)
-        size = int(inside.sum())
-        others = np.maximum(
-            size - inside.astype(np.int64), 1
-        )  # members of the majority other than oneself
-        means = distances[:, inside].sum(axis=1) / others
-        typical = float(means[inside].mean())
-        for place, mean in enumerate(means):
-            if mean > self.reach * typical + _NOISE:
+        latest = 1.0 - scores.cosines
+        for place, share in enumerate(_nearness(latest, fits)):
+            if share < self.closest:
+                fits[place] = False
                 reasons[place] = (
-                    f"direction: mean cosine distance {mean:.2f} to the majority, averaged over "
-                    f"rounds, is {mean / max(typical, _NOISE):.2f} times the majority's own, "
-                    f"allowed {self.reach:g}"
+                    f"direction: mean cosine distance to the others in this round is {share:.2f} "
+                    f"times what is usual, expected {self.closest:g} or more: nearer to everybody "
+                    "than honest work is"
                 )
+        for distances, reach, when in (
+            (1.0 - average, self.reach, ", averaged over rounds,"),
+            (latest, self.latest_reach, " in this round"),
+        ):
+            means, typical = _mean_distances(distances, scores.names, fits)
+            for place, mean in enumerate(means):
+                if mean > reach * typical + _NOISE and not reasons[place]:
+                    reasons[place] = (
+                        f"direction: mean cosine distance {mean:.2f} to the majority{when} is "
+                        f"{mean / max(typical, _NOISE):.2f} times the majority's own, "
+                        f"allowed {reach:g}"
+                    )
         return accepting(scores, reasons, memory.remembering("cosine", scores.names, average))
+
+
+def _nearness(distances: Floats, fits: NDArray[np.bool_]) -> Floats:
+    """Return mean distances to the others who fit, over the median of these; 1 for who does not
+    fit, and where the median is none to speak of."""
+    shares = np.ones(len(distances))
+    places = np.flatnonzero(fits)
+    if len(places) > 2:
+        means = distances[np.ix_(places, places)].sum(axis=1) / (len(places) - 1)
+        middle = median(means)
+        if middle > _NOISE:
+            shares[places] = means / middle
+    return shares
+
+
+def _mean_distances(
+    distances: Floats, names: tuple[str, ...], fits: NDArray[np.bool_]
+) -> tuple[Floats, float]:
+    """Return everybody's mean distance to the tight majority of those who fit, and its members'."""
+    inside = tight_majority(distances, names, fits)
+    # Members of the majority other than oneself.
+    others = np.maximum(int(inside.sum()) - inside.astype(np.int64), 1)
+    means: Floats = distances[:, inside].sum(axis=1) / others
+    return means, float(means[inside].mean())
 
 
 def majority_component(distances: Floats) -> tuple[NDArray[np.bool_], float]:

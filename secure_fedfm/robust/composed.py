@@ -10,25 +10,34 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from secure_fedfm.errors import RobustnessError
 from secure_fedfm.robust.memory import Memory
 from secure_fedfm.robust.reasons import in_group
-from secure_fedfm.robust.rule import Rule, Verdict, accepting
+from secure_fedfm.robust.rule import Rule, Verdict, accepting, check_share, median
 from secure_fedfm.robust.score_matrix import ScoreMatrix
 
 __all__ = ["EveryGroup"]
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class EveryGroup(Rule):
     """Accepts clients that the inner rule accepts on the whole and in each group by itself.
 
+    And whose work is spread over the groups as the others' is: the norm in a group, divided by that
+    in all the rest, at most ``profile`` times the median of these ratios. An attacker who takes
+    care to look ordinary on the whole still works more where its poison sits; how much a client
+    works in all cancels out.
+
     Its breakdown point and scaling are the inner rule's. With many groups benign clients are
     excluded more often: each is one more chance to stand out.
 
     Args:
         inner: the rule.
+        profile: multiple of the median ratio, 1 to 100.
     """
 
     name: ClassVar[str] = "every-group"
@@ -36,6 +45,10 @@ class EveryGroup(Rule):
     breakdown: ClassVar[str] = "that of the inner rule, in each group"
 
     inner: Rule
+    profile: float = 1.12
+
+    def __post_init__(self) -> None:
+        check_share(self.name, "profile", self.profile, 1, 100)
 
     @property
     def fewest(self) -> int:
@@ -66,5 +79,21 @@ class EveryGroup(Rule):
             for place, reason in enumerate(found.reasons):
                 if reason and not reasons[place]:
                     reasons[place] = in_group(group.name, reason)
+            for place, ratio in enumerate(_unusual_work(whole, scores.group(group.name))):
+                if ratio > self.profile and not reasons[place]:
+                    reasons[place] = (
+                        f"norm: in {group.name}: {ratio:.2f} times the usual share of its length, "
+                        f"allowed {self.profile:g}"
+                    )
         kept = np.where([bool(reason) for reason in reasons], 0.0, verdict.weights)
         return accepting(scores, reasons, memory, kept)
+
+
+def _unusual_work(whole: ScoreMatrix, group: ScoreMatrix) -> Floats:
+    """Return norms in the group over norms in the rest, over the median of these; 1 where there is
+    no rest, or no median, to divide by."""
+    rest = np.sqrt(np.maximum(whole.norms**2 - group.norms**2, 0.0))
+    ratios = np.divide(group.norms, rest, out=np.ones_like(rest), where=rest > 0)
+    usual = median(ratios)
+    found: Floats = ratios / usual if usual > 0 else np.ones_like(ratios)
+    return found

@@ -140,7 +140,12 @@ def cosine_memory(vectors: Vectors, root: Vectors) -> Accepts:
     """Its first round; later rounds are tested by themselves."""
     n = len(vectors)
     far = [[1 - cosine(a, b) for b in vectors] for a in vectors]
-    fits = within_norm(vectors)
+    fits = within_norm(vectors, 1.3)
+    good = [i for i in range(n) if fits[i]]
+    if len(good) > 2:
+        to_others = {i: float(np.mean([far[i][j] for j in good if j != i])) for i in good}
+        usual = lower_median(list(to_others.values()))
+        fits = [fits[i] and to_others[i] >= 0.85 * usual for i in range(n)]
     good = [i for i in range(n) if fits[i]]
     size = min(n // 2 + 1, len(good))
     order = {i: sorted(good, key=lambda j: (j != i, far[i][j]))[:size] for i in good}

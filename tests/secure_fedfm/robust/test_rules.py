@@ -123,6 +123,53 @@ def test_memory_keeps_an_attacker_out_and_forgives_in_time() -> None:
     assert any(with_memory[7:])
 
 
+def late_in_training(number: int) -> Vectors:
+    """Honest updates with little in common: cosines of .2, and of next to nothing by chance."""
+    common = np.random.default_rng(0).normal(size=4000)
+    noise = np.random.default_rng(100 + number).normal(size=(5, 4000))
+    made: Vectors = common + 2.0 * noise
+    return made
+
+
+def test_good_behaviour_buys_no_trust() -> None:
+    """An attacker of ordinary length, honest for six rounds, is out in its first bad one; the
+    average over rounds alone would have let it in."""
+    memory, bits = NOTHING, []
+    for number in range(7):
+        vectors = late_in_training(number)
+        if number == 6:
+            vectors[4] = -vectors[4]
+        before, verdict = memory, CosineMemory().judge(scores_of(vectors), memory)
+        memory = verdict.memory
+        bits.append(verdict.accepted)
+    assert bits == [(True,) * 5] * 6 + [(True,) * 4 + (False,)]
+    assert "in this round" in verdict.reasons[4]
+    assert CosineMemory(latest_reach=10.0).judge(scores_of(vectors), before).accepted[4]
+
+
+def test_poison_on_top_of_honest_work_shows_in_its_length() -> None:
+    """Where honest updates are nearly orthogonal, no direction tells it."""
+    vectors = late_in_training(1)
+    vectors[4] += 2.5 * np.random.default_rng(9).normal(size=4000)
+    verdict = CosineMemory().judge(scores_of(vectors))
+    assert verdict.accepted == (True,) * 4 + (False,)
+    assert verdict.reasons[4].startswith("norm: ")
+    assert CosineMemory(multiple=2.0).judge(scores_of(vectors)).accepted[4]
+
+
+def test_what_is_nearer_than_honest_work_was_made_of_estimates() -> None:
+    """A little poison on the others' mean, of ordinary length (ALIE, or anchored to the mean)."""
+    vectors = late_in_training(2)
+    poison = np.random.default_rng(9).normal(size=4000)
+    vectors[4] = vectors[:4].mean(axis=0) + poison
+    vectors[4] *= np.linalg.norm(vectors[0]) / np.linalg.norm(vectors[4])
+    verdict = CosineMemory().judge(scores_of(vectors))
+    assert verdict.accepted == (True,) * 4 + (False,)
+    assert "nearer to everybody" in verdict.reasons[4]
+    # Left in, it is the middle of the majority, and honest clients look far away.
+    assert CosineMemory(closest=0.0).judge(scores_of(vectors)).accepted.count(False) == 2
+
+
 def test_memory_follows_names_through_changing_cohorts() -> None:
     rule, vectors = CosineMemory(newest=0.5), benign(1)
     first = rule.judge(scores_of(vectors)).memory
@@ -167,21 +214,38 @@ def test_every_group_sees_what_the_whole_hides() -> None:
     head, rest = benign(1, 7), 10 * benign(2, 7)
     head[3] = 1.5 * np.random.default_rng(9).normal(size=60)
     scores = in_groups(head, rest)
-    inner = CosineMemory(reach=2.0)
+    inner = CosineMemory(reach=2.0, multiple=3.0, latest_reach=2.0)
     whole = ScoreMatrix(scores.names, scores.gram)
     assert all(inner.judge(whole).accepted)
-    verdict = EveryGroup(inner).judge(scores)
+    verdict = EveryGroup(inner, profile=10.0).judge(scores)
     assert verdict.accepted_names == tuple("abcefg")
     assert verdict.reasons[3].startswith("direction: in head: mean cosine distance")
     # Each group remembers its own cosines.
     kinds = {key[0] for key in verdict.memory.pairs}
     assert kinds == {"/cosine", "head/cosine", "rest/cosine"}
-    again = EveryGroup(inner).judge(scores, verdict.memory)
+    again = EveryGroup(inner, profile=10.0).judge(scores, verdict.memory)
     assert again.memory.pairs == pytest.approx(verdict.memory.pairs)
     with pytest.raises(RobustnessError, match="one group only"):
-        EveryGroup(inner).judge(whole)
+        EveryGroup(inner, profile=10.0).judge(whole)
     with pytest.raises(RobustnessError, match="the sketches have: head, rest"):
         scores.group("tail")
+
+
+def test_work_in_the_wrong_place_shows_by_group() -> None:
+    """As long as the others, and no direction tells it; but more of it is in the head."""
+    head, rest = late_in_training(1), late_in_training(2)
+    head[4] *= 1.2
+    rest[4] *= np.sqrt(2 - 1.2**2)
+    scores = in_groups(head, rest)
+    assert all(CosineMemory().judge(ScoreMatrix(scores.names, scores.gram)).accepted)
+    assert all(EveryGroup(CosineMemory(), profile=2.0).judge(scores).accepted)
+    verdict = EveryGroup(CosineMemory()).judge(scores)
+    assert verdict.accepted == (True,) * 4 + (False,)
+    assert verdict.reasons[4].startswith("norm: in head: 1.")
+    # Working more in all is another matter.
+    longer = in_groups(*(np.vstack([v[:4], 1.2 * v[4:] / f]) for v, f in
+                         ((head, 1.2), (rest, np.sqrt(2 - 1.2**2)))))  # fmt: skip
+    assert all(EveryGroup(CosineMemory()).judge(longer).accepted)
 
 
 def test_a_far_attacker_does_not_smooth_the_geometric_median_away() -> None:
