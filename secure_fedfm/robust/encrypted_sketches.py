@@ -32,6 +32,7 @@ from fedfm_protocols.charter import Charter
 from fedfm_protocols.sketching import Integers, Judgement, Question, SketchKeyPair
 from secure_fedfm.errors import ApplicationError, ConfigurationError
 from secure_fedfm.robust.charter_rule import rule_of
+from secure_fedfm.robust.lengths import judge_lengths
 from secure_fedfm.robust.memory_file import decode_memory, encode_memory
 from secure_fedfm.robust.reasons import code_of
 from secure_fedfm.robust.rule import Rule, Verdict
@@ -40,6 +41,9 @@ from secure_fedfm.robust.score_matrix import GroupScores, ScoreMatrix
 __all__ = ["EncryptedSketches", "TaskRunner"]
 
 Floats = NDArray[np.float64]
+
+MEASURED = 256
+"""A vector shorter than the norm bound over this is not told from none."""
 
 TaskRunner = Callable[[Iterable[ScoreTask]], Iterable[tuple[bytes, ...]]]
 """Carries out tasks of :func:`score_task_results`, in order; a process pool's map does."""
@@ -153,7 +157,7 @@ class EncryptedSketches:
         return SketchKeyPair(secret.seed, encryption.to_bytes(), evaluation.to_bytes())
 
     def judge(self, secret: Secret, scores: bytes, question: Question) -> Judgement:
-        """Open the scores and apply the rule.
+        """Open the scores and apply the rule; or, where the question has bounds, those alone.
 
         A row of a judgement is a client's inner products with all, float64 little-endian,
         [groups, n]: what a verdict commits to.
@@ -164,12 +168,14 @@ class EncryptedSketches:
         """
         names = question.names
         gram = self._open(secret, scores, len(names))
+        memory = question.memory
         try:
-            memory = decode_memory(question.memory, self._rule.name)
-            groups = tuple(
-                GroupScores(name, part) for name, part in zip(self._names, gram, strict=False)
-            )
-            verdict = self._rule.judge(ScoreMatrix(names, gram.sum(axis=0), None, groups), memory)
+            if question.bounds:
+                least = self._scale.norm_bound / MEASURED
+                verdict = judge_lengths(names, gram.sum(axis=0), question.bounds, least)
+            else:
+                verdict = self._judge(question, gram)
+                memory = encode_memory(verdict.memory, self._rule.name)
         except ApplicationError as error:
             raise CryptoError(f"round {question.round} cannot be judged: {error}") from error
         if self._told is not None:
@@ -179,8 +185,16 @@ class EncryptedSketches:
             accepted=tuple(name for name, reason in judged if not reason),
             removed=tuple((name, code_of(reason)) for name, reason in judged if reason),
             rows=tuple(gram[:, place].astype("<f8").tobytes() for place in range(len(names))),
-            memory=encode_memory(verdict.memory, self._rule.name),
+            memory=memory,
         )
+
+    def _judge(self, question: Question, gram: Floats) -> Verdict:
+        memory = decode_memory(question.memory, self._rule.name)
+        groups = tuple(
+            GroupScores(name, part) for name, part in zip(self._names, gram, strict=False)
+        )
+        scores = ScoreMatrix(question.names, gram.sum(axis=0), None, groups)
+        return self._rule.judge(scores, memory)
 
     def _open(self, secret: Secret, scores: bytes, count: int) -> Floats:
         """Return the Gram matrices by group, [groups, n, n]."""

@@ -41,7 +41,8 @@ def poisoned(random: np.random.Generator, update: Integers, other: Integers) -> 
 
 def rescaled(random: np.random.Generator, update: Integers, other: Integers) -> Integers:
     """The update is that of the sketch, times 1.001 to 1.1."""
-    return np.rint(update * (1 + 10 ** random.uniform(-3, -1))).astype(np.int64)
+    scaled: Integers = np.rint(update * (1 + 10 ** random.uniform(-3, -1))).astype(np.int64)
+    return scaled
 
 
 def one_tensor(random: np.random.Generator, update: Integers, other: Integers) -> Integers:

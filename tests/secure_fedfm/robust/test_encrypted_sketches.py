@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -101,6 +102,22 @@ def test_blocks_done_elsewhere_give_the_scores_of_all_pairs() -> None:
     total = sketching.add(encrypted)
     assert sketching.matches(pair.secret, total, sum(plain[1:], plain[0]))
     assert not sketching.matches(pair.secret, total, plain[0])
+
+
+def test_marks_are_judged_by_their_length_alone() -> None:
+    """Client-03's direction would have it excluded in a round of training."""
+    sketching, pair = EncryptedSketches(robust_charter()), key_pair()
+    plain = sketches_of(sketching, 5)
+    plain[1], plain[2] = plain[1] * 0, plain[2] * 0 + plain[2] // 400
+    norms = [math.sqrt(float(inner_products(one, one).sum())) for one in plain]
+    encrypted = [sketching.encrypt(one, pair.public_key) for one in plain]
+    scores = sketching.scores(encrypted, pair.public_key, pair.evaluation)
+    names = tuple(f"client-{i:02}" for i in range(5))
+    bounds = (0.9 * norms[0], 0.0, 0.0, 1.1 * norms[3], 0.0)
+    question = Question(4, names, 3, b"of the rounds before", bounds)
+    judgement = sketching.judge(pair.secret, scores, question)
+    assert judgement.removed == (("client-00", "norm"), ("client-04", "norm"))
+    assert judgement.memory == question.memory
 
 
 def test_groups_are_judged_one_by_one() -> None:
