@@ -194,3 +194,38 @@ def test_a_coordinator_that_was_killed_goes_on_with_the_same_validator(
         assert report.ok, report.to_text()
         assert report.robust is not None
         assert [one.client for one in report.robust.exclusions] == [ATTACKER]
+
+
+@pytest.mark.soak
+def test_rounds_wait_for_a_validator_and_go_on_without_its_verdict(
+    tmp_path: Path, launcher: Launcher, long_model: ModelSpec
+) -> None:
+    """It comes late; later it is away for longer than a verdict may take: that round is aborted."""
+    with build_federation(
+        tmp_path,
+        launcher,
+        long_model,
+        clients=4,
+        rounds=2,
+        adapter=AdapterSpec(rank=40, alpha=40),
+        suite="masked",
+        timeouts={"connect": 30.0, "rejoin": 5.0, "cosignatures": 5.0, "verdict": 3.0},
+        rule={"rule": "norm-bound", "parameters": {"multiple": 4}},
+    ) as federation:
+        for party in (COORDINATOR, *federation.clients):
+            federation.start(party)
+        federation.run_until(lambda: bool(federation.events(COORDINATOR, "no-validator")))
+        once = str(tmp_path / "death")
+        death = {"round": 2, "effect": "JudgeScores", "when": "before", "once": once}
+        plan = {"said": str(tmp_path / "said"), "deaths": [death]}
+        federation.start(VALIDATOR, faults={"validator_dies": plan})
+
+        def come_back_late(ended: Exited) -> None:
+            assert ended.party == VALIDATOR, f"{ended}{federation.tail()}"
+            federation.run_until(lambda: federation.outcomes().get(2) is not None)
+            federation.start(VALIDATOR)
+
+        federation.run_to_end(come_back_late)
+        assert federation.outcomes() == {1: "completed", 2: "aborted", 3: "completed"}
+        assert "gave no verdict" in federation.statements()[2].reason
+        assert verify_bundle(federation.bundle).ok
