@@ -118,6 +118,7 @@ def test_a_round_is_void_with_a_liar_and_only_then(number: int) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_a_block_of_rounds(block: int, capsys: pytest.CaptureFixture[str]) -> None:
     passed, told, missed = play_all(range(block * ROUNDS, (block + 1) * ROUNDS))
