@@ -64,7 +64,7 @@ def test_honest_marks_verify_with_their_owners_words() -> None:
     step = report.step(8)
     assert step.status is Status.VERIFIED
     assert "3 marks committed to before round 1; on a head that 5 clients signed" in step.detail
-    assert "written in round 3: 3 owners say that theirs is there" in step.detail
+    assert "written in round 3, 3 found by their owners" in step.detail
     assert "not checkable without an adapter and an opening" in step.detail
     assert report.marks is not None
     assert report.marks.complaints == ()
@@ -100,7 +100,7 @@ def test_a_complaint_is_shown_and_fails_nothing() -> None:
 def test_silence_is_counted() -> None:
     report = heard(lambda evidence: honest_words(evidence)[:1]).verify()
     assert report.ok
-    assert "2 said nothing" in report.step(8).detail
+    assert "nothing was said of 2" in report.step(8).detail
 
 
 def _lies_of_leaves() -> dict[str, tuple[Callable[[Keys], Any], int, str]]:
