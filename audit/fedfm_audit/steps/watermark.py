@@ -106,8 +106,7 @@ def _check_claim(charter: CharterView, leaf: Leaf, said: MarkPredicate, findings
     owner = charter.parties.get(said.client)
     wrong = {
         "purpose": claim.purpose != "ownership",
-        "federation": charter.federation not in (claim.federation,)
-        or said.federation != charter.federation,
+        "federation": {claim.federation, said.federation} != {charter.federation},
         "base model": claim.base_model != charter.base_model,
         "identity": owner is None or claim.identity != owner.identity,
     }
