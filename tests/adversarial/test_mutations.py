@@ -10,7 +10,7 @@ import pytest
 from tests.adversarial.mutation import Mutation
 from tests.adversarial.mutations import MUTATIONS, PACKAGE, attempt
 
-SAMPLE = ("A2", "C12", "E3", "H6", "I2", "K1", "N6", "P3", "S9", "U9")
+SAMPLE = ("A2", "C12", "E3", "H6", "I2", "K1", "N6", "P3", "S9", "U9", "W1")
 # A check belongs into the table if its module raises; these raise for other reasons.
 CHECKED_FILES = {
     "checks.py",
@@ -27,6 +27,7 @@ CHECKED_FILES = {
     "coordinator_results.py",
     "key_epoch.py",
     "neighbourhood.py",
+    "marks.py",
     "offers.py",
     "client_robust.py",
     "coordinator_robust.py",

@@ -219,6 +219,9 @@ def test_marks_where_the_charter_has_none_are_found() -> None:
     evidence = played(5, 1, {}, suite="clear")
     evidence.leaves.insert(6, leaf_of(evidence.keys, "client-04", "own")[2])
     assert "that no charter names" in failed(evidence.verify(), 8)
+    said = word(evidence, "client-04", "own")
+    evidence.leaves = [*evidence.leaves[:6], *evidence.leaves[7:-1], said, evidence.leaves[-1]]
+    assert "of which the charter has none" in failed(evidence.verify(), 8)
 
 
 @pytest.mark.parametrize(
