@@ -121,8 +121,7 @@ def _check(
     owner = clients.get(said.client)
     wrong = {
         "is not an enrolled client's": owner is None or owner.identity != claim.identity.hex,
-        "is of another federation": federation not in (said.federation,)
-        or claim.federation != federation,
+        "is of another federation": {claim.federation, said.federation} != {federation},
         "is of another base model": claim.base_model != base_model,
         "is a fingerprint": claim.purpose != "ownership",
         "is of modules that the adapter does not train in that shape": not claimed <= shapes,

@@ -64,7 +64,7 @@ def test_honest_marks_verify_with_their_owners_words() -> None:
     step = report.step(8)
     assert step.status is Status.VERIFIED
     assert "3 marks committed to before round 1; on a head that 5 clients signed" in step.detail
-    assert "written in round 3: 3 owners say that theirs is there" in step.detail
+    assert "written in round 3, 3 found by their owners" in step.detail
     assert "not checkable without an adapter and an opening" in step.detail
     assert report.marks is not None
     assert report.marks.complaints == ()
@@ -100,7 +100,7 @@ def test_a_complaint_is_shown_and_fails_nothing() -> None:
 def test_silence_is_counted() -> None:
     report = heard(lambda evidence: honest_words(evidence)[:1]).verify()
     assert report.ok
-    assert "2 said nothing" in report.step(8).detail
+    assert "nothing was said of 2" in report.step(8).detail
 
 
 def _lies_of_leaves() -> dict[str, tuple[Callable[[Keys], Any], int, str]]:
@@ -219,6 +219,9 @@ def test_marks_where_the_charter_has_none_are_found() -> None:
     evidence = played(5, 1, {}, suite="clear")
     evidence.leaves.insert(6, leaf_of(evidence.keys, "client-04", "own")[2])
     assert "that no charter names" in failed(evidence.verify(), 8)
+    said = word(evidence, "client-04", "own")
+    evidence.leaves = [*evidence.leaves[:6], *evidence.leaves[7:-1], said, evidence.leaves[-1]]
+    assert "of which the charter has none" in failed(evidence.verify(), 8)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from fedfm_protocols.errors import CharterError
 from fedfm_protocols.federation import Federation
 from fedfm_protocols.scenario.federations import charter_fields, watermark_section
 from tests.protocols.federations import make_federation, make_keys
+from tests.protocols.robust_federations import OUTLIER, robust_simulation, validator_of
 from tests.protocols.scripted import RecordingSimulation
 
 KEYS = make_keys(5)
@@ -146,3 +147,17 @@ def test_who_missed_the_marks_repeats_them() -> None:
     assert (memory.adapter_hash, memory.completed) == (run.adapter_hash, 2)
     kinds = [type(event).__name__ for _, _, event in run.client_tape if isinstance(event, Received)]
     assert kinds
+
+
+def test_marks_are_judged_by_norms_and_teach_the_rule_nothing() -> None:
+    owners = [f"client-0{i}" for i in (1, 2, 4, 5)]
+    section = watermark_section(owners, norm_bound=8.0)
+    run = robust_simulation(watermark=section, rounds=1, outliers={OUTLIER: 1.0})
+    run.run_round(1)
+    validator = validator_of(run)
+    before = validator.state.memory.rule
+    finished = run.run_round(2, kind=WATERMARK)
+    assert finished.outcome == "completed"
+    seen = [seen for client in run.clients.values() for seen in client.verdicts if seen.round == 2]
+    assert {one.removed for one in seen} == {((OUTLIER, "norm"),)}
+    assert validator.state.memory.rule == before

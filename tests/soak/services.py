@@ -265,7 +265,7 @@ class ClientBench:
         self.site = Site(folder)
         self.site.write(self.site.charter_file, b"a charter, to be copied into evidence")
         self.service = ClientService(self.site, cast(Any, setup), cast(Any, _Transport()))
-        self.service.__dict__["_start_training"] = lambda number, step: None
+        self.service.__dict__["_start_training"] = lambda number, step, kind: None
 
     async def take(self, state: Any, payload: bytes) -> str:
         """One message of the coordinator, and what the service itself answers to it."""

@@ -106,8 +106,7 @@ def _check_claim(charter: CharterView, leaf: Leaf, said: MarkPredicate, findings
     owner = charter.parties.get(said.client)
     wrong = {
         "purpose": claim.purpose != "ownership",
-        "federation": charter.federation not in (claim.federation,)
-        or said.federation != charter.federation,
+        "federation": {claim.federation, said.federation} != {charter.federation},
         "base model": claim.base_model != charter.base_model,
         "identity": owner is None or claim.identity != owner.identity,
     }
@@ -242,7 +241,7 @@ def _place_of(
 def describe(summary: MarkSummary) -> str:
     """One line for the report."""
     marks = summary.marks
-    parts = [f"{len(marks)} marks committed to before round 1"]
+    parts = [f"{_count(len(marks), 'mark')} committed to before round 1"]
     parts.append(
         f"on a head that {summary.witnessed} clients signed"
         if summary.witnessed
@@ -252,13 +251,13 @@ def describe(summary: MarkSummary) -> str:
         return "; ".join([*parts, "none is written yet"])
     present = sum(mark.present is True for mark in marks)
     silent = sum(mark.present is None for mark in marks)
-    parts.append(f"written in round {summary.round}: {present} owners say that theirs is there")
+    parts.append(f"written in round {summary.round}, {present} found by their owners")
     if summary.complaints:
         parts.append(
             "complaints: " + ", ".join(f"{m.client} ({m.mark})" for m in summary.complaints)
         )
     if silent:
-        parts.append(f"{silent} said nothing")
+        parts.append(f"nothing was said of {silent}")
     shown = [mark for mark in marks if mark.measured is not None]
     if shown:
         values = ", ".join(f"{m.client} ({m.mark}) T {m.measured:.1f}" for m in shown)
@@ -266,3 +265,7 @@ def describe(summary: MarkSummary) -> str:
     else:
         parts.append("presence itself not checkable without an adapter and an opening")
     return "; ".join(parts)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
