@@ -407,11 +407,9 @@ def build_federation(
 ) -> TestFederation:
     """Make every party's site folder, with keys, enrolments and a charter that all have signed.
 
-    Clients hold different numbers of rows, so that a count that leaks would show.  In a suite with
-    encryption round 1 makes the collective key, which ``rounds`` does not count.  ``adapter`` goes
-    before ``rank``; privacy mode ``shared-noise`` takes a request, calibrated here.  ``marks`` has
-    clients commit to ownership marks.
-    """
+    Clients hold different numbers of rows, so that a count that leaks would show.  With encryption
+    round 1 makes the collective key, which ``rounds`` does not count.  ``adapter`` goes before
+    ``rank``, a request of mode ``shared-noise`` is calibrated here, ``marks`` commits to marks."""
     names = [f"clinic-{number}" for number in range(1, clients + 1)]
     sites = {name: Site(root / name) for name in (COORDINATOR, *names)}
     enrolments = {}
@@ -442,8 +440,8 @@ def build_federation(
     for number, (name, site) in enumerate(sites.items()):
         site.write(site.charter_file, signed)
         if name == COORDINATOR:
-            for other, enrolment in enrolments.items():
-                site.write(site.enrolments_folder / f"{other}.json", enrolment.statement)
+            for other, made in enrolments.items():
+                site.write(site.enrolments_folder / f"{other}.json", made.statement)
         else:
             write_rows(site.root / "data.csv", rows_of(number))
         # A site's default policy takes no other suite than the default one.
