@@ -449,8 +449,8 @@ def build_federation(
     for number, (name, site) in enumerate(sites.items()):
         site.write(site.charter_file, signed)
         if name == COORDINATOR:
-            for other, enrolment in enrolments.items():
-                site.write(site.enrolments_folder / f"{other}.json", enrolment.statement)
+            for other, made in enrolments.items():
+                site.write(site.enrolments_folder / f"{other}.json", made.statement)
         elif name != VALIDATOR:
             write_rows(site.root / "data.csv", rows_of(number))
         # A site's default policy takes no other suite than the default one.
