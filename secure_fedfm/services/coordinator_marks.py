@@ -42,6 +42,10 @@ class MarkRounds(ValidatorLink):
         """Wait until all clients are ready, or the time is up and ``needed`` are."""
 
     @abstractmethod
+    async def _await_validator(self) -> None:
+        """Wait for the validator, up to as long as for a client."""
+
+    @abstractmethod
     def _grace(self) -> float:
         """How long to wait for who is missing."""
 
@@ -74,6 +78,14 @@ class MarkRounds(ValidatorLink):
                 return
             await self._gather(self._grace(), self._federation.thresholds.vote_quorum)
             needs_key = self._epochs.needed(self._peers.ready, evidence.history.key)
+            if not needs_key and not self._validator_ready:
+                await self._await_validator()
+                if not self._validator_ready:
+                    LOG.error(
+                        "no validator to judge what owners write; the adapter carries no marks"
+                    )
+                    return
+                continue  # clients may have left meanwhile
             await self._run_round(KEYS if needs_key else WATERMARK)
             await self._publish_checkpoint()
             self._check_failures()

@@ -12,7 +12,6 @@ from secure_fedfm.services.coordinator import CoordinatorItem, CoordinatorServic
 from secure_fedfm.services.evidence import Evidence
 from secure_fedfm.services.limits import limits_for
 from secure_fedfm.services.log_rotation import finish_rotation
-from secure_fedfm.services.marking import check_runnable
 from secure_fedfm.services.party import check_party, read_enrolments
 from secure_fedfm.services.timestamping import read_roots
 from secure_fedfm.storage.site import Site
@@ -30,7 +29,6 @@ async def _run(site: Site, config: SiteConfig) -> None:
     database = site.database()
     finish_rotation(site, federation)
     evidence = Evidence(site, federation, key, site.log_key())
-    check_runnable(federation)
     evidence.found(
         read_enrolments(site, federation),
         federation.charter.model.sha256,

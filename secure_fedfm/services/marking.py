@@ -29,21 +29,6 @@ MAX_MARK_ROUNDS = 3
 """Rounds of marks that may fail before the federation ends without marks."""
 
 
-def check_runnable(federation: Federation) -> None:
-    """Refuse what the protocol knows and no service plays yet.
-
-    Raises
-    ------
-    ConfigurationError
-        if a validator is to judge marks.
-    """
-    if federation.marked and federation.robust:
-        raise ConfigurationError(
-            "the charter has marks and a validator; in this version only scenarios and simulations "
-            "run both: draft a charter without `watermark`, or without `robustness`"
-        )
-
-
 def open_marks(
     site: Site, federation: Federation, client: str, adapter: AdapterSpec, learner: LocalLearner
 ) -> MarkWriter | None:
@@ -58,7 +43,6 @@ def open_marks(
     section = federation.charter.watermark
     if section is None:
         return None
-    check_runnable(federation)
     initial = learner.initial_adapter()
     carrier = Carrier(learner.layout, adapter.alpha / adapter.rank)
     shapes = {(one.name, one.rows, one.columns, one.rank) for one in carrier.modules(initial)}
