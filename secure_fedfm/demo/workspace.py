@@ -140,9 +140,9 @@ def prepare(options: DemoOptions) -> Workspace:
         site.write(site.charter_file, signed)
         if name == COORDINATOR:
             _write_coordinator(site, enrolments, options)
+            collect_leaves(charter, sites, site)
         elif name == VALIDATOR:
             _write_validator(site, options, charter)
-            collect_leaves(charter, sites, site)
         else:
             rows = parts[names.index(name)]
             if name in attackers:
