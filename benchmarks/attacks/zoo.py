@@ -140,9 +140,15 @@ def _adaptive(view: View, dose: float) -> Vector:
     return crafting.just_inside(dose * view.poisoned, view.own, list(view.honest), view.passes)
 
 
+_ROOM = 0.1
+
+
 def _adaptive_by_group(view: View, dose: float) -> Vector:
+    """As the adaptive one, with its work in the usual places, and not quite to the edge: there the
+    sketches' errors of two per cent decide, and the plain one is excluded in most rounds."""
     shaped = crafting.shaped_as(dose * view.poisoned, view.own, view.groups)
-    return crafting.just_inside(shaped, view.own, list(view.honest), view.passes)
+    sent = crafting.just_inside(shaped, view.own, list(view.honest), view.passes)
+    return view.own + (1 - _ROOM) * (sent - view.own)
 
 
 _BASE = (

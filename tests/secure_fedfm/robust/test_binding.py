@@ -35,14 +35,14 @@ STEPS = 2.0**16
 def poisoned(random: np.random.Generator, update: Integers, other: Integers) -> Integers:
     """A benign sketch; the update carries poison, of a hundredth of its length to five times it."""
     share = 10 ** random.uniform(-2, 0.7)
-    sent: Integers = update + quantised(share * random.normal(scale=0.01, size=update.size))
-    return sent
+    poison: Integers = quantised(share * random.normal(scale=0.01, size=update.size))
+    return update + poison
 
 
 def rescaled(random: np.random.Generator, update: Integers, other: Integers) -> Integers:
     """The update is that of the sketch, times 1.001 to 1.1."""
-    scaled: Integers = np.rint(update * (1 + 10 ** random.uniform(-3, -1))).astype(np.int64)
-    return scaled
+    sent: Integers = np.rint(update * (1 + 10 ** random.uniform(-3, -1))).astype(np.int64)
+    return sent
 
 
 def one_tensor(random: np.random.Generator, update: Integers, other: Integers) -> Integers:
