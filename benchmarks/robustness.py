@@ -27,11 +27,12 @@ from benchmarks.robust_runs import SCALE, Arena, Case, Setting
 from benchmarks.robust_scoring import Scoring, encrypted_scoring, plain_scoring
 from benchmarks.robust_table import figures, minimax, table
 from benchmarks.robust_training import Trainer
-from fedfm_crypto.sketch import LEAST_VALUES_PER_SLOT, SLOTS, SketchGroup, SketchLayout
+from fedfm_crypto.sketch import SketchLayout
 from secure_fedfm.learning.data import load_data
 from secure_fedfm.learning.learner import load_adapted
 from secure_fedfm.learning.specs import TaskSpec
 from secure_fedfm.learning.weights import DEFAULT_MODEL
+from secure_fedfm.robust.drafting import two_groups
 from secure_fedfm.robust.registry import DEFAULT, RULES, make_rule
 from secure_fedfm.robust.rule import Rule
 
@@ -55,21 +56,12 @@ def make_arena(data: str, setting: Setting, cache: Path | None, scoring: str) ->
     rows = load_data(data)
     task = TaskSpec("classification", rows.train.label_names())
     model = load_adapted(DEFAULT_MODEL, setting.adapter, task)
-    layout = two_groups(model.layout.size)
+    layout = SketchLayout(model.layout.size, two_groups(model.layout.size))
     scorings: dict[str, Scoring] = {"plain": plain_scoring(layout)}
     if scoring == "encrypted":
         scorings["encrypted"] = encrypted_scoring(layout, SCALE)
     trainer = Trainer(model, task.labels, setting.plan, cache)
     return Arena(rows, setting, trainer, rules(), scorings, layout)
-
-
-def two_groups(size: int) -> SketchLayout:
-    """As few values as may be sketched by themselves, from the start of the vector (in a MiniLM
-    those of attention, and some of the first dense layer), and all others with the head."""
-    first = LEAST_VALUES_PER_SLOT * SLOTS // 2
-    return SketchLayout(
-        size, (SketchGroup("first", ((0, first),)), SketchGroup("rest", ((first, size),)))
-    )
 
 
 def rules() -> dict[str, Rule | None]:

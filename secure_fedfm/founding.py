@@ -204,13 +204,13 @@ def draft_charter(
     if robust is not None:
         robust.check(suite, sections.privacy["mode"])
         rule = make_rule(robust.rule, robust.parameters)
-        check_rule(rule, len(clients), thresholds.min_accepted, groups=1)
+        check_rule(rule, len(clients), thresholds.min_accepted, groups=robust.group_count)
     make_charter(fields)  # everything but the two values below; refuse before the slow part
     values, initial, modules = learning_facts(model, adapter, task, location)
     quantiser["values"] = values
     fields["initial_adapter"] = initial
     if robust is not None:
-        fields |= robust.sections()
+        fields |= robust.sections(values)
     if isinstance(privacy, SharedNoiseRequest):
         calibrated = privacy.sections(thresholds, values=values, scale=quantiser["scale"])
         fields["privacy"] = calibrated.privacy

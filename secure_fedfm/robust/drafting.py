@@ -6,17 +6,26 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedfm_crypto.sketch import LEAST_VALUES_PER_SLOT, SLOTS, SketchGroup
 from fedfm_protocols.enrolment import Enrolment
 from fedfm_protocols.errors import EnrolmentError
 from secure_fedfm.errors import ConfigurationError
 from secure_fedfm.robust.registry import DEFAULT, check_works_in, make_rule
 
-__all__ = ["DEFAULT_KEY_ROUNDS", "DEFAULT_NORM_BOUND", "RobustRequest", "read_parameters"]
+__all__ = [
+    "DEFAULT_KEY_ROUNDS",
+    "DEFAULT_NORM_BOUND",
+    "RobustRequest",
+    "read_parameters",
+    "two_groups",
+]
 
 DEFAULT_NORM_BOUND = 64.0
 """An update of LoRA matrices and a head after a local epoch has a norm of 1 to 10; scores keep
 their precision down to a 256th of the bound."""
 DEFAULT_KEY_ROUNDS = 100
+LEAST_VALUES = LEAST_VALUES_PER_SLOT * SLOTS
+"""Of an update that is sketched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +59,19 @@ class RobustRequest:
         check_works_in(self.rule, suite, privacy_mode)
         make_rule(self.rule, self.parameters)
 
-    def sections(self) -> dict[str, Any]:
-        """``validator`` and ``robustness``."""
+    @property
+    def group_count(self) -> int:
+        """How many groups of values are sketched by themselves; 1 is the whole update."""
+        return 2 if self.rule == DEFAULT else 1
+
+    def sections(self, values: int) -> dict[str, Any]:
+        """``validator`` and ``robustness`` of a federation with updates of so many values.
+
+        The default rule judges two groups of values by themselves too: poison that is as long as
+        honest work lies elsewhere (docs/robust-rules.md).
+        """
+        # Fewer values than any sketch needs: the charter says so.
+        groups = two_groups(values) if self.group_count == 2 and values >= LEAST_VALUES else ()
         return {
             "validator": {
                 "name": self.validator.name,
@@ -64,9 +84,19 @@ class RobustRequest:
                 "parameters": dict(self.parameters),
                 "norm_bound": float(self.norm_bound),
                 "key_rounds": self.key_rounds,
-                "groups": [],
+                "groups": [
+                    {"name": group.name, "spans": [list(span) for span in group.spans]}
+                    for group in groups
+                ],
             },
         }
+
+
+def two_groups(values: int) -> tuple[SketchGroup, SketchGroup]:
+    """As few values as may be sketched by themselves, from the start of the update (in a MiniLM
+    those of attention, and some of the first dense layer), and all others with the head."""
+    first = LEAST_VALUES // 2
+    return SketchGroup("first", ((0, first),)), SketchGroup("rest", ((first, values),))
 
 
 def read_parameters(texts: Iterable[str]) -> dict[str, int | float]:

@@ -21,7 +21,8 @@ from benchmarks.attacks.poison import TRIGGER
 from benchmarks.robust_runs import SCALE, Arena, Case, Setting
 from benchmarks.robust_scoring import encrypted_scoring, plain_scoring
 from benchmarks.robust_training import Trainer, Training
-from benchmarks.robustness import cases, rules, two_groups
+from benchmarks.robustness import cases, rules
+from fedfm_crypto.sketch import SketchLayout
 from secure_fedfm.learning.adapter_state import Adapter
 from secure_fedfm.learning.dataset import Dataset, TrainTest
 from secure_fedfm.learning.learner import load_adapted
@@ -29,6 +30,7 @@ from secure_fedfm.learning.payload import TensorLayout, delta
 from secure_fedfm.learning.plan import TrainingPlan
 from secure_fedfm.learning.specs import AdapterSpec, ModelSpec, TaskSpec
 from secure_fedfm.learning.training import prepare_rows, train_round
+from secure_fedfm.robust.drafting import two_groups
 from tests.secure_fedfm.learning.conftest import one_thread, plan, task, tickets, tiny_encoder
 
 __all__ = ["one_thread", "plan", "task", "tickets", "tiny_encoder"]
@@ -67,7 +69,7 @@ class MadeUp:
 
 @pytest.fixture(scope="module")
 def arena() -> Arena:
-    layout = two_groups(WIDTH)
+    layout = SketchLayout(WIDTH, two_groups(WIDTH))
     scorings = {"plain": plain_scoring(layout), "encrypted": encrypted_scoring(layout, SCALE)}
     return Arena(TrainTest(ROWS, ROWS, "made up"), SETTING, MadeUp(), rules(), scorings, layout)
 
@@ -105,7 +107,12 @@ def test_honest_clients_do_the_same_whatever_the_attack(arena: Arena) -> None:
     for attack in ("none", "replacement", "dba"):
         trainer = MadeUp()
         other = Arena(
-            TrainTest(ROWS, ROWS, "made up"), SETTING, trainer, rules(), {}, two_groups(WIDTH)
+            TrainTest(ROWS, ROWS, "made up"),
+            SETTING,
+            trainer,
+            rules(),
+            {},
+            SketchLayout(WIDTH, two_groups(WIDTH)),
         )
         other.run(Case(attack, 1.0, "none", 1.0, 1))
         honest = [t for t in trainer.trainings if t.order.startswith("honest")]

@@ -27,7 +27,7 @@ VALUES = 1 << 16
 
 @pytest.fixture(autouse=True)
 def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(founding, "_learning_facts", lambda *_: (VALUES, "11" * 32))
+    monkeypatch.setattr(founding, "learning_facts", lambda *_: (VALUES, "11" * 32, ()))
 
 
 def robust(rule: str = "cosine-memory", **parameters: float) -> Charter:
@@ -77,13 +77,13 @@ def test_what_cannot_work_is_refused_before_the_model_is_loaded(
     changes: dict[str, Any],
     message: str,
 ) -> None:
-    monkeypatch.setattr(founding, "_learning_facts", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(founding, "learning_facts", lambda *_: pytest.fail("loaded"))
     with pytest.raises(ConfigurationError, match=message):
         draft(robust=RobustRequest(VALIDATOR, rule, parameters), **changes)
 
 
 def test_an_update_too_short_for_a_sketch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(founding, "_learning_facts", lambda *_: (VALUES - 1, "11" * 32))
+    monkeypatch.setattr(founding, "learning_facts", lambda *_: (VALUES - 1, "11" * 32, ()))
     with pytest.raises(CharterError, match="65535 values"):
         robust()
 
