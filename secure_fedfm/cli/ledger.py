@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -318,5 +317,5 @@ def _ledger_json(ledger: ReadLedger) -> dict[str, object]:
         "problems": [
             {"sequence": sequence, "reason": problem} for sequence, problem in ledger.problems
         ],
-        "entries": [asdict(entry) for entry in ledger.entries],
+        "entries": [entry.to_json() for entry in ledger.entries],
     }

@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks import session_steps
 from benchmarks.session_federation import labels_for, training_rows
-from benchmarks.session_simulation import PREPARING, simulate
-from secure_fedfm.services.metering import CLIENT_PART_OF, Meter, Stopwatch
+from benchmarks.session_simulation import PARTS, PREPARING, simulate
+from secure_fedfm.services.metering import Meter, Stopwatch
 
 CLIENTS, VALUES, STEPS = 4, 800, 2
 WRAP_BYTES = 200_000  # a wrapped key is far larger than a sum of so few values
@@ -19,7 +19,7 @@ WRAP_BYTES = 200_000  # a wrapped key is far larger than a sum of so few values
 def test_every_part_of_a_simulated_step_is_counted() -> None:
     row = simulate(clients=CLIENTS, values=VALUES, steps=STEPS)
     parts = row["client_parts_s"]
-    assert set(parts) == {*CLIENT_PART_OF.values(), PREPARING}
+    assert set(parts) == {*PARTS, PREPARING}
     assert all(spent > 0 for spent in parts.values())
     # Preparing is work, but nobody waits for it.
     assert row["client_cpu_s"] > parts[PREPARING]
