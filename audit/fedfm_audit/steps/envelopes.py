@@ -19,10 +19,13 @@ from fedfm_audit.steps.epochs import KeyHistory
 from fedfm_audit.steps.findings import Findings
 from fedfm_audit.steps.leaves import Leaf
 from fedfm_audit.steps.roots import Roots
+from fedfm_audit.steps.threads import in_threads
 from fedfm_audit.steps.tree import Tree
 from fedfm_audit.transcript import Entry, Transcript, read_body, rebuild_roster
 from fedfm_crypto.errors import FedFMError, NoteError
 from fedfm_crypto.note import open_note, parse_checkpoint, split_note
+
+_FOLDER = "transcripts/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,9 @@ def check_envelopes(
     """Read every transcript and check its envelopes; unreadable rounds are left out."""
     rounds: list[RoundEvidence] = []
     named: set[str] = set()
+    transcripts = _decode_all(files)
     checker = _Checker(roots, tree, findings)
+    checker.check_signatures(transcripts)
     history = KeyHistory()
     for leaf in leaves:
         predicate = leaf.statement.predicate
@@ -71,19 +76,32 @@ def check_envelopes(
             findings.fail(leaf.place, f"a second statement about {path}")
             continue
         named.add(path)
-        evidence = _read_round(files, roots, leaf, predicate, history, findings)
+        evidence = _read_round(files, transcripts, roots, leaf, predicate, history, findings)
         history = history.after(predicate)
         if evidence is not None:
             checker.check_round(evidence)
             rounds.append(evidence)
-    for path in sorted(name for name in files if name.startswith("transcripts/")):
+    for path in sorted(name for name in files if name.startswith(_FOLDER)):
         if path not in named:
             findings.fail(path, "no leaf of the log covers this transcript")
     return tuple(rounds)
 
 
+def _decode_all(files: Mapping[str, bytes]) -> dict[str, Transcript | FedFMError]:
+    """Every transcript, or what is wrong with it, by its path."""
+    found: dict[str, Transcript | FedFMError] = {}
+    for path, data in files.items():
+        if path.startswith(_FOLDER):
+            try:
+                found[path] = Transcript.decode(data)
+            except FedFMError as error:
+                found[path] = error
+    return found
+
+
 def _read_round(
     files: Mapping[str, bytes],
+    transcripts: Mapping[str, Transcript | FedFMError],
     roots: Roots,
     leaf: Leaf,
     predicate: RoundPredicate,
@@ -96,8 +114,11 @@ def _read_round(
         return None
     if hashlib.sha256(files[path]).hexdigest() != leaf.statement.digest:
         findings.fail(path, f"is not the file that {leaf.place} covers: its SHA-256 differs")
+    transcript = transcripts[path]
+    if isinstance(transcript, FedFMError):
+        findings.fail(path, transcript)
+        return None
     try:
-        transcript = Transcript.decode(files[path])
         openings = transcript.of("RoundOpen")
         if transcript.round != predicate.round or len(openings) != 1:
             findings.fail(
@@ -132,6 +153,7 @@ class _Checker:
         self._findings = findings
         self._seen: dict[bytes, str] = {}
         self._heads: dict[str, int] = {}
+        self._errors: dict[int, FedFMError] = {}  # by the entry's id: all of them live as long
 
     def check_round(self, evidence: RoundEvidence) -> None:
         last: dict[tuple[str, bytes], int] = {}
@@ -148,17 +170,37 @@ class _Checker:
                 self._check_fresh(evidence, entry, place)
         self._check_opening_note(evidence)
 
-    def _check_signature(self, entry: Entry, place: str) -> None:
+    def check_signatures(self, transcripts: Mapping[str, Transcript | FedFMError]) -> None:
+        """All of them at once, before rounds are looked at one by one."""
+        entries = [
+            entry
+            for transcript in transcripts.values()
+            if isinstance(transcript, Transcript)
+            for entry in transcript.entries
+        ]
+        errors = in_threads(self._signature_error, entries)
+        self._errors = {
+            id(entry): error for entry, error in zip(entries, errors, strict=True) if error
+        }
+
+    def _signature_error(self, entry: Entry) -> FedFMError | None:
+        """What is wrong with a signature, or with the body's hash; nothing of who is no party."""
         party = self._parties.get(entry.header.sender)
         if party is None:
-            self._findings.fail(place, "the sender is not enrolled")
-            return
+            return None
         try:
             entry.verify(party.identity)
             if entry.body is not None:
                 entry.signed.check_body(entry.body)
         except FedFMError as error:
-            self._findings.fail(place, error)
+            return error
+        return None
+
+    def _check_signature(self, entry: Entry, place: str) -> None:
+        if entry.header.sender not in self._parties:
+            self._findings.fail(place, "the sender is not enrolled")
+        elif id(entry) in self._errors:
+            self._findings.fail(place, self._errors[id(entry)])
 
     def _check_context(self, evidence: RoundEvidence, entry: Entry, place: str) -> None:
         kind = entry.header.type
