@@ -4,8 +4,8 @@
 
 A bundle is played and written first (``audit_bundle``; minutes, kept with ``--bundle``).  Each
 repetition then runs the command as an auditor would, start-up included, and once more in this
-process for the seconds of each step.  Wall and processor seconds are reported: the verifier is one
-process with one thread, so on an idle machine the two are nearly the same.
+process for the seconds of each step.  Wall and processor seconds are reported: of the verifier's
+work only the signatures of messages are checked by several threads.
 """
 
 from __future__ import annotations
