@@ -33,6 +33,7 @@ from benchmarks.utility_recipes import (
     LORA_RATIOS,
     RECIPES,
     SHARED_HEAD_RATES,
+    SHARED_LORA_RATIOS,
     SHARED_TRIED,
     SHARED_TUNED,
     TUNED_AT,
@@ -88,9 +89,9 @@ def chosen_rates(
 ) -> Rates:
     """The rates with the best accuracy on held-out training rows; without such rows the ones of
     the documented table. LoRA's is the head's, times a ratio chosen at TUNED_AT."""
-    documented = HEAD_RATES
+    documented, ratios = HEAD_RATES, LORA_RATIOS
     if mode != "local":
-        documented = SHARED_HEAD_RATES
+        documented, ratios = SHARED_HEAD_RATES, SHARED_LORA_RATIOS
         mode, institutions = SHARED_TUNED
     if adapter == "head":
         best = _best(adapter, epsilon, institutions, file, mode)
@@ -98,7 +99,7 @@ def chosen_rates(
     rate, _ = chosen_rates("head", epsilon, institutions, file, mode)
     best = _best(adapter, TUNED_AT, institutions, file, mode)
     if best is None:
-        return rate, rate * LORA_RATIOS[adapter]
+        return rate, rate * ratios[adapter]
     return rate, rate * float(best["lora_rate"]) / float(best["head_rate"])
 
 

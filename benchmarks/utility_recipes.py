@@ -93,9 +93,10 @@ HEAD_RATES = {math.inf: 12.0, 8.0: 5.0, 3.0: 2.0, 1.0: 0.7}
 # Of shared noise, which is tuned once for all: its first calibration, in the clear, with so many
 # institutions.  Whatever their number and the protection, the opened sum is the same.
 SHARED_TUNED = ("shared-all", 5)
-SHARED_HEAD_RATES = {math.inf: 12.0, 8.0: 5.0, 3.0: 5.0, 1.0: 2.0}
+SHARED_HEAD_RATES = {math.inf: 12.0, 8.0: 5.0, 3.0: 2.0, 1.0: 1.0}
 SHARED_TRIED = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0)
-LORA_RATIOS = {"ffa": 0.1, "lora": 0.1}
+LORA_RATIOS = {"ffa": 0.3, "lora": 0.1}
+SHARED_LORA_RATIOS = {"ffa": 0.03, "lora": 0.3}
 
 
 def epsilon_text(epsilon: float) -> str:
