@@ -21,6 +21,19 @@ from secure_fedfm.config import SiteConfig
 from secure_fedfm.logs import setup_logs
 from secure_fedfm.storage.site import Site
 
+AddressOption = Annotated[
+    str | None,
+    typer.Option("--coordinator", metavar="tcp://HOST:PORT", help="Where the coordinator listens."),
+]
+ConnectTimeoutOption = Annotated[
+    float | None,
+    typer.Option(
+        "--connect-timeout",
+        metavar="SECONDS",
+        help="Give up if the coordinator cannot be reached for so long.",
+    ),
+]
+
 
 def coordinator(
     site: SiteOption,
@@ -56,12 +69,7 @@ def coordinator(
 
 def client(
     site: SiteOption,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            "--coordinator", metavar="tcp://HOST:PORT", help="Where the coordinator listens."
-        ),
-    ] = None,
+    address: AddressOption = None,
     data: Annotated[
         str | None,
         typer.Option("--data", metavar="DATA", help="File, folder or hub data set to train on."),
@@ -75,14 +83,7 @@ def client(
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Threads for training.")
     ] = None,
-    connect_timeout: Annotated[
-        float | None,
-        typer.Option(
-            "--connect-timeout",
-            metavar="SECONDS",
-            help="Give up if the coordinator cannot be reached for so long.",
-        ),
-    ] = None,
+    connect_timeout: ConnectTimeoutOption = None,
     charter_hash: Annotated[
         str | None,
         typer.Option(
@@ -123,20 +124,8 @@ def client(
 
 def validator(
     site: SiteOption,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            "--coordinator", metavar="tcp://HOST:PORT", help="Where the coordinator listens."
-        ),
-    ] = None,
-    connect_timeout: Annotated[
-        float | None,
-        typer.Option(
-            "--connect-timeout",
-            metavar="SECONDS",
-            help="Give up if the coordinator cannot be reached for so long.",
-        ),
-    ] = None,
+    address: AddressOption = None,
+    connect_timeout: ConnectTimeoutOption = None,
     log_format: LogFormatOption = None,
     log_level: LogLevelOption = None,
     settings: SetOption = None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import abstractmethod
 
 from fedfm_crypto.envelope import Envelope
 from fedfm_protocols.coordinator_states import CoordinatorContext
@@ -44,9 +45,9 @@ class ValidatorLink(CoordinatorLink):
         self._workers = None if sketching is None else ScoreWorkers(sketching)
         self._computing: set[asyncio.Task[None]] = set()
 
+    @abstractmethod
     def _deliver(self, event: ScoresComputed) -> None:
         """Take an event that was computed elsewhere into the loop."""
-        raise NotImplementedError
 
     @property
     def _validator_ready(self) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import pytest
 
@@ -20,12 +19,11 @@ from secure_fedfm.storage.site import Site
 from secure_fedfm.watermark.owned import save_mark
 from secure_fedfm.watermark.planning import MarksOffer
 from tests.integration.federation_processes import (
-    COORDINATOR,
-    Exited,
     Launcher,
     TestFederation,
     build_federation,
 )
+from tests.integration.one_death import run_with_one_death
 
 OWNERS = (("clinic-1", "consortium"), ("clinic-2", "own"))
 VICTIM = "clinic-2"
@@ -60,22 +58,9 @@ def finished(
         marks=partial(committed, tiny_model.sha256),
         timeouts={"connect": 10.0, "rejoin": 120.0, "cosignatures": 5.0},
     ) as federation:
-        deaths: list[str] = []
-
-        def faults(party: str) -> dict[str, Any]:
-            if party != VICTIM or deaths:
-                return {}
-            return {"client_dies": [{"round": MARKS, "effect": "ApplySum", "when": "before"}]}
-
-        def bury(ended: Exited) -> None:
-            assert ended.party == VICTIM, f"{ended}{federation.tail()}"
-            deaths.append(ended.party)
-            federation.start(VICTIM, faults=faults(VICTIM))
-
-        for party in (COORDINATOR, *federation.clients):
-            federation.start(party, faults=faults(party))
-        federation.run_to_end(bury)
-        assert deaths == [VICTIM]
+        run_with_one_death(
+            federation, VICTIM, {"round": MARKS, "effect": "ApplySum", "when": "before"}
+        )
         yield federation
 
 

@@ -7,7 +7,6 @@ rounds and that one, and not for another.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -19,11 +18,11 @@ from fedfm_audit.verify import verify_bundle
 from secure_fedfm.learning.specs import ModelSpec
 from tests.integration.federation_processes import (
     COORDINATOR,
-    Exited,
     Launcher,
     TestFederation,
     build_federation,
 )
+from tests.integration.one_death import run_with_one_death
 from tests.integration.private_terms import DELTA, ROUNDS, budget, sections
 
 VICTIM = "clinic-1"
@@ -50,22 +49,9 @@ def finished(
         privacy=sections(ROUNDS + 1),
         timeouts={"connect": 10.0, "rejoin": 60.0, "cosignatures": 5.0},
     ) as federation:
-        deaths: list[str] = []
-
-        def faults(party: str) -> dict[str, Any]:
-            if party != VICTIM or deaths:
-                return {}
-            return {"client_dies": [{"round": KILLED_IN, "effect": "Charge", "when": "after"}]}
-
-        def bury(ended: Exited) -> None:
-            assert ended.party == VICTIM, f"{ended}{federation.tail()}"
-            deaths.append(ended.party)
-            federation.start(VICTIM, faults=faults(VICTIM))
-
-        for party in (COORDINATOR, *federation.clients):
-            federation.start(party, faults=faults(party))
-        federation.run_to_end(bury)
-        assert deaths == [VICTIM]
+        run_with_one_death(
+            federation, VICTIM, {"round": KILLED_IN, "effect": "Charge", "when": "after"}
+        )
         yield federation
 
 
