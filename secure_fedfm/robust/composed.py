@@ -45,7 +45,7 @@ class EveryGroup(Rule):
     breakdown: ClassVar[str] = "that of the inner rule, in each group"
 
     inner: Rule
-    profile: float = 1.12
+    profile: float = 1.15
 
     def __post_init__(self) -> None:
         check_share(self.name, "profile", self.profile, 1, 100)

@@ -21,7 +21,7 @@ from secure_fedfm.robust.registry import (
 
 def test_parameters_have_defaults_and_are_set_by_name() -> None:
     assert make_rule("cosine-memory", {"newest": 0.5, "multiple": 3}) == CosineMemory(
-        0.5, 1.15, 3.0
+        0.5, 1.25, 3.0
     )
     assert make_rule(DEFAULT, {}, every_group=True) == EveryGroup(CosineMemory())
 
