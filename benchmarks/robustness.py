@@ -6,8 +6,8 @@ what, whom the rule excludes, and what that costs in accuracy. ``--scoring encry
 scores through the real encryption of the sketches.
 
 A case takes minutes. Rows are appended to a file as they are measured; started again, the benchmark
-goes on where it was. ``--only`` picks attacks and rules (``--attack`` and ``--rule`` each family by itself,
-``none`` too), ``--budget-minutes`` stops starting new cases.
+goes on where it was. ``--only`` picks attacks and rules (``--attack`` and ``--rule`` each family by
+itself, ``none`` too), ``--budget-minutes`` stops starting new cases.
 """
 
 from __future__ import annotations

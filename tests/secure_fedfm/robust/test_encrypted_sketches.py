@@ -20,13 +20,13 @@ from fedfm_crypto.random_source import SeededRandom
 from fedfm_crypto.sketch import SLOTS, inner_products
 from fedfm_protocols.charter import Charter, make_charter
 from fedfm_protocols.messages import type_name
+from fedfm_protocols.robust_messages import Sketch
 from fedfm_protocols.scenario.federations import (
     charter_fields,
     make_federation,
     make_keys,
     robust_fields,
 )
-from fedfm_protocols.robust_messages import Sketch
 from fedfm_protocols.simulation import Delivery, Simulation, deliver
 from fedfm_protocols.sketching import Judgement, Question, SketchKeyPair
 from secure_fedfm.errors import ConfigurationError, RobustnessError
