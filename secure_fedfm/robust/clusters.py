@@ -32,6 +32,8 @@ Floats = NDArray[np.float64]
 
 _NOISE = 1e-4
 """Cosine distance that decrypted scores cannot tell from none."""
+_RELUCTANCE = 0.25
+"""How much a round in which a client worked too much counts in its average, beside others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +82,10 @@ class Flame(Rule):
 class CosineMemory(Rule):
     """Cosine majority on a running average of the cosine matrix, and a norm bound.
 
-    Three steps. Clients whose norm is above ``multiple`` times the median are excluded. So are,
-    of those left, clients whose mean distance to the others in the newest round is below
+    Clients whose norm is above ``multiple`` times the median are excluded, and those whose norm, in
+    medians, is above ``growth`` times what it was on the average over rounds: how long a client's
+    updates are beside the others' follows from its rows and hardly changes, and who adds poison
+    does more work than before. Of those left, so are clients whose mean distance to the others in the newest round is below
     ``closest`` times the median of these: honest work has noise of its own, and what lies that near
     to everybody was made of estimates of the others' updates; it would be the middle of any
     majority. Of the rest, the majority is the smallest ball of floor(n/2) + 1 around one of them.
@@ -99,6 +103,9 @@ class CosineMemory(Rule):
         multiple: of the median norm, 1 to 100.
         latest_reach: as ``reach``, for the newest round alone.
         closest: share of the median distance, 0 to 1; 0 lets everybody be as near as they like.
+        growth: of a client's own length beside the others', over what it was, 1 to 100. A round
+            above it changes the average little, so that poison is not got used to in a few
+            rounds; honest work that grew for good is accepted again after some more.
     """
 
     name: ClassVar[str] = "cosine-memory"
@@ -110,6 +117,7 @@ class CosineMemory(Rule):
     multiple: float = 1.3
     latest_reach: float = 1.3
     closest: float = 0.85
+    growth: float = 1.25
 
     def __post_init__(self) -> None:
         check_share(self.name, "newest", self.newest, 1e-3, 1)
@@ -117,6 +125,7 @@ class CosineMemory(Rule):
         check_share(self.name, "multiple", self.multiple, 1, 100)
         check_share(self.name, "latest_reach", self.latest_reach, 1, 10)
         check_share(self.name, "closest", self.closest, 0, 1)
+        check_share(self.name, "growth", self.growth, 1, 100)
 
     def tolerates(self, count: int) -> int:
         """Return the largest minority: by norm, where not by direction."""
@@ -125,6 +134,7 @@ class CosineMemory(Rule):
     def _judge(self, scores: ScoreMatrix, memory: Memory) -> Verdict:
         average = memory.averaged("cosine", scores.names, scores.cosines, self.newest)
         reasons = norm_reasons(scores, self.multiple)
+        memory = self._judge_growth(scores, memory, reasons)
         fits = np.array([not reason for reason in reasons])
         latest = 1.0 - scores.cosines
         for place, share in enumerate(_nearness(latest, fits)):
@@ -148,6 +158,27 @@ class CosineMemory(Rule):
                         f"allowed {reach:g}"
                     )
         return accepting(scores, reasons, memory.remembering("cosine", scores.names, average))
+
+    def _judge_growth(self, scores: ScoreMatrix, memory: Memory, reasons: list[str]) -> Memory:
+        """Add reasons for those who work more than they used to; the memory with what they do."""
+        middle = median(scores.norms)
+        if middle == 0:
+            return memory
+        lengths = np.minimum(scores.norms / middle, self.multiple)
+        before = memory.of_each("length", scores.names)
+        for place, usual in enumerate(before):
+            if usual is None:
+                continue
+            allowed = self.growth * usual
+            if lengths[place] > allowed and not reasons[place]:
+                reasons[place] = (
+                    f"norm: {lengths[place]:.2f} times the median, where it was {usual:.2f} times "
+                    f"on the average over rounds; allowed {self.growth:g} times as much"
+                )
+            grown = lengths[place] > allowed
+            weight = _RELUCTANCE * self.newest if grown else self.newest
+            lengths[place] = (1 - weight) * usual + weight * min(lengths[place], allowed)
+        return memory.remembering_each("length", scores.names, lengths)
 
 
 def _nearness(distances: Floats, fits: NDArray[np.bool_]) -> Floats:

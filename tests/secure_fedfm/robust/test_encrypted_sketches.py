@@ -82,7 +82,7 @@ def test_rounds_exclude_who_points_elsewhere_and_keep_a_memory() -> None:
     validator = simulation.validator
     assert validator is not None
     memory = decode_memory(validator.state.memory.rule, "cosine-memory")
-    assert len(memory.pairs) == 10
+    assert len(memory.pairs) == 10 + 5  # cosines of pairs, lengths of clients
 
 
 def test_rounds_compare_with_the_root_client_and_need_it() -> None:
