@@ -85,13 +85,13 @@ class CosineMemory(Rule):
     Clients whose norm is above ``multiple`` times the median are excluded, and those whose norm, in
     medians, is above ``growth`` times what it was on the average over rounds: how long a client's
     updates are beside the others' follows from its rows and hardly changes, and who adds poison
-    does more work than before. Of those left, so are clients whose mean distance to the others in the newest round is below
-    ``closest`` times the median of these: honest work has noise of its own, and what lies that near
-    to everybody was made of estimates of the others' updates; it would be the middle of any
-    majority. Of the rest, the majority is the smallest ball of floor(n/2) + 1 around one of them.
-    Its members' mean distances to each other average to D; whoever has a mean distance to the
-    majority above ``reach`` D on the average over rounds, or ``latest_reach`` D in the newest, is
-    excluded.
+    does more work than before. So are, of those left, clients whose mean distance to the others in
+    the newest round is below ``closest`` times the median of these: honest work has noise of its
+    own, and what lies that near to everybody was made of estimates of the others' updates; it would
+    be the middle of any majority. Of the rest, the majority is the smallest ball of floor(n/2) + 1
+    around one of them. Its members' mean distances to each other average to D; whoever has a mean
+    distance to the majority above ``reach`` D on the average over rounds, or ``latest_reach`` D in
+    the newest, is excluded.
 
     The narrow norm bound supposes that honest clients do like amounts of work in a round: steps of
     the same optimiser. Where they do not, ``multiple`` must be as wide as their lengths are apart,
