@@ -114,7 +114,7 @@ class CosineMemory(Rule):
 
     newest: float = 0.2
     reach: float = 1.25
-    multiple: float = 1.3
+    multiple: float = 1.4
     latest_reach: float = 1.3
     closest: float = 0.85
     growth: float = 1.25
@@ -133,8 +133,11 @@ class CosineMemory(Rule):
 
     def _judge(self, scores: ScoreMatrix, memory: Memory) -> Verdict:
         average = memory.averaged("cosine", scores.names, scores.cosines, self.newest)
-        reasons = norm_reasons(scores, self.multiple)
-        memory = self._judge_growth(scores, memory, reasons)
+        # The true median: with fewer than half malicious both of the middle two lie among honest
+        # lengths, and of four clients the lower one would make an ordinary client look long.
+        middle = float(np.median(scores.norms))
+        reasons = norm_reasons(scores, self.multiple, middle)
+        memory = self._judge_growth(scores, memory, middle, reasons)
         fits = np.array([not reason for reason in reasons])
         latest = 1.0 - scores.cosines
         for place, share in enumerate(_nearness(latest, fits)):
@@ -159,9 +162,10 @@ class CosineMemory(Rule):
                     )
         return accepting(scores, reasons, memory.remembering("cosine", scores.names, average))
 
-    def _judge_growth(self, scores: ScoreMatrix, memory: Memory, reasons: list[str]) -> Memory:
+    def _judge_growth(
+        self, scores: ScoreMatrix, memory: Memory, middle: float, reasons: list[str]
+    ) -> Memory:
         """Add reasons for those who work more than they used to; the memory with what they do."""
-        middle = median(scores.norms)
         if middle == 0:
             return memory
         lengths = np.minimum(scores.norms / middle, self.multiple)
