@@ -15,7 +15,7 @@ is the one thing that tells an attacker who adds poison to honest work (docs/ben
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -32,7 +32,8 @@ Floats = NDArray[np.float64]
 
 _NOISE = 1e-4
 """Cosine distance that decrypted scores cannot tell from none."""
-_RELUCTANCE = 0.25
+_MOST_GROWTH = 100.0
+_RELUCTANCE = 0.5
 """How much a round in which a client worked too much counts in its average, beside others."""
 
 
@@ -103,9 +104,10 @@ class CosineMemory(Rule):
         multiple: of the median norm, 1 to 100.
         latest_reach: as ``reach``, for the newest round alone.
         closest: share of the median distance, 0 to 1; 0 lets everybody be as near as they like.
-        growth: of a client's own length beside the others', over what it was, 1 to 100. A round
-            above it changes the average little, so that poison is not got used to in a few
-            rounds; honest work that grew for good is accepted again after some more.
+        growth: of a client's own length beside the others', over what it was, 1 to 100; in a group of
+            values that is judged by itself twice as far above 1. A round above it changes the
+            average little, so that poison is not got used to in a few rounds; honest work that grew
+            for good is accepted again after some more.
     """
 
     name: ClassVar[str] = "cosine-memory"
@@ -117,7 +119,7 @@ class CosineMemory(Rule):
     multiple: float = 1.4
     latest_reach: float = 1.3
     closest: float = 0.85
-    growth: float = 1.25
+    growth: float = 1.15
 
     def __post_init__(self) -> None:
         check_share(self.name, "newest", self.newest, 1e-3, 1)
@@ -125,11 +127,16 @@ class CosineMemory(Rule):
         check_share(self.name, "multiple", self.multiple, 1, 100)
         check_share(self.name, "latest_reach", self.latest_reach, 1, 10)
         check_share(self.name, "closest", self.closest, 0, 1)
-        check_share(self.name, "growth", self.growth, 1, 100)
+        check_share(self.name, "growth", self.growth, 1, _MOST_GROWTH)
 
     def tolerates(self, count: int) -> int:
         """Return the largest minority: by norm, where not by direction."""
         return (count - 1) // 2
+
+    def in_group(self) -> CosineMemory:
+        """With twice the room to grow: the length in a group changes more from round to round than
+        that of the whole update, and fewer numbers of a sketch measure it."""
+        return replace(self, growth=min(2 * self.growth - 1, _MOST_GROWTH))
 
     def _judge(self, scores: ScoreMatrix, memory: Memory) -> Verdict:
         average = memory.averaged("cosine", scores.names, scores.cosines, self.newest)
