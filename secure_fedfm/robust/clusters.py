@@ -8,9 +8,10 @@ same on every machine; a test compares with scikit-learn, which is therefore no 
 **The memory rule** looks at a running average of the cosine matrix, because single rounds late in
 training, when updates are small and noisy, let an attacker in that earlier rounds had shown. Memory
 cuts both ways: an attacker who behaves for some rounds is remembered as honest. So the newest round
-is judged by itself as well, with a wider allowance, and lengths are held in a narrow band: late in
-training honest directions are next to orthogonal to each other, and then the length of an update
-is the one thing that tells an attacker who adds poison to honest work (docs/benchmarks.md).
+is judged by itself as well, with a wider allowance, and lengths are held in a narrow band, of the
+others' and of the client's own: late in training honest directions are next to orthogonal to each
+other, and then the length of an update is the one thing that tells an attacker who adds poison to
+honest work (docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -104,8 +105,8 @@ class CosineMemory(Rule):
         multiple: of the median norm, 1 to 100.
         latest_reach: as ``reach``, for the newest round alone.
         closest: share of the median distance, 0 to 1; 0 lets everybody be as near as they like.
-        growth: of a client's own length beside the others', over what it was, 1 to 100; in a group of
-            values that is judged by itself twice as far above 1. A round above it changes the
+        growth: of a client's own length beside the others', over what it was, 1 to 100; in a group
+            of values that is judged by itself twice as far above 1. A round above it changes the
             average little, so that poison is not got used to in a few rounds; honest work that grew
             for good is accepted again after some more.
     """
