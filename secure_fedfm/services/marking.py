@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 from fedfm_audit.mark_predicates import MarkCheckPredicate
 from fedfm_audit.statements import open_leaf
+from fedfm_audit.watermark.triggers import TRIGGERS
 from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import FedFMError
 from fedfm_protocols.client_states import ClientMemory, ClientSite
@@ -19,10 +20,12 @@ from secure_fedfm.learning.adapter_state import Adapter
 from secure_fedfm.learning.learner import LocalLearner
 from secure_fedfm.learning.specs import AdapterSpec
 from secure_fedfm.services.evidence import History
+from secure_fedfm.services.learning_specs import LearningSpecs
 from secure_fedfm.storage.site import Site
 from secure_fedfm.watermark.carrier import Carrier
 from secure_fedfm.watermark.owned import load_marks
-from secure_fedfm.watermark.writing import MarkWriter, words
+from secure_fedfm.watermark.trigger_training import TriggerTraining
+from secure_fedfm.watermark.writing import MarkWriter, TriggerWriter, words
 
 LOG = logging.getLogger("secure_fedfm.marks")
 MAX_MARK_ROUNDS = 3
@@ -30,15 +33,25 @@ MAX_MARK_ROUNDS = 3
 
 
 def open_marks(
-    site: Site, federation: Federation, client: str, adapter: AdapterSpec, learner: LocalLearner
+    site: Site,
+    federation: Federation,
+    client: str,
+    adapter: AdapterSpec,
+    learner: LocalLearner,
+    *,
+    triggers: bool = False,
 ) -> MarkWriter | None:
     """This site's marks, checked against the charter and the adapter that is trained; None where
-    the charter has none.
+    the charter has none. With ``triggers`` the keeper of the consortium's mark writes a black-box
+    mark as well.
 
     Raises
     ------
+    ModelError
+        if triggers are asked for and the model gives no labels.
     ConfigurationError, ClaimError
-        if a file is missing or not the one committed to, or a claim is of another adapter.
+        if triggers are asked for where no consortium's mark is kept, a file is missing or not the
+        one committed to, or a claim is of another adapter.
     """
     section = federation.charter.watermark
     if section is None:
@@ -54,7 +67,18 @@ def open_marks(
                 f"the {mark.said.mark} mark is of module {min(claimed - shapes)[0]}, which the "
                 "charter's adapter does not train in that shape; claim the adapter that is agreed"
             )
-    return MarkWriter(carrier, section, marks)
+    if not triggers:
+        return MarkWriter(carrier, section, marks)
+    if not any(mark.said.mark == "consortium" for mark in marks):
+        raise ConfigurationError(
+            "mark_triggers is set, but this site keeps no consortium's mark; take it out of "
+            "site.toml"
+        )
+    labels = LearningSpecs.of(federation).task.labels
+    training = TriggerTraining(learner.adapted(), labels)
+    return MarkWriter(
+        carrier, section, marks, TriggerWriter(labels, training.change, training.hits)
+    )
 
 
 def found_marks(
@@ -72,6 +96,9 @@ def found_marks(
             "present" if one.present else "MISSING; a complaint goes into the log",
             extra={"kind": "mark", "mark": one.mark.said.mark, "statistic": one.statistic},
         )
+        if marks.triggers is not None and one.mark.said.mark == "consortium":
+            hits = marks.triggers.hits(adapter, one.mark)
+            LOG.info("consortium mark: hits of %d triggers, by set: %s", TRIGGERS, hits)
     federation = site.federation
     return words(found, federation.charter_hash, memory.last_applied, adapter.hash(), site.key)
 
