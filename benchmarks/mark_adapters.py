@@ -55,8 +55,8 @@ class Training:
 
     rows: int = 3000
     epochs: int = 3
-    fresh: int = 1000
-    tested: int = 800
+    fresh: int = 800
+    tested: int = 500
 
     def plan(self, seed: int, epochs: int | None = None) -> TrainingPlan:
         """One round whose rate falls linearly to a tenth."""
@@ -106,14 +106,14 @@ class Workbench:
             train_round(model, rows, self.training.plan(seed), 1, "owner")
             return model.state()
 
-        return self.kept(f"trained {self.training}", initial, train)
+        return self.kept(f"trained {self.training.rows} x {self.training.epochs}", initial, train)
 
     def fine_tuned(self, seed: int, stolen: Adapter, epochs: int) -> Adapter:
         """``stolen`` after ``epochs`` passes (one of FINE_TUNED) over rows of a thief, at the rates
         of the owner's own training."""
 
         def name(passed: int) -> str:
-            return f"fine-tuned {seed} {self.training} {passed}"
+            return f"fine-tuned {seed}, {self.training.fresh} rows, {passed}"
 
         def train() -> Adapter:
             model = self.model(seed)

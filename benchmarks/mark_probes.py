@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from benchmarks.mark_adapters import FINE_TUNED, Workbench
-from benchmarks.mark_attacks import LOW_RANK, noised
+from benchmarks.mark_attacks import LOW_RANK
 from benchmarks.mark_owners import Owners, Strength, with_factors
 from benchmarks.results import Row
 from fedfm_audit.watermark.statistic import Trials
@@ -22,10 +22,9 @@ from secure_fedfm.watermark.trigger_training import TriggerTraining
 from secure_fedfm.watermark.writing import TriggerWriter
 
 KEEPER = ("client-01", "consortium")
-_ATTACKS = ("SVD rank 8 to 4", "pruning 25 %", "pruning 50 %", "int8", "int4")
-_NOISE = "noise, 0.5 of B A"
+_ATTACKS = ("SVD rank 8 to 4", "pruning 50 %", "int8", "int4")
 _FINE_TUNED = {f"fine-tuning, {epochs} epochs": epochs for epochs in FINE_TUNED}
-PROBED = ("without marks", "with all marks", *_ATTACKS, _NOISE, *_FINE_TUNED)
+PROBED = ("without marks", "with all marks", *_ATTACKS, *_FINE_TUNED)
 
 
 @dataclass(frozen=True)
@@ -90,5 +89,4 @@ class ProbedRelease:
             return whole[what]()
         carrier = self.owners.carrier
         factors = carrier.factors(self.released)
-        attacked = noised(factors, 0.5) if what == _NOISE else LOW_RANK[what](factors)
-        return with_factors(carrier, self.released, attacked)
+        return with_factors(carrier, self.released, LOW_RANK[what](factors))

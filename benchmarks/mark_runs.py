@@ -64,11 +64,12 @@ class Runs:
     """Runs cases on a workbench.
 
     Args:
-        measured: seeds whose accuracy is measured after attacks too.
+        probed: seeds whose fine-tuned copies carry the consortium's triggers too.
+        accuracies: whether accuracy after attacks is measured on those seeds.
     """
 
-    def __init__(self, bench: Workbench, measured: int) -> None:
-        self.bench, self._measured = bench, measured
+    def __init__(self, bench: Workbench, probed: int, *, accuracies: bool = False) -> None:
+        self.bench, self._measured, self._accuracies = bench, probed, accuracies
         self._owners: dict[tuple[int, int], Owners] = {}
         self._releases: dict[int, Adapter] = {}
         self._probed: dict[int, ProbedRelease] = {}
@@ -159,7 +160,7 @@ class Runs:
         if case.what in FINE_TUNING and seed <= self._measured:
             released = self.probed(seed).released
         factors = carrier.factors(released)
-        measure = seed <= self._measured
+        measure = self._accuracies and seed <= self._measured
         if case.what in MERGED:
             changes = merged(factors, bench.base(seed), MERGED[case.what])
             found = owners.judge(DenseSuspect(changes))
@@ -178,7 +179,7 @@ class Runs:
                 accuracy = bench.accuracy(seed, with_factors(carrier, released, attacked))
             if case.what in FINE_TUNING:  # the head has moved too
                 thief = bench.fine_tuned(seed, released, FINE_TUNING[case.what])
-                accuracy = bench.accuracy(seed, thief) if measure else None
+                accuracy = bench.accuracy(seed, thief) if seed <= self._measured else None
         return {**_strength(Strength.of(found)), **self._signs(seed, seen), "accuracy": accuracy}
 
     def _attacked(self, case: Case, released: Adapter, factors: Factors) -> Factors:
@@ -242,24 +243,24 @@ class Runs:
 def cases(seeds: int, curves: int) -> list[Case]:
     """All cases: one seed of everything before attacks on the others, what takes longest last."""
     everybody = range(1, seeds + 1)
+    plain = [what for what in ATTACKS if what not in FINE_TUNING]
     found = [Case("marking", "six marks", seed) for seed in everybody]
     for seed in everybody:
-        found += [Case("attack", what, seed) for what in ATTACKS if what not in FINE_TUNING]
+        found += [Case("attack", what, seed) for what in plain]
         if seed <= curves:
+            found += [Case("black box", what, seed) for what in PROBED]
+            found += [Case("attack", what, seed) for what in FINE_TUNING]
             found += [
                 Case("erasing", method, seed, strength)
                 for method, strengths in ERASING_STRENGTHS.items()
                 for strength in strengths
             ]
         if seed == 1:
-            found += [Case("black box", what, seed) for what in PROBED]
-            found += [Case("attack", what, seed) for what in FINE_TUNING]
-            found += [Case("clients", "together", seed, float(n)) for n in MANY_CLIENTS]
             found.append(Case("private", "epsilon 8", seed))
-            found.append(Case("colluders", "8 copies of 40", seed))
+            found += [Case("clients", "together", seed, float(n)) for n in MANY_CLIENTS]
             found += [Case("false positives", "10,000 keys", one) for one in everybody]
-    found += [Case("black box", what, s) for s in range(2, curves + 1) for what in PROBED]
-    return found + [Case("attack", w, s) for s in everybody if s > 1 for w in FINE_TUNING]
+            found.append(Case("colluders", "8 copies of 40", seed))
+    return found + [Case("attack", w, s) for s in everybody if s > curves for w in FINE_TUNING]
 
 
 def _strength(found: Strength) -> Row:
