@@ -32,9 +32,12 @@ from secure_fedfm.learning.specs import AdapterSpec
 from secure_fedfm.learning.splits import dirichlet_split
 from secure_fedfm.robust.memory import NOTHING, Memory
 from secure_fedfm.robust.rule import Rule
+from secure_fedfm.robust.score_matrix import ScoreMatrix
 
 SCALE = 1 << 16
 """Quantisation: integer steps for 1.0."""
+ROOT = "honest-1"
+"""With whom a rule that needs a root client compares the others."""
 
 
 @dataclass(frozen=True)
@@ -275,7 +278,7 @@ class Arena:
 
         def passes(vector: Vector) -> bool:
             scores = scores_of_vectors({**honest, name: vector}, self._sketches)
-            return name in rule.judge(scores, memory).accepted_names
+            return name in rule.judge(_rooted(rule, scores), memory).accepted_names
 
         return passes
 
@@ -289,7 +292,7 @@ class Arena:
         beacon = generator("beacon", case.seed, number).bytes(32)
         integers = [np.rint(sent[name] * SCALE).astype(np.int64) for name in names]
         scores, costs = self._scorings[case.scoring](names, integers, beacon)
-        verdict = rule.judge(scores, memory)
+        verdict = rule.judge(_rooted(rule, scores), memory)
         entry: Row = {
             "round": number,
             "accepted": list(verdict.accepted_names),
@@ -315,6 +318,10 @@ class Arena:
             wanted = Dataset(probe.texts.texts, (probe.target,) * len(probe.texts))
             found["asr"] = self._trainer.accuracy(wanted, adapter)
         return found
+
+
+def _rooted(rule: Rule, scores: ScoreMatrix) -> ScoreMatrix:
+    return scores.rooted_at(ROOT) if rule.needs_root else scores
 
 
 def _order(player: Player, case: Case) -> str:

@@ -107,25 +107,6 @@ def figures(rows: Sequence[Row]) -> list[Figures]:
     return found
 
 
-def minimax(found: Sequence[Figures]) -> tuple[str, Figures] | None:
-    """The rule whose worst attack succeeds least, and that attack; rules that were not tried
-    against every attack are left out."""
-    attacks = {(f.attack, f.dose, f.alpha) for f in found if f.asr is not None}
-    worst: dict[str, Figures] = {}
-    tried: dict[str, set[tuple[str, float, float]]] = {}
-    for one in found:
-        if one.asr is None:
-            continue
-        tried.setdefault(one.rule, set()).add((one.attack, one.dose, one.alpha))
-        if one.rule not in worst or one.asr > (worst[one.rule].asr or 0.0):
-            worst[one.rule] = one
-    complete = [rule for rule, done in tried.items() if done == attacks]
-    if not complete:
-        return None
-    best = min(complete, key=lambda rule: worst[rule].asr or 0.0)
-    return best, worst[best]
-
-
 def table(found: Sequence[Figures]) -> str:
     """All cells as Markdown, percentages."""
     return markdown_table(
@@ -133,15 +114,16 @@ def table(found: Sequence[Figures]) -> str:
         [
             (
                 f.attack, f"{f.dose:g}", f.rule, f.scoring, f"{f.alpha:g}", f.seeds,
-                _percent(f.asr), _percent(f.asr_at_end),
+                percent(f.asr), percent(f.asr_at_end),
                 "-" if f.lifespan is None else f"{f.lifespan:.1f}",
-                _percent(f.accuracy), _percent(f.alone), _percent(f.difference),
-                _percent(f.caught), _percent(f.wrongly),
+                percent(f.accuracy), percent(f.alone), percent(f.difference),
+                percent(f.caught), percent(f.wrongly),
             )
             for f in found
         ],
     )  # fmt: skip
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
+    """A share in per cent, or a dash."""
     return "-" if share is None else f"{100 * share:.1f}"

@@ -25,7 +25,8 @@ from benchmarks.results import Budget, Row, RowFile, add_row_options, report
 from benchmarks.robust_plot import draw
 from benchmarks.robust_runs import SCALE, Arena, Case, Setting
 from benchmarks.robust_scoring import Scoring, encrypted_scoring, plain_scoring
-from benchmarks.robust_table import figures, minimax, table
+from benchmarks.robust_summary import minimax, summaries, summary_table
+from benchmarks.robust_table import figures, table
 from benchmarks.robust_training import Trainer
 from fedfm_crypto.sketch import SketchLayout
 from secure_fedfm.learning.data import load_data
@@ -65,12 +66,12 @@ def make_arena(data: str, setting: Setting, cache: Path | None, scoring: str) ->
 
 
 def rules() -> dict[str, Rule | None]:
-    """Rules that need no root data, by name; ``none`` takes everybody, ``every-group`` is the
-    default rule on the whole and by group."""
+    """Rules by name; ``none`` takes everybody, ``every-group`` is the default rule on the whole and
+    by group."""
     return {
         "none": None,
         "every-group": make_rule(DEFAULT, {}, every_group=True),
-        **{name: make_rule(name, {}) for name, rule in RULES.items() if not rule.needs_root},
+        **{name: make_rule(name, {}) for name in RULES},
     }
 
 
@@ -84,8 +85,12 @@ def cases(
 ) -> Iterator[Case]:
     """One seed of everything first, without a rule before with one: an attack that does nothing
     undefended is no attack."""
+    known, honest = rules(), Setting().honest
     for seed, alpha, rule in itertools.product(range(1, seeds + 1), alphas, wanted):
+        made = known[rule]
         for attack in attacks:
+            if made is not None and made.fewest > honest + ATTACKS[attack].malicious:
+                continue  # it judges no round of so few
             for dose in doses if attack in MULTIPLIED else OWN_DOSES.get(attack, (1.0,)):
                 yield Case(attack, dose, rule, alpha, seed, scoring)
 
@@ -123,14 +128,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
             flush=True,
         )
-    found = figures([row for row in file.rows if row.get("benchmark") == "robustness"])
+    rows = [row for row in file.rows if row.get("benchmark") == "robustness"]
+    found = figures(rows)
     if arguments.plot is not None:
         draw(found, arguments.plot)
-    best = minimax(found)
+    best = minimax(rows)
     results: Row = {"benchmark": "robustness", "rows": file.rows}
     if best is not None:
-        results["minimax"] = {"rule": best[0], "attack": best[1].attack, "asr": best[1].asr}
-    report(arguments, results, lambda: table(found))
+        rule, asr, (attack, dose, alpha, seed) = best.worst[0]
+        results["minimax"] = {"rule": rule, "asr": asr, "cells": len(best.cells)} | {
+            "attack": attack, "dose": dose, "alpha": alpha, "seed": seed,
+        }  # fmt: skip
+    short = summary_table(summaries(rows)) + ("" if best is None else "\n\n" + best.to_text())
+    report(arguments, results, lambda: table(found) if arguments.full else short)
     return 0
 
 
@@ -161,6 +171,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, help="folder that keeps trainings between runs")
     parser.add_argument("--plot", type=Path, help="draw all rows there are into this SVG file")
     parser.add_argument("--all-rules", action="store_true", help="not only none and the default")
+    parser.add_argument("--full", action="store_true", help="print every cell by itself")
     names = sorted({*ATTACKS, *rules()})
     parser.add_argument("--only", action="append", choices=names, help="may be repeated")
     add_row_options(parser)

@@ -203,6 +203,7 @@ def draft_charter(
     }
     if robust is not None:
         robust.check(suite, sections.privacy["mode"])
+        robust.check_roster([client.name for client in clients])
         rule = make_rule(robust.rule, robust.parameters)
         check_rule(rule, len(clients), thresholds.min_accepted, groups=robust.group_count)
     make_charter(fields)  # everything but the two values below; refuse before the slow part

@@ -195,7 +195,7 @@ def _view(charter: Mapping[str, Any], payload: bytes, envelope: bytes) -> Charte
     if charter["privacy"]["mode"] == SHARED_NOISE:
         _check_shared_noise(charter["privacy"], charter["suite"], thresholds)
     if "robustness" in charter:
-        _check_robustness(charter, thresholds)
+        _check_robustness(charter, thresholds, {party.name for party in roster})
     if "watermark" in charter:
         _check_watermark(charter, {party.name for party in roster})
     return CharterView(
@@ -289,7 +289,9 @@ def _check_shared_noise(privacy: Mapping[str, Any], suite: str, thresholds: Thre
         )
 
 
-def _check_robustness(charter: Mapping[str, Any], thresholds: Thresholds) -> None:
+def _check_robustness(
+    charter: Mapping[str, Any], thresholds: Thresholds, clients: set[str]
+) -> None:
     """Sketches are refused where they would tell an update, or break a promise about its noise."""
     section, mode = charter["robustness"], charter["privacy"]["mode"]
     if mode not in ("none", "local"):
@@ -306,6 +308,8 @@ def _check_robustness(charter: Mapping[str, Any], thresholds: Thresholds) -> Non
     steps = section["norm_bound"] * charter["quantiser"]["scale"]
     if not 1 <= steps <= MAX_NORM_STEPS:
         raise CharterViewError(f"robustness.norm_bound is {steps:.3g} steps, expected 1 to 2^40")
+    if "root" in section and section["root"] not in clients:
+        raise CharterViewError(f"robustness.root {section['root']} is no client of the roster")
     _check_groups(section["groups"], charter["quantiser"]["values"])
 
 

@@ -254,6 +254,7 @@ class Charter(_Section):
                 thresholds,
                 self.quantiser.values,
                 self.quantiser.scale,
+                self.clients,
             )
 
     def _parties(self) -> list[Client | Coordinator | Validator]:
@@ -297,6 +298,8 @@ class Charter(_Section):
         for name in ("validator", "robustness", "watermark"):
             if fields[name] is None:  # the bytes of a charter without them have no such field
                 del fields[name]
+        if self.robustness is not None and self.robustness.root is None:
+            del fields["robustness"]["root"]
         return canonical_encode(fields)
 
     @property

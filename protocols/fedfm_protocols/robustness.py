@@ -9,6 +9,7 @@ Source: protocols/README.md, section "Robust rounds".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -45,7 +46,8 @@ class SketchGroupSection(BaseModel):
 class Robustness(BaseModel):
     """The rule and its parameters; ``norm_bound`` is the largest L2 norm of an update that is
     measured (units of the update), ``key_rounds`` how many rounds one sketch key judges,
-    ``groups`` none, or which values are sketched by themselves.
+    ``groups`` none, or which values are sketched by themselves; ``root`` the client that a rule
+    compares the others with, None where it compares them with each other.
 
     Source: protocols/README.md, section "Robust rounds".
     """
@@ -57,9 +59,16 @@ class Robustness(BaseModel):
     norm_bound: float = Field(gt=0, le=1e9, allow_inf_nan=False)
     key_rounds: int = Field(ge=1, le=100_000)
     groups: list[SketchGroupSection] = Field(max_length=8)
+    root: str | None = None
 
     def check(
-        self, suite: str, privacy_mode: str, thresholds: Thresholds, values: int, scale: int
+        self,
+        suite: str,
+        privacy_mode: str,
+        thresholds: Thresholds,
+        values: int,
+        scale: int,
+        clients: Sequence[str],
     ) -> None:
         """Refuse a federation in which this rule cannot work or would break a promise.
 
@@ -90,6 +99,11 @@ class Robustness(BaseModel):
             raise CharterError(
                 f"robustness.norm_bound is {self.norm_bound}, {self.norm_bound * scale:.3g} steps "
                 "of the quantiser; expected 1 to 2^40: change it or quantiser.scale"
+            )
+        if self.root is not None and self.root not in clients:
+            raise CharterError(
+                f"robustness.root is {self.root!r}, who is no client of the roster; the root is the "
+                "client whose data the others vouch for"
             )
         self.layout(values)
 

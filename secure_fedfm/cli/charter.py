@@ -272,6 +272,14 @@ def new(
             help="A parameter of the rule; repeat as needed.",
         ),
     ] = None,
+    robust_root: Annotated[
+        str | None,
+        typer.Option(
+            "--robust-root",
+            metavar="CLIENT",
+            help="The client with vetted data that rule fltrust compares the others with.",
+        ),
+    ] = None,
     norm_bound: Annotated[
         float | None,
         typer.Option(
@@ -330,9 +338,11 @@ def new(
         parameters=robust_parameter,
         norm_bound=norm_bound,
         key_rounds=key_rounds,
+        root=robust_root,
     )
     if robust is not None:
         robust.check(suite.value, privacy.value)
+        robust.check_roster([client.name for client in clients])
     require("torch", "transformers", "peft")
     from secure_fedfm.cli.charter_terms import (  # noqa: PLC0415
         choose_model,

@@ -16,6 +16,7 @@ def choose_rule(
     parameters: list[str] | None,
     norm_bound: float | None,
     key_rounds: int | None,
+    root: str | None = None,
 ) -> RobustRequest | None:
     """What the options ask for; None where nobody is to judge.
 
@@ -26,7 +27,12 @@ def choose_rule(
     EnrolmentError
         the enrolment of another role.
     """
-    given: dict[str, Any] = {"rule": rule, "norm_bound": norm_bound, "key_rounds": key_rounds}
+    given: dict[str, Any] = {
+        "rule": rule,
+        "norm_bound": norm_bound,
+        "key_rounds": key_rounds,
+        "root": root,
+    }
     given = {name: value for name, value in given.items() if value is not None}
     if parameters:
         given["parameters"] = read_parameters(parameters)

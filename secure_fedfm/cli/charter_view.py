@@ -129,6 +129,7 @@ def _robustness(charter: Charter) -> list[str]:
                 "validator": charter.validator.name,
                 "rule": section.rule,
                 "parameters": _pairs(section.parameters) or "the rule's defaults",
+                "compared with": section.root or "each other",
                 "largest norm measured": f"{section.norm_bound:g}",
                 "sketch key": f"a new one after {section.key_rounds} rounds",
                 "groups": ", ".join(group.name for group in section.groups) or "one: all values",

@@ -27,7 +27,7 @@ def rule_of(charter: Charter) -> Rule:
     section = charter.robustness
     if section is None:
         raise ConfigurationError("the charter names no robust rule")
-    check_works_in(section.rule, charter.suite, charter.privacy.mode)
+    check_works_in(section.rule, charter.suite, charter.privacy.mode, section.root is not None)
     rule = make_rule(section.rule, section.parameters, every_group=bool(section.groups))
     check_rule(rule, len(charter.roster), charter.thresholds.min_accepted, len(section.groups) or 1)
     return rule

@@ -106,7 +106,7 @@ class CosineMemory(Rule):
     breakdown: ClassVar[str] = "fewer than half are malicious, and they stand apart on average"
 
     newest: float = 0.2
-    reach: float = 1.15
+    reach: float = 1.25
     multiple: float = 1.3
     latest_reach: float = 1.3
     closest: float = 0.85

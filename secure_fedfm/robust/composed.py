@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from secure_fedfm.errors import RobustnessError
 from secure_fedfm.robust.memory import Memory
 from secure_fedfm.robust.reasons import in_group
-from secure_fedfm.robust.rule import Rule, Verdict, accepting, check_share, median
+from secure_fedfm.robust.rule import Rule, Verdict, accepting, check_share
 from secure_fedfm.robust.score_matrix import ScoreMatrix
 
 __all__ = ["EveryGroup"]
@@ -45,7 +45,7 @@ class EveryGroup(Rule):
     breakdown: ClassVar[str] = "that of the inner rule, in each group"
 
     inner: Rule
-    profile: float = 1.12
+    profile: float = 1.15
 
     def __post_init__(self) -> None:
         check_share(self.name, "profile", self.profile, 1, 100)
@@ -91,9 +91,14 @@ class EveryGroup(Rule):
 
 def _unusual_work(whole: ScoreMatrix, group: ScoreMatrix) -> Floats:
     """Return norms in the group over norms in the rest, over the median of these; 1 where there is
-    no rest, or no median, to divide by."""
+    no rest, or no median, to divide by.
+
+    Of an even number the median is the mean of the middle two, and not the lower of them: with four
+    clients that one would make an ordinary client stand out, and with fewer than half malicious
+    both lie among the honest ones'.
+    """
     rest = np.sqrt(np.maximum(whole.norms**2 - group.norms**2, 0.0))
     ratios = np.divide(group.norms, rest, out=np.ones_like(rest), where=rest > 0)
-    usual = median(ratios)
+    usual = float(np.median(ratios))
     found: Floats = ratios / usual if usual > 0 else np.ones_like(ratios)
     return found

@@ -59,7 +59,7 @@ class FLTrust(Rule):
         for place, cosine in enumerate(cosines):
             if cosine <= self.least_cosine:
                 reasons[place] = (
-                    f"root: cosine {cosine:.2f} to the validator's root direction, expected above "
+                    f"root: cosine {cosine:.2f} to the root client's update, expected above "
                     f"{self.least_cosine:g}"
                 )
         trust = np.maximum(cosines, 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,7 @@ class RobustRequest:
         parameters: of the rule, by name; the rest have defaults.
         norm_bound: largest L2 norm of an update that is measured.
         key_rounds: rounds judged under one sketch key.
+        root: name of the client that the others are compared with, for a rule that does.
     """
 
     validator: Enrolment
@@ -45,6 +46,7 @@ class RobustRequest:
     parameters: Mapping[str, int | float] = field(default_factory=dict)
     norm_bound: float = DEFAULT_NORM_BOUND
     key_rounds: int = DEFAULT_KEY_ROUNDS
+    root: str | None = None
 
     def __post_init__(self) -> None:
         if self.validator.role != "validator":
@@ -56,8 +58,16 @@ class RobustRequest:
 
     def check(self, suite: str, privacy_mode: str) -> None:
         """Refuse what no roster makes work, before anything slow; raises ConfigurationError."""
-        check_works_in(self.rule, suite, privacy_mode)
+        check_works_in(self.rule, suite, privacy_mode, self.root is not None)
         make_rule(self.rule, self.parameters)
+
+    def check_roster(self, names: Collection[str]) -> None:
+        """Refuse a root that is no client; raises ConfigurationError."""
+        if self.root is not None and self.root not in names:
+            raise ConfigurationError(
+                f"--robust-root is {self.root!r}, expected one of the clients: "
+                + ", ".join(sorted(names))
+            )
 
     @property
     def group_count(self) -> int:
@@ -88,6 +98,7 @@ class RobustRequest:
                     {"name": group.name, "spans": [list(span) for span in group.spans]}
                     for group in groups
                 ],
+                **({} if self.root is None else {"root": self.root}),
             },
         }
 

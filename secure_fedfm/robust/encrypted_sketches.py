@@ -30,11 +30,12 @@ from fedfm_crypto.secret import Secret
 from fedfm_crypto.sketch import sketch
 from fedfm_protocols.charter import Charter
 from fedfm_protocols.sketching import Integers, Judgement, Question, SketchKeyPair
-from secure_fedfm.errors import ApplicationError, ConfigurationError
+from secure_fedfm.errors import ApplicationError, ConfigurationError, RobustnessError
 from secure_fedfm.robust.charter_rule import rule_of
 from secure_fedfm.robust.lengths import judge_lengths
+from secure_fedfm.robust.memory import Memory
 from secure_fedfm.robust.memory_file import decode_memory, encode_memory
-from secure_fedfm.robust.reasons import code_of
+from secure_fedfm.robust.reasons import UNJUDGED, code_of
 from secure_fedfm.robust.rule import Rule, Verdict
 from secure_fedfm.robust.score_matrix import GroupScores, ScoreMatrix
 
@@ -49,6 +50,13 @@ TaskRunner = Callable[[Iterable[ScoreTask]], Iterable[tuple[bytes, ...]]]
 """Carries out tasks of :func:`score_task_results`, in order; a process pool's map does."""
 
 
+def _unjudged(names: tuple[str, ...], memory: Memory, why: str) -> Verdict:
+    """A verdict that accepts nobody, since nobody could be judged."""
+    nobody = np.zeros(len(names))
+    reasons = tuple(f"{UNJUDGED}: {why}" for _ in names)
+    return Verdict(names, (False,) * len(names), nobody, reasons, memory)
+
+
 class EncryptedSketches:
     """Sketching of one federation, with the layout, norm bound and rule of its charter.
 
@@ -61,7 +69,7 @@ class EncryptedSketches:
         ConfigurationError: its rule is unknown or cannot work there.
     """
 
-    __slots__ = ("_encryption", "_layout", "_names", "_random", "_rule", "_scale", "_told")
+    __slots__ = ("_encryption", "_layout", "_names", "_random", "_root", "_rule", "_scale", "_told")
 
     def __init__(
         self,
@@ -72,7 +80,7 @@ class EncryptedSketches:
         section, quantiser = charter.robustness, charter.quantiser
         if section is None:
             raise ConfigurationError("the charter names no robust rule; nothing is sketched")
-        self._rule = rule_of(charter)
+        self._rule, self._root = rule_of(charter), section.root
         self._layout = section.layout(quantiser.values)
         self._scale = SketchScale(section.norm_bound * quantiser.scale, len(self._layout.groups))
         self._random = random
@@ -160,11 +168,12 @@ class EncryptedSketches:
         """Open the scores and apply the rule; or, where the question has bounds, those alone.
 
         A row of a judgement is a client's inner products with all, float64 little-endian,
-        [groups, n]: what a verdict commits to.
+        [groups, n]: what a verdict commits to. Where the rule cannot judge (too few clients, no
+        root client) it accepts nobody, each for the reason ``unjudged``, and its memory stays as it
+        was: that ends the round at once, where silence would cost everybody the whole timeout.
 
         Raises:
-            CryptoError: scores of another length, a memory that is none, or a rule that cannot
-                judge so few.
+            CryptoError: scores of another length, or a memory that is none.
         """
         names = question.names
         gram = self._open(secret, scores, len(names))
@@ -189,12 +198,26 @@ class EncryptedSketches:
         )
 
     def _judge(self, question: Question, gram: Floats) -> Verdict:
+        """The rule's verdict; raises RobustnessError for a memory that is none."""
         memory = decode_memory(question.memory, self._rule.name)
         groups = tuple(
             GroupScores(name, part) for name, part in zip(self._names, gram, strict=False)
         )
-        scores = ScoreMatrix(question.names, gram.sum(axis=0), None, groups)
-        return self._rule.judge(scores, memory)
+        try:
+            scores = ScoreMatrix(question.names, gram.sum(axis=0), None, groups)
+            if self._root is not None:
+                scores = scores.rooted_at(self._root)
+            verdict = self._rule.judge(scores, memory)
+            self._check_root(verdict)
+        except RobustnessError as error:
+            return _unjudged(question.names, memory, str(error))
+        return verdict
+
+    def _check_root(self, verdict: Verdict) -> None:
+        """Whom the rule itself excludes is no measure of the others; raises RobustnessError."""
+        if self._root is not None and self._root not in verdict.accepted_names:
+            why = verdict.reasons[verdict.names.index(self._root)]
+            raise RobustnessError(f"the rule excludes the root client {self._root} itself ({why})")
 
     def _open(self, secret: Secret, scores: bytes, count: int) -> Floats:
         """Return the Gram matrices by group, [groups, n, n]."""

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["REASONS", "code_of", "in_group"]
+__all__ = ["REASONS", "UNJUDGED", "code_of", "in_group"]
 
 REASONS: Mapping[str, str] = {
     "norm": "its update is much longer than the others'",
     "direction": "its update points away from the majority's",
-    "root": "its update points away from the validator's root direction",
+    "root": "its update points away from the root client's",
     "distance": "its update is far from the others'",
     "clone": "its update resembles another client's too much",
     "impossible": "its sketch gives scores that no update has",
     "rule": "the rule excludes it",
+    "unjudged": "nobody could be judged in this round; it is not about this client",
 }
 """What each code says, for people."""
 
+UNJUDGED = "unjudged"
+"""Given to everybody at once: the rule could not judge the round."""
 _OTHER = "rule"
 
 

@@ -70,7 +70,7 @@ def check_works_in(name: str, suite: str, mode: str, root: bool = False) -> None
         name: a key of :data:`RULES` or one of :data:`VECTOR_RULES`.
         suite: ``masked``, ``sealed``, ``layered`` or ``clear``.
         mode: privacy mode: ``none``, ``local``, ``client`` or ``shared-noise``.
-        root: whether the validator has root data.
+        root: whether the charter names a client as the root that the others are compared with.
 
     Raises:
         ConfigurationError: the pairing cannot work, or a name is unknown.
@@ -88,28 +88,36 @@ def check_works_in(name: str, suite: str, mode: str, root: bool = False) -> None
             "of the noise there, and scores of it would break what the mode promises; no robust "
             "rule works with it; choose mode local or none, or no rule"
         )
-    if name in working_rules(root):
+    if name in working_rules():
+        _check_root(name, root)
         return
-    others = ", ".join(working_rules(root))
+    others = ", ".join(working_rules())
     if name in VECTOR_RULES:
         why = "it needs every value of every update and gives no sum of whole updates"
-    elif RULES[name].needs_root and not root:
-        why = (
-            "it compares with a root direction, which needs root data at the validator; this "
-            "version's validator has none"
-        )
     else:
         why = "it accepts a single client, so the sum would be that client's update"
     raise ConfigurationError(f"robust rule {name} in suite {suite}: {why}; these work: {others}")
 
 
-def working_rules(root: bool = False) -> tuple[str, ...]:
+def _check_root(name: str, root: bool) -> None:
+    if RULES[name].needs_root and not root:
+        raise ConfigurationError(
+            f"robust rule {name} compares with the direction of one client whose data is vetted, "
+            "and the charter names none: give --robust-root CLIENT (robustness.root), or take "
+            f"{DEFAULT}"
+        )
+    if root and not RULES[name].needs_root:
+        needing = ", ".join(other for other, rule in RULES.items() if rule.needs_root)
+        raise ConfigurationError(
+            f"robust rule {name} compares clients with each other and would not look at a root: "
+            f"leave --robust-root (robustness.root) away, or take a rule that needs one ({needing})"
+        )
+
+
+def working_rules() -> tuple[str, ...]:
     """Return the names of the rules that a federation can have, in any suite, the default first."""
-    found = [DEFAULT]
-    for name, rule in RULES.items():
-        if not rule.selects_one and name != DEFAULT and (root or not rule.needs_root):
-            found.append(name)
-    return tuple(found)
+    found = (n for n, rule in RULES.items() if not rule.selects_one and n != DEFAULT)
+    return (DEFAULT, *found)
 
 
 def _checked(rule: type[Rule], parameters: Mapping[str, Any]) -> dict[str, Any]:

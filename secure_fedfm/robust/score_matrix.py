@@ -50,7 +50,7 @@ class ScoreMatrix:
         names: of the clients, distinct; row i of every matrix is names[i].
         gram: G, float64 [n, n], in any unit.
         root: inner products with a root direction r and, last, |r|^2: float64 [n + 1]; None where
-            the validator has no root data.
+            clients are compared with each other only.
         groups: the same by group of values, where the sketch layout has several.
 
     Raises:
@@ -105,11 +105,11 @@ class ScoreMatrix:
         """
         if self.root is None:
             raise RobustnessError(
-                "this rule compares with a root direction and the validator supplied none; give "
-                "it a root data set or choose a rule without"
+                "this rule compares with a root direction and there is none; name a client as the "
+                "root, or choose a rule without"
             )
         if self.root[-1] <= 0:
-            raise RobustnessError("the root direction is zero; check the validator's root data")
+            raise RobustnessError("the root direction is zero; the root client learnt nothing")
         return _cosines(self.root[:-1], self.norms * float(np.sqrt(self.root[-1])))
 
     def group(self, name: str) -> ScoreMatrix:
@@ -123,6 +123,29 @@ class ScoreMatrix:
                 return ScoreMatrix(self.names, group.gram, group.root)
         known = ", ".join(group.name for group in self.groups) or "none"
         raise RobustnessError(f"no scores for the group {name!r}; the sketches have: {known}")
+
+    def rooted_at(self, name: str) -> ScoreMatrix:
+        """Return the scores with one client's update as the root direction.
+
+        Raises:
+            RobustnessError: that client is not among them.
+        """
+        if name not in self.names:
+            raise RobustnessError(
+                f"the root client {name} is not among the {self.count} clients of this round, and "
+                "there is nobody to compare the others with"
+            )
+        place = self.names.index(name)
+
+        def row(gram: Floats) -> Floats:
+            return np.append(gram[place], gram[place, place])
+
+        return ScoreMatrix(
+            self.names,
+            self.gram,
+            row(self.gram),
+            tuple(GroupScores(group.name, group.gram, row(group.gram)) for group in self.groups),
+        )
 
     def ordered(self, order: list[int]) -> ScoreMatrix:
         """Return the scores of some clients, in this order (places in this matrix)."""

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from benchmarks.robust_plot import cells, draw
-from benchmarks.robust_table import exclusions, figures, lifespan, minimax, table
+from benchmarks.robust_summary import minimax, summaries, summary_table
+from benchmarks.robust_table import exclusions, figures, lifespan, table
 
 EVERYBODY = ["honest-1", "honest-2", "malicious-1"]
 HONEST = EVERYBODY[:2]
@@ -61,17 +62,40 @@ def test_a_cell_is_the_mean_of_its_seeds() -> None:
     assert found["none", "none"].asr is None
 
 
-def test_the_minimax_rule_was_tried_against_every_attack() -> None:
+def test_the_minimax_is_over_the_cells_that_all_rules_met() -> None:
     rounds: list[tuple[float | None, list[str]]] = [(0.95, EVERYBODY)] * 5
     worse = row("clones", "none", rounds)
-    found = figures([ALONE, OPEN, worse, HELD])
-    best = minimax(found)
+    best = minimax([ALONE, OPEN, worse, HELD])
     assert best is not None
-    assert (best[0], best[1].attack) == ("none", "clones"), "ours was not tried against clones"
-    best = minimax(figures([ALONE, OPEN, worse, HELD, row("clones", "ours", rounds, asr=0.4)]))
+    assert [cell[0] for cell in best.cells] == ["scaled"], "ours was not tried against clones"
+    assert [(rule, asr) for rule, asr, _ in best.worst] == [("ours", 0.1), ("none", 0.9)]
+    best = minimax([ALONE, OPEN, worse, HELD, row("clones", "ours", rounds, asr=0.4)])
     assert best is not None
-    assert (best[0], best[1].asr) == ("ours", 0.4)
+    assert best.worst[0] == ("ours", 0.4, ("clones", 1.0, 1.0, 1))
+    assert "over 2 cells that 2 rules met (clones, scaled): **ours**" in best.to_text()
+    only = minimax([OPEN, worse, HELD], rules=("none",))
+    assert only is not None
+    assert len(only.cells) == 2
     assert minimax([]) is None
+    assert minimax([OPEN, row("clones", "ours", rounds, asr=0.4)]) is None
+
+
+def test_a_line_of_the_summary_says_the_worst_of_its_doses_and_seeds() -> None:
+    second = HELD | {"seed": 2, "asr": 0.3, "accuracy": 0.7}
+    alone = ALONE | {"seed": 2, "accuracy": 0.75}
+    double = HELD | {"dose": 2.0, "asr": 0.2, "scoring": "encrypted"}
+    rows = [ALONE, HELD, second, alone, double, OPEN, HELD | {"dose": 2.0, "asr": 0.9}]
+    lines = summaries(rows)
+    assert [(line.rule, line.attack) for line in lines] == [
+        ("none", "none"), ("none", "scaled"), ("ours", "scaled"),
+    ]  # fmt: skip
+    line = lines[-1]
+    assert (line.doses, line.seeds, line.cases, line.encrypted) == ((1.0, 2.0), (1, 2), 3, 1)
+    assert (line.mean, line.worst) == pytest.approx((0.2, 0.3)), "the encrypted row of x2 counts"
+    assert (line.difference, line.least) == pytest.approx((-0.03, -0.05))
+    assert (line.caught, line.wrongly) == (0.5, 0.1)
+    text = summary_table(lines).splitlines()[-1]
+    assert text.startswith("| scaled | ours | 1 | 1, 2 | 2 | 1/3 | 20.0 | 30.0 |")
 
 
 def test_the_table_has_a_line_for_each_cell() -> None:

@@ -61,9 +61,20 @@ def test_null_sections_are_not_another_form_of_none() -> None:
         read_charter_payload(canonical_encode(fields))
 
 
+def test_a_root_that_is_null_is_not_another_form_of_none() -> None:
+    fields = _fields(root=None)
+    with pytest.raises(CharterError, match="re-encode"):
+        read_charter_payload(canonical_encode(fields))
+    with pytest.raises(CharterViewError):
+        open_as_auditor(_signed(fields))
+    del fields["robustness"]["root"]
+    assert b'"root"' not in make_charter(fields).payload()
+
+
 @pytest.mark.parametrize("groups", [[], TWO_GROUPS])
-def test_protocol_and_auditor_read_the_same(groups: list[Any]) -> None:
-    fields = _fields(groups=groups)
+@pytest.mark.parametrize("root", [{}, {"root": "client-02"}])
+def test_protocol_and_auditor_read_the_same(groups: list[Any], root: dict[str, str]) -> None:
+    fields = _fields(groups=groups, **root)
     charter = make_charter(fields)
     assert read_charter_payload(canonical_encode(fields)) == charter
     view = open_as_auditor(_signed(fields))
@@ -78,6 +89,7 @@ def test_protocol_and_auditor_read_the_same(groups: list[Any]) -> None:
         name: key.raw for name, key in federation.identities.items()
     }
     assert charter.robustness is not None
+    assert charter.robustness.root == root.get("root")
     assert len(charter.robustness.layout(LEAST_ROBUST_VALUES).groups) == max(len(groups), 1)
 
 
@@ -139,7 +151,10 @@ REFUSED: dict[str, tuple[Edit, str]] = {
         "same transport key",
     ),
     "a validator that is not enrolled": (lambda f: f["validator"].pop("enrolment"), "enrolment"),
-    "unknown field": (_rule(root=1), "robustness.root"),
+    "unknown field": (_rule(seed=1), "robustness.seed"),
+    "a root that is a number": (_rule(root=1), "robustness.root"),
+    "a root who is no client": (_rule(root="validator"), "'validator', who is no client"),
+    "a root that is not named": (_rule(root=""), "who is no client"),
     "rule that needs vectors": (_rule(rule="coordinate-median"), "take a rule on inner products"),
     "another rule that needs vectors": (_rule(rule="trimmed-mean"), "norm-bound"),
     "rule in capitals": (_rule(rule="Krum"), "robustness.rule"),

@@ -67,6 +67,7 @@ def _judged_by(overview: Overview) -> Sequence[Child]:
         ("rule", charter.rule),
         ("parameters", shown or "none"),
         ("validator", charter.validator.name),
+        ("client that the others are compared with", charter.robustness.get("root", "none")),
         ("largest update that is measured (L2 norm)", str(charter.robustness["norm_bound"])),
         ("rounds judged under one sketch key, at most", str(charter.robustness["key_rounds"])),
     ]

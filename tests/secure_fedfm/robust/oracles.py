@@ -153,7 +153,7 @@ def cosine_memory(vectors: Vectors, root: Vectors) -> Accepts:
     majority = set(order[centre])
     means = [float(np.mean([far[i][j] for j in majority if j != i])) for i in range(n)]
     typical = float(np.mean([means[i] for i in majority]))
-    return [fits[i] and means[i] <= 1.15 * typical for i in range(n)]
+    return [fits[i] and means[i] <= 1.25 * typical for i in range(n)]
 
 
 ORACLES: dict[str, Callable[[Vectors, Vectors], Accepts]] = {

@@ -10,7 +10,7 @@ from secure_fedfm.errors import RobustnessError
 from secure_fedfm.robust.memory import NOTHING
 from secure_fedfm.robust.registry import RULES, make_rule
 from secure_fedfm.robust.rule import Rule, Scaling, Verdict
-from secure_fedfm.robust.score_matrix import ScoreMatrix
+from secure_fedfm.robust.score_matrix import GroupScores, ScoreMatrix
 from tests.secure_fedfm.robust.oracles import ORACLES
 
 Vectors = NDArray[np.float64]
@@ -51,6 +51,23 @@ def test_it_equals_the_rule_on_the_vectors(rule: Rule, seed: int) -> None:
     if seed % 3 == 1:
         vectors[2] = -vectors[2]
     assert list(judge(rule, vectors, root).accepted) == ORACLES[rule.name](vectors, root)
+
+
+@every_rule
+def test_a_client_as_the_root_is_its_vector_as_the_root(rule: Rule) -> None:
+    """In a federation the root direction is a client's own row of the matrix."""
+    vectors, _ = clients(11)
+    vectors[4] *= -1
+    scores = scores_of(vectors, np.zeros(WIDTH))
+    groups = (GroupScores("head", scores.gram), GroupScores("rest", 2 * scores.gram))
+    rooted = ScoreMatrix(scores.names, scores.gram, None, groups).rooted_at("west")
+    verdict = rule.judge(rooted)
+    assert list(verdict.accepted) == ORACLES[rule.name](vectors, vectors[3])
+    assert verdict.accepted[3] or not rule.needs_root
+    assert rooted.group("rest").root_cosines == pytest.approx(rooted.root_cosines)
+    assert rooted.ordered([3, 0]).root_cosines[0] == pytest.approx(1)
+    with pytest.raises(RobustnessError, match="root client park is not among the 9"):
+        rooted.rooted_at("park")
 
 
 @every_rule

@@ -58,7 +58,7 @@ def test_messages_of_scores_fit_the_transport() -> None:
     [
         ("krum", {}, {}, "accepts a single client"),
         ("trimmed-mean", {}, {"suite": "clear"}, "gives no sum of whole updates"),
-        ("fltrust", {}, {}, "needs root data at the validator"),
+        ("fltrust", {}, {}, "names none: give --robust-root"),
         ("flame", {"f": 1}, {}, "no parameter 'f'"),
         ("multi-krum", {"byzantine": 2}, {}, "needs 7 clients"),
         ("multi-krum", {"keep": 3}, {}, "accepts at most 3 of 5"),
@@ -80,6 +80,33 @@ def test_what_cannot_work_is_refused_before_the_model_is_loaded(
     monkeypatch.setattr(founding, "learning_facts", lambda *_: pytest.fail("loaded"))
     with pytest.raises(ConfigurationError, match=message):
         draft(robust=RobustRequest(VALIDATOR, rule, parameters), **changes)
+
+
+@pytest.mark.parametrize(
+    ("rule", "root", "message"),
+    [
+        ("fltrust", "judge", "--robust-root is 'judge', expected one of the clients"),
+        ("cosine-memory", CLIENTS[0].name, "would not look at a root"),
+    ],
+)
+def test_a_root_must_be_a_client_and_of_use(
+    monkeypatch: pytest.MonkeyPatch, rule: str, root: str, message: str
+) -> None:
+    monkeypatch.setattr(founding, "learning_facts", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(ConfigurationError, match=message):
+        draft(robust=RobustRequest(VALIDATOR, rule, root=root))
+
+
+def test_a_draft_names_the_root() -> None:
+    name = CLIENTS[1].name
+    request = choose_rule(
+        VALIDATOR, rule="fltrust", parameters=None, norm_bound=None, key_rounds=None, root=name
+    )
+    charter = draft(robust=request)
+    assert charter.robustness is not None
+    assert charter.robustness.root == name
+    text = " ".join(charter_text(CharterFile(charter, b"", ())).split())
+    assert f"compared with {name}" in text
 
 
 def test_an_update_too_short_for_a_sketch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,10 @@ attackers, judged by every rule for two rounds. The pool's sketches are encrypte
 cohorts are rows and columns of its matrix.
 
 The margin: a case is inside it, for one rule, if the *plaintext* rule itself decides otherwise when
-the plaintext scores are changed by up to 1e-4 of the two norms' product, in one of 8 random
-trials. Outside it every accept bit must agree. ``make soak`` runs 1,000 cases, the
+the plaintext scores are changed at random by up to 1e-4 of the two norms' product. Outside it every
+accept bit must agree. Every case is tried with 8 such changes, which can miss it (of pool 3, case 53
+and nearest-neighbour-mixing, 37 of 128 changes decide otherwise and none of the first 8); so a case
+in which the bits differ is tried with 64 more before it counts as wrong. ``make soak`` runs 1,000 cases, the
 ordinary tests a sample of 2.
 """
 
@@ -35,6 +37,7 @@ from secure_fedfm.robust.score_matrix import GroupScores, ScoreMatrix
 
 AGREEMENT = 1e-4
 MARGIN_TRIALS = 8
+MORE_TRIALS = 64
 VALUES = 16 * SLOTS
 GROUPS = ("head", "b", "a", "rest")
 
@@ -134,6 +137,7 @@ def run_cases(seed: int, cases: int, count: int) -> tuple[float, Counter[str], C
     relative = np.abs(pool.encrypted - pool.plain) / (norms[:, :, None] * norms[:, None, :])
     generator = np.random.default_rng(seed)
     noisy = [perturbed(pool.plain, generator) for _ in range(MARGIN_TRIALS)]
+    more = np.random.default_rng([seed, MORE_TRIALS])
     for _ in range(cases):
         size = int(generator.integers(5, 11))
         rounds = [
@@ -144,7 +148,9 @@ def run_cases(seed: int, cases: int, count: int) -> tuple[float, Counter[str], C
             if any(decisions(rule, gram, rounds) != expected for gram in noisy):
                 inside[name] += 1
             elif decisions(rule, pool.encrypted, rounds) != expected:
-                wrong[name] += 1
+                trials = (perturbed(pool.plain, more) for _ in range(MORE_TRIALS))
+                excused = any(decisions(rule, gram, rounds) != expected for gram in trials)
+                (inside if excused else wrong)[name] += 1
     return float(relative.max()), inside, wrong
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -11,20 +12,23 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import CapacityError, CiphertextError, CryptoError
 from fedfm_crypto.lattice.score_opening import ScoreOpening
 from fedfm_crypto.lattice.scores import score_task_results
 from fedfm_crypto.random_source import SeededRandom
 from fedfm_crypto.sketch import SLOTS, inner_products
 from fedfm_protocols.charter import Charter, make_charter
+from fedfm_protocols.messages import type_name
 from fedfm_protocols.scenario.federations import (
     charter_fields,
     make_federation,
     make_keys,
     robust_fields,
 )
-from fedfm_protocols.simulation import Simulation
-from fedfm_protocols.sketching import Question, SketchKeyPair
+from fedfm_protocols.robust_messages import Sketch
+from fedfm_protocols.simulation import Delivery, Simulation, deliver
+from fedfm_protocols.sketching import Judgement, Question, SketchKeyPair
 from secure_fedfm.errors import ConfigurationError, RobustnessError
 from secure_fedfm.robust.charter_rule import rule_of
 from secure_fedfm.robust.composed import EveryGroup
@@ -79,6 +83,42 @@ def test_rounds_exclude_who_points_elsewhere_and_keep_a_memory() -> None:
     assert validator is not None
     memory = decode_memory(validator.state.memory.rule, "cosine-memory")
     assert len(memory.pairs) == 10
+
+
+def test_rounds_compare_with_the_root_client_and_need_it() -> None:
+    """Through the state machines; without its root the round ends with its reason."""
+    keys, random = make_keys(5), SeededRandom(b"root")
+    fields = robust_fields(keys, rule="fltrust", parameters={}, root="client-02")
+    federation = make_federation(keys, **fields)
+    told: list[Verdict] = []
+    sketching = EncryptedSketches(federation.charter, random, lambda _, one: told.append(one))
+    silent: set[str] = set()
+
+    def intercept(sender: str, recipient: str, envelope: Envelope) -> Sequence[Delivery]:
+        lost = sender in silent and envelope.header.type == type_name(Sketch)
+        return () if lost else deliver(sender, recipient, envelope)
+
+    simulation = Simulation(
+        federation,
+        keys.clients,
+        keys.coordinator,
+        random,
+        lambda name, number, _: np.rint(update(name, number) * 65536) / 65536,
+        intercept=intercept,
+        validator_key=keys.validator,
+        sketching=sketching,
+    )
+    finished = simulation.run_round(1)
+    assert (finished.outcome, finished.removed) == ("completed", ("client-03",)), finished
+    assert simulation.clients["client-03"].verdicts[-1].reason == "root"
+    assert "to the root client's update" in told[0].reasons[2]
+    silent.add("client-02")
+    finished = simulation.run_round(2)
+    assert finished.outcome == "aborted"
+    assert finished.reason.startswith("the validator accepts 0 updates, 4 are needed")
+    assert "client-02 is not among the 4 clients" in told[1].reasons[0]
+    silent.clear()
+    assert simulation.run_round(3).outcome == "completed"
 
 
 def sketches_of(sketching: EncryptedSketches, count: int) -> list[NDArray[np.int64]]:
@@ -153,12 +193,47 @@ def test_what_does_not_fit_is_refused() -> None:
         sketching.judge(pair.secret, bytes(41), Question(1, ("a", "b", "c"), 2, b""))
 
 
-def test_a_rule_that_cannot_judge_so_few_judges_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def judged(charter: Charter, names: tuple[str, ...], memory: bytes = b"") -> tuple[Judgement, str]:
+    """What is answered about scores that a test has put in place, and the validator's reason."""
+    told: list[Verdict] = []
+    sketching = EncryptedSketches(charter, told=lambda _, verdict: told.append(verdict))
+    size = 40965 * len(names) * (len(names) + 1) // 2
+    judgement = sketching.judge(key_pair().secret, bytes(size), Question(7, names, 3, memory))
+    return judgement, told[0].reasons[-1]
+
+
+def test_a_rule_that_cannot_judge_so_few_says_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     charter = robust_charter(rule="multi-krum", parameters={"byzantine": 1})
-    sketching = EncryptedSketches(charter)
     monkeypatch.setattr(ScoreOpening, "open", lambda self, scores: np.ones((len(scores), 1)))
-    with pytest.raises(CryptoError, match="round 7 cannot be judged: rule multi-krum"):
-        sketching.judge(key_pair().secret, bytes(10 * 40965), Question(7, tuple("abcd"), 3, b""))
+    memory = encode_memory(Memory({("cosine", "a", "b"): 0.5}), "multi-krum")
+    judgement, why = judged(charter, tuple("abcd"), memory)
+    assert judgement.accepted == ()
+    assert judgement.removed == tuple((name, "unjudged") for name in "abcd")
+    assert judgement.memory == memory
+    assert why.startswith("unjudged: rule multi-krum with these parameters needs 5 clients")
+    with pytest.raises(CryptoError, match="is of rule 'multi-krum'"):
+        judged(robust_charter(), tuple("abcd"), memory)
+
+
+@pytest.mark.parametrize(
+    ("names", "lengths", "message"),
+    [
+        (("client-02", "client-03", "client-04"), (1, 1, 1), "client-01 is not among the 3"),
+        (("client-01", "client-02", "client-03"), (9, 1, 1), "excludes the root client"),
+    ],
+)
+def test_without_a_sound_root_nobody_is_judged(
+    monkeypatch: pytest.MonkeyPatch,
+    names: tuple[str, ...],
+    lengths: tuple[int, ...],
+    message: str,
+) -> None:
+    grams = [[float(a * b)] for at, a in enumerate(lengths) for b in lengths[at:]]
+    monkeypatch.setattr(ScoreOpening, "open", lambda self, scores: np.array(grams))
+    judgement, why = judged(robust_charter(rule="fltrust", root="client-01"), names)
+    assert {reason for _, reason in judgement.removed} == {"unjudged"}
+    assert judgement.accepted == ()
+    assert message in why
 
 
 @pytest.mark.parametrize(
@@ -166,7 +241,8 @@ def test_a_rule_that_cannot_judge_so_few_judges_nobody(monkeypatch: pytest.Monke
     [
         (5, {"rule": "krumm"}, "'krumm' is unknown"),
         (5, {"rule": "krum"}, "accepts a single client"),
-        (5, {"rule": "fltrust"}, "needs root data at the validator; this version's"),
+        (5, {"rule": "fltrust"}, "names none: give --robust-root CLIENT"),
+        (5, {"root": "client-01"}, "would not look at a root"),
         (5, {"parameters": {"factor": 2}}, "no parameter 'factor'"),
         (5, {"rule": "multi-krum", "parameters": {"byzantine": 2}}, "needs 7 clients"),
         (5, {"rule": "multi-krum", "parameters": {"keep": 2}}, "accepts at most 2 of 5"),

@@ -21,7 +21,7 @@ from secure_fedfm.robust.registry import (
 
 def test_parameters_have_defaults_and_are_set_by_name() -> None:
     assert make_rule("cosine-memory", {"newest": 0.5, "multiple": 3}) == CosineMemory(
-        0.5, 1.15, 3.0
+        0.5, 1.25, 3.0
     )
     assert make_rule(DEFAULT, {}, every_group=True) == EveryGroup(CosineMemory())
 
@@ -58,15 +58,18 @@ def test_every_suite_needs_rules_on_inner_products(suite: str) -> None:
             check_works_in(name, suite, "none")
     with pytest.raises(ConfigurationError, match="a single client, so the sum would be"):
         check_works_in("krum", suite, "local")
-    assert set(RULES) - set(working_rules(root=True)) == {"krum"}
-    for name in working_rules(root=True):
-        check_works_in(name, suite, "local", root=True)
+    assert set(RULES) - set(working_rules()) == {"krum"}
+    for name in working_rules():
+        check_works_in(name, suite, "local", root=RULES[name].needs_root)
 
 
-def test_a_rule_with_a_root_direction_needs_root_data() -> None:
-    with pytest.raises(ConfigurationError, match="needs root data at the validator"):
+def test_a_root_is_named_for_the_rule_that_looks_at_it_and_for_no_other() -> None:
+    with pytest.raises(ConfigurationError, match="names none: give --robust-root CLIENT"):
         check_works_in("fltrust", "layered", "local")
-    assert "fltrust" not in working_rules()
+    for name in working_rules():
+        if name != "fltrust":
+            with pytest.raises(ConfigurationError, match="a rule that needs one .fltrust."):
+                check_works_in(name, "layered", "local", root=True)
 
 
 @pytest.mark.parametrize("mode", ["client", "shared-noise"])

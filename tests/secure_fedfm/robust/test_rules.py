@@ -56,8 +56,8 @@ def test_a_root_direction_overrules_a_majority() -> None:
     vectors[1:] = -vectors[1:]
     verdict = FLTrust().judge(scores_of(vectors, root=root))
     assert verdict.accepted_names == ("a",)
-    assert "root direction, expected above 0" in verdict.reasons[3]
-    with pytest.raises(RobustnessError, match="validator supplied none"):
+    assert "to the root client's update, expected above 0" in verdict.reasons[3]
+    with pytest.raises(RobustnessError, match="and there is none; name a client"):
         FLTrust().judge(scores_of(vectors))
     with pytest.raises(RobustnessError, match="root direction is zero"):
         FLTrust().judge(scores_of(vectors, root=0 * root))
@@ -167,7 +167,8 @@ def test_what_is_nearer_than_honest_work_was_made_of_estimates() -> None:
     assert verdict.accepted == (True,) * 4 + (False,)
     assert "nearer to everybody" in verdict.reasons[4]
     # Left in, it is the middle of the majority, and honest clients look far away.
-    assert CosineMemory(closest=0.0).judge(scores_of(vectors)).accepted.count(False) == 2
+    left_in = CosineMemory(closest=0.0, reach=1.15)
+    assert left_in.judge(scores_of(vectors)).accepted.count(False) == 2
 
 
 def test_memory_follows_names_through_changing_cohorts() -> None:
@@ -246,6 +247,18 @@ def test_work_in_the_wrong_place_shows_by_group() -> None:
     longer = in_groups(*(np.vstack([v[:4], 1.2 * v[4:] / f]) for v, f in
                          ((head, 1.2), (rest, np.sqrt(2 - 1.2**2)))))  # fmt: skip
     assert all(EveryGroup(CosineMemory()).judge(longer).accepted)
+
+
+def test_of_four_ordinary_clients_none_stands_out_by_its_profile() -> None:
+    """The lower of the middle two would be 0.94 here, and 1.1 of it too much."""
+    head, rest = late_in_training(1)[:4], late_in_training(2)[:4]
+    lengths = np.linalg.norm(head, axis=1) / np.linalg.norm(rest, axis=1)
+    head *= (np.array([0.93, 1.06, 0.94, 1.1]) / lengths)[:, None]
+    assert all(EveryGroup(CosineMemory()).judge(in_groups(head, rest)).accepted)
+    head[3] *= 1.2
+    assert EveryGroup(CosineMemory()).judge(in_groups(head, rest)).accepted == (True,) * 3 + (
+        False,
+    )
 
 
 def test_a_far_attacker_does_not_smooth_the_geometric_median_away() -> None:
