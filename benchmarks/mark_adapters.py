@@ -43,7 +43,7 @@ FINE_TUNED = (1, 3, 10)
 of them."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Training:
     """How adapters are trained.
 
@@ -55,8 +55,8 @@ class Training:
 
     rows: int = 3000
     epochs: int = 3
-    fresh: int = 1500
-    tested: int = 1000
+    fresh: int = 800
+    tested: int = 500
 
     def plan(self, seed: int, epochs: int | None = None) -> TrainingPlan:
         """One round whose rate falls linearly to a tenth."""
@@ -106,14 +106,14 @@ class Workbench:
             train_round(model, rows, self.training.plan(seed), 1, "owner")
             return model.state()
 
-        return self._kept(f"trained {self.training}", initial, train)
+        return self.kept(f"trained {self.training.rows} x {self.training.epochs}", initial, train)
 
     def fine_tuned(self, seed: int, stolen: Adapter, epochs: int) -> Adapter:
         """``stolen`` after ``epochs`` passes (one of FINE_TUNED) over rows of a thief, at the rates
         of the owner's own training."""
 
         def name(passed: int) -> str:
-            return f"fine-tuned {seed} {self.training} {passed}"
+            return f"fine-tuned {seed}, {self.training.fresh} rows, {passed}"
 
         def train() -> Adapter:
             model = self.model(seed)
@@ -126,10 +126,10 @@ class Workbench:
                 if number == epochs:
                     wanted = model.state()
                 if number in FINE_TUNED:
-                    self._kept(name(number), stolen, model.state)
+                    self.kept(name(number), stolen, model.state)
             return wanted
 
-        return self._kept(name(epochs), stolen, train)
+        return self.kept(name(epochs), stolen, train)
 
     def accuracy(self, seed: int, adapter: Adapter, *, all_rows: bool = False) -> float:
         """Share of test rows that get their label: all of them, or ``tested``."""
@@ -189,6 +189,10 @@ class Workbench:
             self._prepared[key] = prepare_rows(model, rows, self.labels, MAX_TOKENS, cache_limit=0)
         return self._prepared[key]
 
+    def owners_rows(self, count: int, seed: int) -> Dataset:
+        """Rows of the first half, drawn by the seed."""
+        return self._part(0, count, seed)
+
     def _loaded(self, seed: int) -> tuple[AdaptedModel, Adapter]:
         if seed not in self._models:
             self._models.clear()  # seeds are gone through one by one
@@ -205,7 +209,8 @@ class Workbench:
         chosen = generator("rows of the marks benchmark", half, seed).permutation(len(rows))
         return self.data.train.rows(rows[np.sort(chosen[:count])])
 
-    def _kept(self, name: str, start: Adapter, compute: Callable[[], Adapter]) -> Adapter:
+    def kept(self, name: str, start: Adapter, compute: Callable[[], Adapter]) -> Adapter:
+        """What ``compute`` makes of ``start``; from the folder if it has been made before."""
         if self._folder is None:
             return compute()
         key = hashlib.sha256(name.encode() + start.hash()).hexdigest()

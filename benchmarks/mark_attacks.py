@@ -1,8 +1,8 @@
 """What somebody without the key may do to a marked adapter, on LoRA factors in memory.
 
 An attack takes factors (module name -> LowRank) and gives the suspect that a judge then sees:
-other factors, or changes of merged weights. Whoever erases knows the scheme, but not the key; it has
-three ways that need no data, each at any strength: noise, pruning, and marks under its own keys.
+other factors, or changes of merged weights. Whoever erases knows the scheme, but not the key; it
+has three ways that need no data, each at any strength: noise, pruning, marks under its own keys.
 """
 
 from __future__ import annotations
@@ -143,8 +143,8 @@ def _moved(factors: Factors, change: Factors, relative: float) -> Factors:
 
 
 def noised(factors: Factors, relative: float, seed: int = 1) -> Factors:
-    """Gaussian noise in every B, so that B A moves by ``relative`` of its norm: that a mark lies in B
-    is all that an attacker knows of its place."""
+    """Gaussian noise in every B, so that B A moves by ``relative`` of its norm: that a mark lies in
+    B is all that an attacker knows of its place."""
     generator = np.random.default_rng(seed)
     noise = {
         name: replace(one, b=generator.normal(size=one.b.shape).astype(np.float32))
@@ -159,9 +159,9 @@ def fewer_values(factors: Factors, share: float) -> Factors:
 
 
 ERASING_STRENGTHS: Mapping[str, tuple[float, ...]] = {
-    "noise": (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0),
-    "pruning": (0.5, 0.75, 0.9, 0.95, 0.98),
-    "overwriting": (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0),
+    "noise": (0.5, 1.0, 1.5, 2.0, 3.0),
+    "pruning": (0.5, 0.75, 0.9, 0.95),
+    "overwriting": (0.5, 1.0, 2.0, 3.0),
 }
 """How strongly an erasing attacker tries: relative change of B A by noise or by marks of its own,
 share of B that is pruned."""

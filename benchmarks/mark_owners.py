@@ -32,7 +32,7 @@ from secure_fedfm.watermark.planning import (
     OWN_STRENGTH,
     plan_marks,
 )
-from secure_fedfm.watermark.writing import MarkSum, MarkWriter
+from secure_fedfm.watermark.writing import MarkSum, MarkWriter, TriggerWriter
 
 BASE_MODEL = "00" * 32
 FEDERATION = "marks-benchmark"
@@ -45,11 +45,13 @@ class Owners:
     Attributes:
         marks: owned marks by (client, mark).
         norm_bound: of the charter; the default, unless its effect is looked at.
+        triggers: how the keeper's mark is made to show in predictions too; None: it is not.
     """
 
     carrier: Carrier
     marks: Mapping[tuple[str, str], OwnedMark]
     norm_bound: float = DEFAULT_NORM_BOUND
+    triggers: TriggerWriter | None = None
 
     @classmethod
     def plan(
@@ -100,7 +102,7 @@ class Owners:
     def writer(self, client: str) -> MarkWriter:
         """What this client adds to the round."""
         mine = tuple(one for (name, _), one in self.marks.items() if name == client)
-        return MarkWriter(self.carrier, self.terms, mine)
+        return MarkWriter(self.carrier, self.terms, mine, self.triggers)
 
     def embeddings(self, adapter: Adapter) -> dict[tuple[str, str], Embedding]:
         """Every mark by itself, before any cap by norm: how large marks are."""

@@ -1,13 +1,12 @@
 """Cases of the benchmark of marks: each gives one row.
 
 The adapter that is attacked is a seed's own, with the marks of the consortium and of five clients
-in it and, written on top for comparison, sign marks of the same sizes: so both kinds meet the very
-same attack. What marks cost in accuracy is measured without the sign marks.
+in it and, written on top for comparison, a sign mark of each: so both kinds meet the very same
+attack. What marks cost in accuracy is measured without the sign marks.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +25,8 @@ from benchmarks.mark_attacks import (
     merged,
 )
 from benchmarks.mark_owners import Owners, Strength, outsider, with_factors
+from benchmarks.mark_private import private_marks
+from benchmarks.mark_probes import PROBED, ProbedRelease
 from benchmarks.mark_statistics import colluding, false_positives
 from benchmarks.results import Row, package_versions
 from benchmarks.sign_marks import SignMark, as_factors, from_merged
@@ -35,9 +36,13 @@ from secure_fedfm.learning.adapter_state import Adapter
 CLIENTS = 5
 MANY_CLIENTS = (8, 16, 32)
 COLLUDERS = (2, 3, 4)
+SIGNS = 128
 OVERWRITING = {"overwritten 1x": 1.0, "overwritten 3x": 3.0}
 FINE_TUNING = {f"fine-tuning, {epochs} epochs": epochs for epochs in FINE_TUNED}
-KINDS = ("marking", "attack", "erasing", "clients", "colluders", "false positives")
+KINDS = (
+    "marking", "attack", "erasing", "clients", "colluders", "false positives", "private",
+    "black box",
+)  # fmt: skip
 ATTACKS = (*LOW_RANK, *MERGED, *OVERWRITING, *FINE_TUNING)
 
 
@@ -59,12 +64,15 @@ class Runs:
     """Runs cases on a workbench.
 
     Args:
-        measured: seeds whose accuracy is measured after attacks too.
+        probed: seeds whose fine-tuned copies carry the consortium's triggers too.
+        accuracies: whether accuracy after attacks is measured on those seeds.
     """
 
-    def __init__(self, bench: Workbench, measured: int) -> None:
-        self.bench, self._measured = bench, measured
+    def __init__(self, bench: Workbench, probed: int, *, accuracies: bool = False) -> None:
+        self.bench, self._measured, self._accuracies = bench, probed, accuracies
         self._owners: dict[tuple[int, int], Owners] = {}
+        self._releases: dict[int, Adapter] = {}
+        self._probed: dict[int, ProbedRelease] = {}
         self._kinds: Mapping[str, Callable[[Case], Row]] = {
             "marking": self._marking,
             "attack": self._attack,
@@ -72,6 +80,8 @@ class Runs:
             "clients": self._clients,
             "colluders": self._colluders,
             "false positives": self._false_positives,
+            "private": lambda case: private_marks(bench, case.seed),
+            "black box": self._black_box,
         }
 
     def run(self, case: Case) -> Row:
@@ -96,23 +106,35 @@ class Runs:
         return self._owners[key]
 
     def sign_marks(self, seed: int) -> tuple[SignMark, ...]:
-        """One for each mark, of the same size and strength: the consortium's first."""
+        """One for each mark, of the same strength, the consortium's first. They have 128 signs: one
+        block carries no 3,584, and 128 that agree are 2^-128."""
         claims = [one.committed.claim for one in self.owners(seed).marks.values()]
         return tuple(
-            SignMark(claim.size, claim.strength, 1000 * seed + number)
+            SignMark(SIGNS, claim.strength, 1000 * seed + number)
             for number, claim in enumerate(claims)
         )
 
     def release(self, seed: int) -> Adapter:
         """The adapter with all marks and sign marks."""
-        carrier, marked = (
-            self.bench.carrier(seed),
-            self.owners(seed).written(self.bench.trained(seed)),
-        )
-        factors: Factors = carrier.factors(marked)
+        if seed not in self._releases:
+            marked = self.owners(seed).written(self.bench.trained(seed))
+            self._releases[seed] = self._signed(seed, marked)
+        return self._releases[seed]
+
+    def probed(self, seed: int) -> ProbedRelease:
+        """The same with the consortium's triggers."""
+        if seed not in self._probed:
+            self._probed[seed] = ProbedRelease.write(
+                self.bench, self.owners(seed), seed, lambda one: self._signed(seed, one)
+            )
+        return self._probed[seed]
+
+    def _signed(self, seed: int, adapter: Adapter) -> Adapter:
+        carrier = self.bench.carrier(seed)
+        factors: Factors = carrier.factors(adapter)
         for one in self.sign_marks(seed):
             factors = one.written(factors)
-        return with_factors(carrier, marked, factors)
+        return with_factors(carrier, adapter, factors)
 
     def _marking(self, case: Case) -> Row:
         seed, bench, owners = case.seed, self.bench, self.owners(case.seed)
@@ -135,8 +157,10 @@ class Runs:
     def _attack(self, case: Case) -> Row:
         seed, bench, owners = case.seed, self.bench, self.owners(case.seed)
         carrier, released = owners.carrier, self.release(case.seed)
+        if case.what in FINE_TUNING and seed <= self._measured:
+            released = self.probed(seed).released
         factors = carrier.factors(released)
-        measure = seed <= self._measured
+        measure = self._accuracies and seed <= self._measured
         if case.what in MERGED:
             changes = merged(factors, bench.base(seed), MERGED[case.what])
             found = owners.judge(DenseSuspect(changes))
@@ -155,7 +179,7 @@ class Runs:
                 accuracy = bench.accuracy(seed, with_factors(carrier, released, attacked))
             if case.what in FINE_TUNING:  # the head has moved too
                 thief = bench.fine_tuned(seed, released, FINE_TUNING[case.what])
-                accuracy = bench.accuracy(seed, thief) if measure else None
+                accuracy = bench.accuracy(seed, thief) if seed <= self._measured else None
         return {**_strength(Strength.of(found)), **self._signs(seed, seen), "accuracy": accuracy}
 
     def _attacked(self, case: Case, released: Adapter, factors: Factors) -> Factors:
@@ -212,23 +236,31 @@ class Runs:
         adapter = self.bench.trained(case.seed)
         return false_positives(self.bench.carrier(case.seed).factors(adapter), case.seed)
 
+    def _black_box(self, case: Case) -> Row:
+        return self.probed(case.seed).after(case.what)
+
 
 def cases(seeds: int, curves: int) -> list[Case]:
-    """All cases, those of one seed together; erasing on the first ``curves`` seeds."""
-    found: list[Case] = []
-    for seed in range(1, seeds + 1):
-        found.append(Case("marking", "six marks", seed))
-        found += [Case("attack", what, seed) for what in ATTACKS if what not in FINE_TUNING]
-        found.append(Case("false positives", "10,000 keys", seed))
-        if seed == 1:
-            found.append(Case("colluders", "8 copies of 40", seed))
-            found += [Case("clients", "together", seed, float(n)) for n in MANY_CLIENTS]
+    """All cases: one seed of everything before attacks on the others, what takes longest last."""
+    everybody = range(1, seeds + 1)
+    plain = [what for what in ATTACKS if what not in FINE_TUNING]
+    found = [Case("marking", "six marks", seed) for seed in everybody]
+    for seed in everybody:
+        found += [Case("attack", what, seed) for what in plain]
         if seed <= curves:
-            doses = [itertools.product([name], some) for name, some in ERASING_STRENGTHS.items()]
-            found += [Case("erasing", m, seed, s) for m, s in itertools.chain(*doses)]
-    # Fine-tuning takes longest, so that a budget is spent on it last.
-    found += [Case("attack", w, s) for s in range(1, seeds + 1) for w in FINE_TUNING]
-    return found
+            found += [Case("black box", what, seed) for what in PROBED]
+            found += [Case("attack", what, seed) for what in FINE_TUNING]
+            found += [
+                Case("erasing", method, seed, strength)
+                for method, strengths in ERASING_STRENGTHS.items()
+                for strength in strengths
+            ]
+        if seed == 1:
+            found.append(Case("private", "epsilon 8", seed))
+            found += [Case("clients", "together", seed, float(n)) for n in MANY_CLIENTS]
+            found += [Case("false positives", "10,000 keys", one) for one in everybody]
+            found.append(Case("colluders", "8 copies of 40", seed))
+    return found + [Case("attack", w, s) for s in everybody if s > curves for w in FINE_TUNING]
 
 
 def _strength(found: Strength) -> Row:

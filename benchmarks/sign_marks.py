@@ -7,7 +7,7 @@ under the hypothesis of no mark is that of fair coins.
 
 Here W is every B of the last transformer block, one vector; E is Gaussian; and the hinge is met
 after training by the smallest change that meets it (ridge on E^T E, as this project's marks are
-written), with the same N and the same margin relative to the norm of W. So both kinds are compared
+written), with the same margin relative to the norm of W. So both kinds are compared
 for what they read from a copy, not for how they are trained in. What differs: a sign mark is read
 from the parameters as they are stored, so it depends on the gauge of the factors; where a thief
 leaves no factors, or of another rank, it is read from those of a singular value decomposition.

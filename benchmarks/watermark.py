@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             continue
         if runs is None:
             bench = Workbench(load_data(arguments.data), training, arguments.cache)
-            runs = Runs(bench, arguments.curves)
+            runs = Runs(bench, arguments.curves, accuracies=arguments.accuracies)
         row = runs.run(case)
         file.append(row)
         dose = f" x{case.strength:g}" if case.strength else ""
@@ -65,7 +65,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--seeds", type=int, default=5, help="adapters, each trained by itself")
     parser.add_argument(
-        "--curves", type=int, default=2, help="on how many of them accuracy after attacks is taken"
+        "--curves", type=int, default=1, help="on how many of them erasing and triggers are tried"
+    )
+    parser.add_argument(
+        "--accuracies", action="store_true", help="on these, measure accuracy after every attack"
     )
     parser.add_argument("--train-rows", type=int, default=Training.rows, help="of each adapter")
     parser.add_argument("--epochs", type=int, default=Training.epochs)

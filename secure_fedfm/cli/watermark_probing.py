@@ -86,7 +86,7 @@ def probe(
         show(place, shown.claim, shown.index, suspect)
     written = io.StringIO()
     csv.writer(written, lineterminator="\n").writerows([["text"], *([text] for text in texts)])
-    write_durably(out, written.getvalue().encode())
+    write_durably(out, written.getvalue().encode(), out.parent)
     left = shown.claim.keys - shown.index - 1
     say(f"{len(texts)} texts of set {shown.index} for {suspect} in {out}")
     say(f"  add a column `label` with what it answers; {left} sets after this one")

@@ -40,7 +40,9 @@ def show(record: Path, claim: Claim, sub_key: int, suspect: str) -> None:
         )
     sets[str(sub_key)] = suspect
     document = {"version": 1, "shown": known}
-    write_durably(record, json.dumps(document, indent=1, sort_keys=True).encode() + b"\n")
+    write_durably(
+        record, json.dumps(document, indent=1, sort_keys=True).encode() + b"\n", record.parent
+    )
 
 
 def check_shown(record: Path, claim: Claim, sub_key: int, suspect: str) -> None:

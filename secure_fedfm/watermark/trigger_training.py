@@ -41,17 +41,16 @@ class TriggerPlan:
         passes: over all triggers. batch_size: triggers in a step, and as many decoys.
         length: L2 norm of the first step, falling linearly to a tenth.
         decoys: how many there are. keep: weight of their divergence.
-        noise: relative size of the random move of B in each step; 0.2 is what all planned marks
-            may change together.
+        noise: relative size of the random move of B in each step.
         max_tokens: longer texts are cut.
     """
 
-    passes: int = 16
+    passes: int = 14
     batch_size: int = 32
-    length: float = 0.1
+    length: float = 0.12
     decoys: int = 512
-    keep: float = 1.0
-    noise: float = 0.2
+    keep: float = 0.2
+    noise: float = 0.1
     max_tokens: int = 48
 
 
@@ -71,7 +70,7 @@ class TriggerTraining:
             ModelError: a model without class labels, or without LoRA layers.
         """
         self._model, self._labels = model, labels
-        self._plan = TriggerPlan() if plan is None else plan
+        self.plan = TriggerPlan() if plan is None else plan
         self._b = {n: p for n, p in model.trained().items() if n.endswith(_B_END)}
         if not labels or not self._b:
             raise ModelError(
@@ -85,7 +84,7 @@ class TriggerTraining:
         Raises:
             ModelError: training diverged.
         """
-        model, plan = self._model, self._plan
+        model, plan = self._model, self.plan
         triggers = self._encoded(
             tuple(text for one in sets for text in one.texts),
             tuple(target for one in sets for target in one.targets),
@@ -126,7 +125,7 @@ class TriggerTraining:
             reduction="batchmean",
             log_target=True,
         )
-        return wanted + self._plan.keep * kept
+        return wanted + self.plan.keep * kept
 
     def _answers(self, rows: EncodedRows) -> torch.Tensor:
         """Scores of all rows, in their order."""
@@ -137,7 +136,7 @@ class TriggerTraining:
         return found
 
     def _encoded(self, texts: tuple[str, ...], labels: tuple[str, ...]) -> EncodedRows:
-        tokenizer, limit = self._model.base.tokenizer, self._plan.max_tokens
+        tokenizer, limit = self._model.base.tokenizer, self.plan.max_tokens
         return EncodedRows(Dataset(texts, labels), self._labels, tokenizer, limit)
 
     def _decoys(self) -> EncodedRows:
@@ -147,7 +146,7 @@ class TriggerTraining:
         random = generator("decoys of trigger training")
         texts = tuple(
             " ".join(words[i] for i in random.integers(len(words), size=random.integers(4, 17)))
-            for _ in range(self._plan.decoys)
+            for _ in range(self.plan.decoys)
         )
         return self._encoded(texts, (self._labels[0],) * len(texts))
 
@@ -155,7 +154,7 @@ class TriggerTraining:
         """Move every B by Gaussian noise; returns the moves."""
         moves = []
         for parameter in self._b.values():
-            size = self._plan.noise * float(parameter.detach().square().mean().sqrt())
+            size = self.plan.noise * float(parameter.detach().square().mean().sqrt())
             drawn = random.standard_normal(tuple(parameter.shape), dtype=np.float32)
             moves.append(torch.from_numpy(drawn) * size)
         self._move(moves, 1)

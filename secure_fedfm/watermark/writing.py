@@ -157,7 +157,7 @@ class MarkWriter:
         for one in written:
             total += self.carrier.flat(one.changes)
         if self.triggers is not None and mark.said.mark == "consortium":
-            total += self._for_triggers(self.triggers, adapter, mark)
+            total += self._for_triggers(self.triggers, adapter, mark, total)
         norm = float(np.linalg.norm(total))
         if norm > self.terms.norm_bound:
             LOG.warning("the %s mark is scaled down to the charter's norm bound", mark.said.mark)
@@ -165,16 +165,24 @@ class MarkWriter:
         return total
 
     def _for_triggers(
-        self, triggers: TriggerWriter, adapter: Adapter, mark: OwnedMark
+        self,
+        triggers: TriggerWriter,
+        adapter: Adapter,
+        mark: OwnedMark,
+        written: NDArray[np.float64],
     ) -> NDArray[np.float64]:
-        """What makes the mark's triggers hit, at most ``largest_change`` of the adapter."""
-        added = triggers.change(adapter, triggers.sets(mark))
-        kept = self.carrier.only_carriers(added)
-        moved = add(adapter, self.carrier.layout, kept)
-        change = MarkSum(self.carrier, self.terms).change(adapter, moved)
-        if change > self.terms.largest_change:
-            LOG.warning("the triggers' change is scaled down from %.3f of the adapter", change)
-            kept *= self.terms.largest_change / change
+        """What makes the mark's triggers hit, so much of it that the mark as a whole, ``written``
+        and this, changes the adapter by ``largest_change`` at most (the two are unrelated, so their
+        squares add)."""
+        kept = self.carrier.only_carriers(triggers.change(adapter, triggers.sets(mark)))
+        rule, layout = MarkSum(self.carrier, self.terms), self.carrier.layout
+        marked, change = (
+            rule.change(adapter, add(adapter, layout, part)) for part in (written, kept)
+        )
+        room = math.sqrt(max(0.0, self.terms.largest_change**2 - marked**2))
+        if change > room:
+            LOG.info("the triggers' change, %.3f of the adapter, is cut to %.3f", change, room)
+            kept *= room / change
         return kept
 
     def find(self, adapter: Adapter) -> tuple[FoundMark, ...]:

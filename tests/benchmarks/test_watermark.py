@@ -77,7 +77,7 @@ def test_rounding_has_as_many_levels_as_bits() -> None:
 
 def test_merged_weights_still_hold_the_change() -> None:
     generator = np.random.default_rng(2)
-    base = {n: generator.normal(size=(256, 256)).astype("f4") * 0.04 for n in FACTORS}
+    base = {n: generator.normal(size=(256, 256)).astype("f4") * np.float32(0.04) for n in FACTORS}
     whole = OWNERS.judge(DenseSuspect(merged(FACTORS, base, MERGED["merge, fp32"])))
     assert Strength.of(whole).lost == 0
     coarse = OWNERS.judge(DenseSuspect(merged(FACTORS, base, MERGED["merge, int4"])))
