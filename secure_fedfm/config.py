@@ -129,6 +129,7 @@ class SiteConfig(_Section):
     label_column: str | None = None
     model: Path | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
+    mark_triggers: bool = False
     connect_timeout: Seconds = 60.0
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"

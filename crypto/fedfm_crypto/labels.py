@@ -106,3 +106,7 @@ class Label(Enum):
     """Generator key of the directions of a mark on one side of one module."""
     MARK_BITS = b"secure-fedfm/v1/mark-bits"
     """Generator key of the bits of a mark."""
+    MARK_TRIGGERS = b"secure-fedfm/v1/mark-triggers"
+    """Generator key of the trigger texts of one sub-key of a mark."""
+    MARK_TARGETS = b"secure-fedfm/v1/mark-targets"
+    """Generator key of the classes that a mark's triggers shall get."""

@@ -23,6 +23,7 @@ from secure_fedfm.cli.options import JsonOption, SiteOption
 from secure_fedfm.cli.outcome import EPILOG, require
 from secure_fedfm.cli.output import emit, say
 from secure_fedfm.cli.watermark_judging import dispute, plain_errors, trace_copy, verify
+from secure_fedfm.cli.watermark_probing import probe, verify_predictions
 from secure_fedfm.enrolling import check_name
 from secure_fedfm.errors import ConfigurationError
 from secure_fedfm.storage.keys import save_identity
@@ -61,6 +62,8 @@ def group() -> None:
 app.command("verify", epilog=EPILOG)(verify)
 app.command("dispute", epilog=EPILOG)(dispute)
 app.command("trace", epilog=EPILOG)(trace_copy)
+app.command("probe", epilog=EPILOG)(probe)
+app.command("verify-predictions", epilog=EPILOG)(verify_predictions)
 
 
 @app.command("claim", epilog=EPILOG)

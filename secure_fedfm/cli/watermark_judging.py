@@ -124,13 +124,13 @@ def verify(
         if opening is not None:
             shown = Opening.decode(read_bounded(opening, "opening"))
         else:
-            committed, secret = _own(claim, key)
+            committed, secret = own_claim(claim, key)
             shown = secret.open(committed, sub_key)
         shown.check()
         trials = Trials(logged, shown.claim.keys, suspects, alignments)
         found = judge(shown, _suspect(suspect, base, shown.claim), trials)
     if reveal is not None:
-        _write_private(reveal, shown.encode() + b"\n")
+        write_private(reveal, shown.encode() + b"\n")
     say(_described(found, shown.claim))
     if as_json:
         emit(
@@ -225,7 +225,7 @@ def trace_copy(
             prints = open_fingerprints(Site(site))
             committed, secret, names = prints.committed, prints.key, prints.recipients
         else:
-            committed, secret = _own(claim, key)
+            committed, secret = own_claim(claim, key)
             names = (
                 {f"sub-key {i}": i for i in range(committed.claim.keys)}
                 if recipients is None
@@ -260,7 +260,8 @@ def trace_copy(
     raise typer.Exit(Exit.OK if found.accused else Exit.CHECK_FAILED)
 
 
-def _own(claim: Path | None, key: Path | None) -> tuple[CommittedClaim, MarkKey]:
+def own_claim(claim: Path | None, key: Path | None) -> tuple[CommittedClaim, MarkKey]:
+    """A claim of this site's own with its key, from their files; they must belong together."""
     if claim is None or key is None:
         raise typer.BadParameter("give --claim and --key")
     committed = CommittedClaim.decode(read_bounded(claim, "claim"))
@@ -313,7 +314,12 @@ def _standing(one: Standing) -> dict[str, object]:
     }
 
 
-def _write_private(path: Path, data: bytes) -> None:
+def write_private(path: Path, data: bytes) -> None:
+    """A new file that only its owner can read.
+
+    Raises:
+        StorageError: there is one already.
+    """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:

@@ -132,6 +132,11 @@ class LocalLearner:
         """Layout of the payload: the trained tensors."""
         return self._loaded().layout
 
+    def adapted(self) -> AdaptedModel:
+        """The model that is trained, in whatever state it was left: load an adapter first. Who
+        changes its state does no harm, since every training loads its own."""
+        return self._loaded()
+
     def initial_adapter(self) -> Adapter:
         """The adapter before round 1; equal bits in every client."""
         self._loaded()

@@ -13,7 +13,6 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -59,36 +58,18 @@ from secure_fedfm.services.encryption import encryption_for
 from secure_fedfm.services.marking import found_marks
 from secure_fedfm.services.metering import Stopwatch, client_part
 from secure_fedfm.services.privacy import RoundLedger
+from secure_fedfm.services.site_inbox import Arrived, Connected, SiteInbox
 from secure_fedfm.services.sketching import sketching_for
 from secure_fedfm.services.split_views import keep_split_view, refuse_after_split_view
 from secure_fedfm.services.status import Status, StatusFile
 from secure_fedfm.services.verdicts import SeenVerdict, VerdictFile, removed_for_people
 from secure_fedfm.storage.site import Site
 from secure_fedfm.transport.client import ClientTransport
-from secure_fedfm.transport.spool import Stored
 from secure_fedfm.watermark.writing import MarkWriter
 
 LOG = logging.getLogger("secure_fedfm.client")
 T = TypeVar("T")
 PROGRESS_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Arrived:
-    message: Stored
-
-
-@dataclass(frozen=True, slots=True)
-class _Connected:
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Failed:
-    error: BaseException
-
-
-_Item = _Arrived | _Connected | _Failed | Event
 
 
 class _TrainingStopped(Exception):
@@ -119,7 +100,7 @@ class ClientService(ClientLink):
         self._charges_sent: tuple[bytes, ...] = ()  # what this round's upload hash carried
         self._learner: LocalLearner = setup.learner
         self._marks: MarkWriter | None = setup.marks
-        self._inbox: asyncio.Queue[_Item] = asyncio.Queue()
+        self._inbox = SiteInbox(transport)
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="training")
         self._stopwatch = Stopwatch()
         self._verdicts = VerdictFile(site.root)
@@ -133,22 +114,18 @@ class ClientService(ClientLink):
         FedFMError
             whatever ends this site's part for good; the message says what to do.
         """
-        tasks = [
-            asyncio.create_task(self._feed(self._read_messages)),
-            asyncio.create_task(self._feed(self._watch_connections)),
-        ]
+        self._inbox.open()
         ended = "stopped"
         try:
             while not self._concluded:
                 self._report()
-                await self._handle(await self._inbox.get())
+                await self._handle(await self._inbox.take())
             ended = "finished"
         except SplitViewFound:
             ended = "split view"
             raise
         finally:
-            for task in tasks:
-                task.cancel()
+            self._inbox.close()
             self._state = Idle(self._state.memory)
             self._worker.shutdown(wait=False, cancel_futures=True)
             self._ahead.stop()
@@ -167,27 +144,11 @@ class ClientService(ClientLink):
 
     # ---- what comes in
 
-    async def _feed(self, source: Callable[[], object]) -> None:
-        try:
-            await source()  # type: ignore[misc]
-        except Exception as error:
-            self._inbox.put_nowait(_Failed(error))
-
-    async def _read_messages(self) -> None:
-        while True:
-            self._inbox.put_nowait(_Arrived(await self._transport.receive()))
-
-    async def _watch_connections(self) -> None:
-        async for number in self._transport.connections():
-            self._inbox.put_nowait(_Connected(number))
-
-    async def _handle(self, item: _Item) -> None:
+    async def _handle(self, item: Arrived | Connected | Event) -> None:
         match item:
-            case _Failed(error):
-                raise error
-            case _Connected():
+            case Connected():
                 await self._greet()
-            case _Arrived(message):
+            case Arrived(message):
                 await self._take_payload(message.take())
             case _:
                 try:
@@ -265,7 +226,7 @@ class ClientService(ClientLink):
                     adapter_hash = await asyncio.to_thread(
                         self._keeper.compute, total, accepted, step, kind
                     )
-                self._inbox.put_nowait(AdapterComputed(number, step, adapter_hash))
+                self._inbox.put(AdapterComputed(number, step, adapter_hash))
             case VerdictSeen():
                 self._tell_verdict(effect)
             case RoundEnded():
@@ -363,7 +324,7 @@ class ClientService(ClientLink):
             )
 
         def train() -> None:
-            item: _Item
+            result: Event | Exception
             update: NDArray[np.floating]
             try:
                 with self._stopwatch.running("marking" if kind == WATERMARK else "training"):
@@ -373,12 +334,12 @@ class ClientService(ClientLink):
                         update = self._learner.train(
                             adapter, number, progress, step=step, completed=completed
                         )
-                item = UpdateReady(number, step, update, charges)
+                result = UpdateReady(number, step, update, charges)
             except _TrainingStopped:
                 return
             except Exception as error:
-                item = _Failed(error)
-            loop.call_soon_threadsafe(self._inbox.put_nowait, item)
+                result = error
+            self._inbox.put_from_thread(loop, result)
 
         LOG.debug("round %d step %d: training", number, step)
         self._stopwatch.trains(step)

@@ -99,7 +99,9 @@ def set_up_client(site: Site, config: SiteConfig) -> ClientSetup:
     )
     learner.prepare(_caching_progress)
     _check_initial(federation, learner)
-    marks = open_marks(site, federation, config.name, specs.adapter, learner)
+    marks = open_marks(
+        site, federation, config.name, specs.adapter, learner, triggers=config.mark_triggers
+    )
     database = site.database()
     journal = ClientJournal(database, federation.charter_hash.hex())
     keeper = AdapterKeeper(

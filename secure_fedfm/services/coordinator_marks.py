@@ -12,7 +12,7 @@ from fedfm_protocols.coordinator_states import CoordinatorContext
 from secure_fedfm.config import Timeouts
 from secure_fedfm.robust.encrypted_sketches import EncryptedSketches
 from secure_fedfm.services.evidence import Evidence
-from secure_fedfm.services.marking import MAX_MARK_ROUNDS, hear_owner, silent_owners
+from secure_fedfm.services.mark_words import MAX_MARK_ROUNDS, hear_owner, silent_owners
 from secure_fedfm.services.validator_link import ValidatorLink
 from secure_fedfm.transport.server import ServerTransport
 

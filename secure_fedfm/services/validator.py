@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
 
 from fedfm_audit.statements import ConclusionPredicate, open_leaf
 from fedfm_crypto.envelope import Envelope
@@ -47,33 +45,15 @@ from fedfm_protocols.validator_states import (
     ValidatorSite,
     ValidatorState,
 )
+from secure_fedfm.services.site_inbox import Arrived, Connected, SiteInbox
 from secure_fedfm.services.status import Status, StatusFile
 from secure_fedfm.services.validator_memory import ValidatorJournal
 from secure_fedfm.services.verdicts import VerdictFile
 from secure_fedfm.storage.site import Site
 from secure_fedfm.transport.client import ClientTransport
 from secure_fedfm.transport.errors import NotConnectedError
-from secure_fedfm.transport.spool import Stored
 
 LOG = logging.getLogger("secure_fedfm.validator")
-
-
-@dataclass(frozen=True, slots=True)
-class _Arrived:
-    message: Stored
-
-
-@dataclass(frozen=True, slots=True)
-class _Connected:
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Failed:
-    error: BaseException
-
-
-_Item = _Arrived | _Connected | _Failed | Event
 
 
 class ValidatorService:
@@ -98,8 +78,7 @@ class ValidatorService:
         self._transport = transport
         self._status = StatusFile(site.root)
         self._state: ValidatorState = Ready(journal.recall())
-        self._inbox: asyncio.Queue[_Item] = asyncio.Queue()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._inbox = SiteInbox(transport)
         self._openings: Mapping[str, tuple[bytes, bytes]] = {}
         self._concluded = False
         self._judged_rounds = journal.judged_rounds()
@@ -112,49 +91,26 @@ class ValidatorService:
         FedFMError
             whatever ends the validator for good; the message says what to do.
         """
-        self._begin(self._feed(self._read_messages))
-        self._begin(self._feed(self._watch_connections))
+        self._inbox.open()
         ended = "stopped"
         try:
             await self._renew()
             while not self._concluded:
                 self._report()
-                await self._handle(await self._inbox.get())
+                await self._handle(await self._inbox.take())
             ended = "finished"
         finally:
-            for task in tuple(self._tasks):
-                task.cancel()
+            self._inbox.close()
             self._report(ended)
             self._status.close()
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     # ---- what comes in
 
-    async def _feed(self, source: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        try:
-            await source()
-        except Exception as error:
-            self._inbox.put_nowait(_Failed(error))
-
-    async def _read_messages(self) -> None:
-        while True:
-            self._inbox.put_nowait(_Arrived(await self._transport.receive()))
-
-    async def _watch_connections(self) -> None:
-        async for number in self._transport.connections():
-            self._inbox.put_nowait(_Connected(number))
-
-    async def _handle(self, item: _Item) -> None:
+    async def _handle(self, item: Arrived | Connected | Event) -> None:
         match item:
-            case _Failed(error):
-                raise error
-            case _Connected():
+            case Connected():
                 await self._announce()
-            case _Arrived(message):
+            case Arrived(message):
                 await self._take(message.take())
             case _:
                 await self._step(item)
@@ -232,7 +188,7 @@ class ValidatorService:
                     len(effect.question.names),
                     extra={"kind": "judging", "round": number},
                 )
-                self._begin(self._judge(effect))
+                self._inbox.begin(self._judge(effect))
             case Note(text):
                 LOG.warning("%s", text)
 
@@ -245,10 +201,7 @@ class ValidatorService:
             event = ScoresJudged(effect.round, effect.step, judgement)
         except CryptoError as error:
             event = ScoresJudged(effect.round, effect.step, None, str(error))
-        except Exception as error:
-            self._inbox.put_nowait(_Failed(error))
-            return
-        self._inbox.put_nowait(event)
+        self._inbox.put(event)
 
     async def _send(self, envelope: Envelope) -> None:
         try:

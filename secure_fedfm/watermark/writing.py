@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from fedfm_audit.mark_predicates import MarkCheckPredicate
 from fedfm_audit.statements import mark_statement, sign_statement
 from fedfm_audit.watermark.statistic import Trials
+from fedfm_audit.watermark.triggers import TriggerSet, trigger_set
 from fedfm_crypto.identity import IdentityKey
 from fedfm_protocols.marks import Watermark
 from secure_fedfm.learning.adapter_state import Adapter
@@ -96,12 +97,44 @@ class FoundMark:
 
 
 @dataclass(frozen=True, slots=True)
+class TriggerWriter:
+    """How the keeper of the consortium's mark makes it show in predictions too.
+
+    Attributes:
+        labels: of the task, as the charter lists them.
+        change: given an adapter and trigger sets, what to add for them (``TriggerTraining``).
+        answers: given an adapter and a set, text -> label.
+    """
+
+    labels: tuple[str, ...]
+    change: Callable[[Adapter, Sequence[TriggerSet]], NDArray[np.float64]]
+    answers: Callable[[Adapter, TriggerSet], dict[str, str]]
+
+    def sets(self, mark: OwnedMark) -> tuple[TriggerSet, ...]:
+        """The trigger sets of a mark, one a sub-key."""
+        claim = mark.committed.claim
+        keys = (mark.key.sub_key(claim, index) for index in range(claim.keys))
+        return tuple(trigger_set(claim, key, self.labels) for key in keys)
+
+    def hits(self, adapter: Adapter, mark: OwnedMark) -> tuple[int, ...]:
+        """How many triggers of each set get their targets."""
+        found = []
+        for one in self.sets(mark):
+            answers = self.answers(adapter, one)
+            pairs = zip(one.texts, one.targets, strict=True)
+            found.append(sum(answers[text] == target for text, target in pairs))
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
 class MarkWriter:
-    """One site's marks in the round that writes them."""
+    """One site's marks in the round that writes them; ``triggers`` is None where the consortium's
+    mark shall show in the weights alone, or another client keeps it."""
 
     carrier: Carrier
     terms: Watermark
     marks: tuple[OwnedMark, ...]
+    triggers: TriggerWriter | None = None
 
     def update(self, adapter: Adapter) -> NDArray[np.float64]:
         """What this site adds, float64 (layout.size,): all its marks, computed from the adapter in
@@ -123,11 +156,34 @@ class MarkWriter:
         total = np.zeros(self.carrier.layout.size, np.float64)
         for one in written:
             total += self.carrier.flat(one.changes)
+        if self.triggers is not None and mark.said.mark == "consortium":
+            total += self._for_triggers(self.triggers, adapter, mark, total)
         norm = float(np.linalg.norm(total))
         if norm > self.terms.norm_bound:
             LOG.warning("the %s mark is scaled down to the charter's norm bound", mark.said.mark)
             total *= self.terms.norm_bound / norm
         return total
+
+    def _for_triggers(
+        self,
+        triggers: TriggerWriter,
+        adapter: Adapter,
+        mark: OwnedMark,
+        written: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """What makes the mark's triggers hit, so much of it that the mark as a whole, ``written``
+        and this, changes the adapter by ``largest_change`` at most (the two are unrelated, so their
+        squares add)."""
+        kept = self.carrier.only_carriers(triggers.change(adapter, triggers.sets(mark)))
+        rule, layout = MarkSum(self.carrier, self.terms), self.carrier.layout
+        marked, change = (
+            rule.change(adapter, add(adapter, layout, part)) for part in (written, kept)
+        )
+        room = math.sqrt(max(0.0, self.terms.largest_change**2 - marked**2))
+        if change > room:
+            LOG.info("the triggers' change, %.3f of the adapter, is cut to %.3f", change, room)
+            kept *= room / change
+        return kept
 
     def find(self, adapter: Adapter) -> tuple[FoundMark, ...]:
         """Every mark of this site, measured in the result."""

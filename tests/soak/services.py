@@ -40,6 +40,7 @@ from secure_fedfm.services.client import ClientService
 from secure_fedfm.services.coordinator import CoordinatorService
 from secure_fedfm.services.evidence import Evidence
 from secure_fedfm.services.outbox import Outbox
+from secure_fedfm.services.site_inbox import SiteInbox
 from secure_fedfm.services.split_views import kept_split_views
 from secure_fedfm.storage.site import Site
 from tests.protocols.federations import make_keys
@@ -271,14 +272,14 @@ class ClientBench:
         """One message of the coordinator, and what the service itself answers to it."""
         service = self.service
         service._state = state
-        service._inbox = asyncio.Queue()
+        service._inbox = SiteInbox(cast(Any, _Transport()))
         service._concluded = False
         service._unproven = 0
         self.keeper.adapter_hash = state.memory.adapter_hash
         try:
             await service._take_payload(payload)
-            while not service._inbox.empty():
-                await service._handle(service._inbox.get_nowait())
+            while not service._inbox._items.empty():
+                await service._handle(await service._inbox.take())
         except SplitViewFound:
             # The log's key or the coordinator's signed two histories: it stops, with evidence.
             for path in kept_split_views(self.site):

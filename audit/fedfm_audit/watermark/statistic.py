@@ -73,6 +73,11 @@ class Trials:
             return math.sqrt(UNLOGGED_STATISTIC**2 + 2 * math.log(tries))
         return statistic_of(LOGGED_BITS + math.log2(tries * self.commitments))
 
+    @property
+    def bits(self) -> float:
+        """The smallest -log2 p that is believed, whatever p is the bound of."""
+        return self.threshold**2 / 2 / _LN2
+
 
 def statistic_of(bits: float) -> float:
     """T whose bound exp(-T^2 / 2) is 2^-bits."""
@@ -119,10 +124,10 @@ def log2_binomial_tail(matches: int, size: int) -> float:
     for k in range(matches, size):
         term = term * (size - k) // (k + 1)
         total += term
-    return _log2(total) - size
+    return log2_of(total) - size
 
 
-def _log2(number: int) -> float:
+def log2_of(number: int) -> float:
     """log2 of a positive integer of any length."""
     shift = max(number.bit_length() - 64, 0)
     return math.log2(number >> shift) + shift

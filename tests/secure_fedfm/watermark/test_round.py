@@ -23,7 +23,7 @@ from secure_fedfm.learning.adapter_state import Adapter
 from secure_fedfm.learning.server_optimiser import AdapterUpdater, ServerOptimiserSpec
 from secure_fedfm.services.adapter_keeper import AdapterKeeper
 from secure_fedfm.services.evidence import History
-from secure_fedfm.services.marking import hear_owner, silent_owners
+from secure_fedfm.services.mark_words import hear_owner, silent_owners
 from secure_fedfm.watermark.owned import leaf_path, read_commitments, save_mark
 from secure_fedfm.watermark.planning import plan_marks
 from secure_fedfm.watermark.writing import words
