@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -21,6 +22,7 @@ from fedfm_audit.statements import open_leaf, round_statement
 from fedfm_audit.steps.findings import Findings
 from fedfm_audit.steps.history import check_history
 from fedfm_audit.steps.leaves import Leaf
+from fedfm_audit.steps.privacy import uncharged
 from fedfm_audit.verify import verify_files
 from fedfm_protocols.federation import Federation
 from secure_fedfm.watermark.embedding import embed, marked
@@ -291,3 +293,13 @@ def test_a_mark_is_measured_where_it_is_shown(tmp_path: Path) -> None:
 
 def verify_marks(files: dict[str, bytes], adapter: Path | None, openings: list[bytes]) -> Report:
     return verify_files(files, name="marked", adapter=adapter, openings=openings)
+
+
+@pytest.mark.parametrize("kinds", [("train", "train"), ("train", "watermark")])
+def test_step_6_says_why_a_round_of_marks_is_in_no_ledger(kinds: tuple[str, ...]) -> None:
+    rounds = [SimpleNamespace(opened=SimpleNamespace(kind=kind)) for kind in kinds]
+    said = uncharged(cast(Any, rounds))
+    if "watermark" in kinds:
+        assert "costs nothing: what an owner adds is computed from the released adapter" in said
+    else:
+        assert said == ""
