@@ -159,9 +159,9 @@ def fewer_values(factors: Factors, share: float) -> Factors:
 
 
 ERASING_STRENGTHS: Mapping[str, tuple[float, ...]] = {
-    "noise": (0.5, 1.0, 1.5, 2.0, 3.0),
-    "pruning": (0.5, 0.75, 0.9, 0.95),
-    "overwriting": (0.5, 1.0, 2.0, 3.0),
+    "noise": (0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0),
+    "pruning": (0.5, 0.75, 0.9, 0.95, 0.98),
+    "overwriting": (0.5, 1.0, 2.0, 3.0, 5.0, 8.0),
 }
 """How strongly an erasing attacker tries: relative change of B A by noise or by marks of its own,
 share of B that is pruned."""

@@ -29,14 +29,14 @@ class Prober:
             "--base-model", "ab" * 32, "--keys", 2, "--size", 128, "--name", "mark",
         )  # fmt: skip
         assert ran.code == 0, ran.err
-        self.own = ["--claim", site / "mark.json", "--key", site / "keys" / "mark.pem"]
-        self.charter = ["--charter", sites.draft]
+        self.claim, self.key = site / "mark.json", site / "keys" / "mark.pem"
+        self.own: list[object] = ["--claim", self.claim, "--key", self.key]
+        self.charter: list[object] = ["--charter", sites.draft]
         self.record = site / "keys" / "mark.shown.json"
 
     def triggers(self, index: int = 0) -> TriggerSet:
-        _, claim, _, key = self.own
-        committed = CommittedClaim.decode(Path(claim).read_bytes()[:-1])
-        secret = MarkKey(load_identity(Path(key)).secret)
+        committed = CommittedClaim.decode(self.claim.read_bytes()[:-1])
+        secret = MarkKey(load_identity(self.key).secret)
         return trigger_set(committed.claim, secret.sub_key(committed.claim, index), LABELS)
 
     def answered(self, hits: int, index: int = 0) -> Path:

@@ -102,7 +102,9 @@ def test_training_moves_b_alone_and_finds_the_targets(tiny_encoder: ModelSpec) -
     start = model.state()
     trained = Adapter(
         {
-            name: tensor if "lora_A" in name else random.normal(size=tensor.shape) * 0.3
+            name: tensor
+            if "lora_A" in name
+            else (random.normal(size=tensor.shape) * 0.3).astype("f4")
             for name, tensor in start.items()
         }
     )
