@@ -26,12 +26,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from benchmarks.large_federation import (
-    COORDINATOR,
-    LargeFederation,
     make_large_federation,
     rank_for,
 )
 from benchmarks.process_memory import MemoryWatch
+from benchmarks.site_folders import COORDINATOR, SitesOnDisk
 from fedfm_protocols.charter import Suite
 from secure_fedfm.demo.processes import Exited, Fleet
 
@@ -81,7 +80,7 @@ def run_case(values: int, clients: int, suite: str, parent: Path | None) -> dict
         }
 
 
-def _run(fleet: Fleet, federation: LargeFederation, watch: MemoryWatch) -> int:
+def _run(fleet: Fleet, federation: SitesOnDisk, watch: MemoryWatch) -> int:
     """Until everybody has ended well; returns the coordinator's peak when the round opened."""
     before, last, outcome = 0, "", "none"
     fleet.start(COORDINATOR, "coordinator", federation.sites[COORDINATOR])

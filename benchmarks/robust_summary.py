@@ -116,7 +116,8 @@ def summary_table(found: Sequence[Summary]) -> str:
         [
             (
                 s.attack, s.rule, f"{s.alpha:g}",
-                ", ".join(f"{dose:g}" for dose in s.doses), len(s.seeds), f"{s.encrypted}/{s.cases}",
+                ", ".join(f"{dose:g}" for dose in s.doses), len(s.seeds),
+                f"{s.encrypted}/{s.cases}",
                 percent(s.mean), percent(s.worst), percent(s.at_end),
                 "-" if s.lifespan is None else f"{s.lifespan:g}",
                 percent(s.difference), percent(s.least), percent(s.caught), percent(s.wrongly),
@@ -169,6 +170,6 @@ def minimax(rows: Sequence[Row], rules: Sequence[str] | None = None) -> Minimax 
         return None
     worst = []
     for rule, cells in tried.items():
-        cell = max(sorted(common), key=lambda one: cells[one])  # noqa: B023 - used at once
+        cell = max(sorted(common), key=lambda one: cells[one])
         worst.append((rule, cells[cell], cell))
     return Minimax(tuple(sorted(common)), tuple(sorted(worst, key=lambda one: one[1:2])))

@@ -6,8 +6,8 @@ what, whom the rule excludes, and what that costs in accuracy. ``--scoring encry
 scores through the real encryption of the sketches.
 
 A case takes minutes. Rows are appended to a file as they are measured; started again, the benchmark
-goes on where it was. ``--only`` picks attacks and rules, ``--budget-minutes`` stops starting new
-cases.
+goes on where it was. ``--only`` picks attacks and rules (``--attack`` and ``--rule`` each family by
+itself, ``none`` too), ``--budget-minutes`` stops starting new cases.
 """
 
 from __future__ import annotations
@@ -102,11 +102,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     setting = Setting(rows=arguments.train_rows, rounds=arguments.rounds)
     file, budget = RowFile(arguments.rows), Budget(arguments.budget_minutes)
     known = rules()
-    attacks = [name for name in ATTACKS if _picked(arguments.only, name, ATTACKS)]
-    chosen = [
+    attacks = arguments.attack or [n for n in ATTACKS if _picked(arguments.only, n, ATTACKS)]
+    chosen = arguments.rule or [
         name for name in ("none", DEFAULT, "every-group") if _picked(arguments.only, name, known)
     ]
-    if arguments.all_rules or _named(arguments.only, known):
+    if not arguments.rule and (arguments.all_rules or _named(arguments.only, known)):
         chosen = [name for name in known if _picked(arguments.only, name, known)]
     arena: Arena | None = None
     planned = cases(
@@ -174,6 +174,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="print every cell by itself")
     names = sorted({*ATTACKS, *rules()})
     parser.add_argument("--only", action="append", choices=names, help="may be repeated")
+    parser.add_argument("--attack", action="append", choices=list(ATTACKS), help="just these")
+    parser.add_argument("--rule", action="append", choices=list(rules()), help="just these")
     add_row_options(parser)
     return parser.parse_args(argv)
 

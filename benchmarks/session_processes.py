@@ -16,11 +16,8 @@ from typing import Any
 
 from benchmarks.measure import median
 from benchmarks.results import Row
-from benchmarks.session_federation import (
-    COORDINATOR,
-    SessionFederation,
-    make_session_federation,
-)
+from benchmarks.session_federation import make_session_federation
+from benchmarks.site_folders import COORDINATOR, SitesOnDisk
 from secure_fedfm.demo.processes import Exited, Fleet
 
 SILENCE_SECONDS = 1800.0
@@ -55,7 +52,7 @@ def run_session(
     return {"measured_values": federation.values, **_figures(meter, stopwatches, steps, clients)}
 
 
-def _metrics(federation: SessionFederation, party: str) -> dict[str, Any]:
+def _metrics(federation: SitesOnDisk, party: str) -> dict[str, Any]:
     found = json.loads(federation.sites[party].metrics_file.read_text(encoding="utf-8"))
     assert isinstance(found, dict)
     return found
@@ -98,7 +95,7 @@ def _figures(
     }
 
 
-def _run(fleet: Fleet, federation: SessionFederation) -> None:
+def _run(fleet: Fleet, federation: SitesOnDisk) -> None:
     last, outcome = "", "none"
     fleet.start(COORDINATOR, "coordinator", federation.sites[COORDINATOR])
     try:

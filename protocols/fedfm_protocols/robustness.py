@@ -102,8 +102,8 @@ class Robustness(BaseModel):
             )
         if self.root is not None and self.root not in clients:
             raise CharterError(
-                f"robustness.root is {self.root!r}, who is no client of the roster; the root is the "
-                "client whose data the others vouch for"
+                f"robustness.root is {self.root!r}, who is no client of the roster; the root is "
+                "the client whose data the others vouch for"
             )
         self.layout(values)
 

@@ -82,11 +82,6 @@ class DemoOptions:
             raise ConfigurationError(
                 f"--attackers is {self.attackers}; expected fewer than half of {self.clients}"
             )
-        if self.attackers and self.privacy != "none":
-            raise ConfigurationError(
-                "--attackers goes with --privacy none: what is shown is the rule, and an attacker "
-                "keeps to no clip and adds no noise"
-            )
         if self.robust and self.privacy in ("client", "shared-noise"):
             raise ConfigurationError(
                 f"--robust with --privacy {self.privacy}: an update carries only its share of the "
@@ -94,6 +89,13 @@ class DemoOptions:
             )
         if self.robust and self.privacy == "local":
             raise ConfigurationError(
-                "--robust with --privacy local: a charter may have both, but this demo's private "
-                "recipe trains fewer values than a sketch needs; take none"
+                "--robust with --privacy local: this demo's private recipe (two matrices of rank 8 "
+                "and the head) trains fewer than the 65,536 values that a sketch needs; take "
+                "--privacy none, or draft a charter with both and an [adapter] that is large "
+                "enough (`charter new`)"
+            )
+        if self.attackers and self.privacy != "none":
+            raise ConfigurationError(
+                "--attackers goes with --privacy none: what is shown is the rule, and an attacker "
+                "keeps to no clip and adds no noise"
             )

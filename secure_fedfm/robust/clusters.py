@@ -8,14 +8,15 @@ same on every machine; a test compares with scikit-learn, which is therefore no 
 **The memory rule** looks at a running average of the cosine matrix, because single rounds late in
 training, when updates are small and noisy, let an attacker in that earlier rounds had shown. Memory
 cuts both ways: an attacker who behaves for some rounds is remembered as honest. So the newest round
-is judged by itself as well, with a wider allowance, and lengths are held in a narrow band: late in
-training honest directions are next to orthogonal to each other, and then the length of an update
-is the one thing that tells an attacker who adds poison to honest work (docs/benchmarks.md).
+is judged by itself as well, with a wider allowance, and lengths are held in a narrow band, of the
+others' and of the client's own: late in training honest directions are next to orthogonal to each
+other, and then the length of an update is the one thing that tells an attacker who adds poison to
+honest work (docs/benchmarks.md).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -32,6 +33,9 @@ Floats = NDArray[np.float64]
 
 _NOISE = 1e-4
 """Cosine distance that decrypted scores cannot tell from none."""
+_MOST_GROWTH = 100.0
+_RELUCTANCE = 0.5
+"""How much a round in which a client worked too much counts in its average, beside others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +84,16 @@ class Flame(Rule):
 class CosineMemory(Rule):
     """Cosine majority on a running average of the cosine matrix, and a norm bound.
 
-    Three steps. Clients whose norm is above ``multiple`` times the median are excluded. So are,
-    of those left, clients whose mean distance to the others in the newest round is below
-    ``closest`` times the median of these: honest work has noise of its own, and what lies that near
-    to everybody was made of estimates of the others' updates; it would be the middle of any
-    majority. Of the rest, the majority is the smallest ball of floor(n/2) + 1 around one of them.
-    Its members' mean distances to each other average to D; whoever has a mean distance to the
-    majority above ``reach`` D on the average over rounds, or ``latest_reach`` D in the newest, is
-    excluded.
+    Clients whose norm is above ``multiple`` times the median are excluded, and those whose norm, in
+    medians, is above ``growth`` times what it was on the average over rounds: how long a client's
+    updates are beside the others' follows from its rows and hardly changes, and who adds poison
+    does more work than before. So are, of those left, clients whose mean distance to the others in
+    the newest round is below ``closest`` times the median of these: honest work has noise of its
+    own, and what lies that near to everybody was made of estimates of the others' updates; it would
+    be the middle of any majority. Of the rest, the majority is the smallest ball of floor(n/2) + 1
+    around one of them. Its members' mean distances to each other average to D; whoever has a mean
+    distance to the majority above ``reach`` D on the average over rounds, or ``latest_reach`` D in
+    the newest, is excluded.
 
     The narrow norm bound supposes that honest clients do like amounts of work in a round: steps of
     the same optimiser. Where they do not, ``multiple`` must be as wide as their lengths are apart,
@@ -99,6 +105,10 @@ class CosineMemory(Rule):
         multiple: of the median norm, 1 to 100.
         latest_reach: as ``reach``, for the newest round alone.
         closest: share of the median distance, 0 to 1; 0 lets everybody be as near as they like.
+        growth: of a client's own length beside the others', over what it was, 1 to 100; in a group
+            of values that is judged by itself twice as far above 1. A round above it changes the
+            average little, so that poison is not got used to in a few rounds; honest work that grew
+            for good is accepted again after some more.
     """
 
     name: ClassVar[str] = "cosine-memory"
@@ -107,9 +117,10 @@ class CosineMemory(Rule):
 
     newest: float = 0.2
     reach: float = 1.25
-    multiple: float = 1.3
+    multiple: float = 1.4
     latest_reach: float = 1.3
     closest: float = 0.85
+    growth: float = 1.15
 
     def __post_init__(self) -> None:
         check_share(self.name, "newest", self.newest, 1e-3, 1)
@@ -117,14 +128,24 @@ class CosineMemory(Rule):
         check_share(self.name, "multiple", self.multiple, 1, 100)
         check_share(self.name, "latest_reach", self.latest_reach, 1, 10)
         check_share(self.name, "closest", self.closest, 0, 1)
+        check_share(self.name, "growth", self.growth, 1, _MOST_GROWTH)
 
     def tolerates(self, count: int) -> int:
         """Return the largest minority: by norm, where not by direction."""
         return (count - 1) // 2
 
+    def in_group(self) -> CosineMemory:
+        """With twice the room to grow: the length in a group changes more from round to round than
+        that of the whole update, and fewer numbers of a sketch measure it."""
+        return replace(self, growth=min(2 * self.growth - 1, _MOST_GROWTH))
+
     def _judge(self, scores: ScoreMatrix, memory: Memory) -> Verdict:
         average = memory.averaged("cosine", scores.names, scores.cosines, self.newest)
-        reasons = norm_reasons(scores, self.multiple)
+        # The true median: with fewer than half malicious both of the middle two lie among honest
+        # lengths, and of four clients the lower one would make an ordinary client look long.
+        middle = float(np.median(scores.norms))
+        reasons = norm_reasons(scores, self.multiple, middle)
+        memory = self._judge_growth(scores, memory, middle, reasons)
         fits = np.array([not reason for reason in reasons])
         latest = 1.0 - scores.cosines
         for place, share in enumerate(_nearness(latest, fits)):
@@ -148,6 +169,28 @@ class CosineMemory(Rule):
                         f"allowed {reach:g}"
                     )
         return accepting(scores, reasons, memory.remembering("cosine", scores.names, average))
+
+    def _judge_growth(
+        self, scores: ScoreMatrix, memory: Memory, middle: float, reasons: list[str]
+    ) -> Memory:
+        """Add reasons for those who work more than they used to; the memory with what they do."""
+        if middle == 0:
+            return memory
+        lengths = np.minimum(scores.norms / middle, self.multiple)
+        before = memory.of_each("length", scores.names)
+        for place, usual in enumerate(before):
+            if usual is None:
+                continue
+            allowed = self.growth * usual
+            if lengths[place] > allowed and not reasons[place]:
+                reasons[place] = (
+                    f"norm: {lengths[place]:.2f} times the median, where it was {usual:.2f} times "
+                    f"on the average over rounds; allowed {self.growth:g} times as much"
+                )
+            grown = lengths[place] > allowed
+            weight = _RELUCTANCE * self.newest if grown else self.newest
+            lengths[place] = (1 - weight) * usual + weight * min(lengths[place], allowed)
+        return memory.remembering_each("length", scores.names, lengths)
 
 
 def _nearness(distances: Floats, fits: NDArray[np.bool_]) -> Floats:

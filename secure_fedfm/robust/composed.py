@@ -74,7 +74,8 @@ class EveryGroup(Rule):
         memory = memory.with_part("", verdict.memory)
         reasons = list(verdict.reasons)
         for group in scores.groups:
-            found = self.inner.judge(scores.group(group.name), memory.part(group.name))
+            part = memory.part(group.name)
+            found = self.inner.in_group().judge(scores.group(group.name), part)
             memory = memory.with_part(group.name, found.memory)
             for place, reason in enumerate(found.reasons):
                 if reason and not reasons[place]:

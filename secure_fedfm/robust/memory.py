@@ -1,4 +1,4 @@
-"""What a rule remembers between rounds: numbers for pairs of clients, by name.
+"""What a rule remembers between rounds: numbers for clients and for pairs of them, by name.
 
 Cohorts change, so a memory is keyed by names, not by places. It is an explicit value: a rule takes
 one and returns the next, and nothing is kept anywhere else. It holds only what its owner, the
@@ -24,12 +24,13 @@ Floats = NDArray[np.float64]
 _WITHIN = "/"
 
 PairKey = tuple[str, str, str]
-"""(what is remembered, one client, another): the two names in ascending order."""
+"""(what is remembered, one client, another): the two names in ascending order; of one client by
+itself, ``""`` and its name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Running averages for pairs of clients.
+    """Running averages for pairs of clients, and for clients by themselves.
 
     Args:
         pairs: value by key; copied.
@@ -74,6 +75,15 @@ class Memory:
             for j in range(i + 1, len(names)):
                 pairs[_key(what, one, names[j])] = float(averages[i, j])
         return Memory(pairs)
+
+    def of_each(self, what: str, names: tuple[str, ...]) -> tuple[float | None, ...]:
+        """Return what is remembered of each client by itself; None of a new one."""
+        return tuple(self.pairs.get((what, "", name)) for name in names)
+
+    def remembering_each(self, what: str, names: tuple[str, ...], values: Floats) -> Memory:
+        """Return the memory with these values in the place of the clients' older ones."""
+        new = {(what, "", name): float(v) for name, v in zip(names, values, strict=True)}
+        return Memory({**self.pairs, **new})
 
     def part(self, group: str) -> Memory:
         """Return what is remembered for one group of values, as :meth:`with_part` stored it."""

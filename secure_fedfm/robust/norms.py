@@ -39,12 +39,16 @@ class NormBound(Rule):
         return accepting(scores, norm_reasons(scores, self.multiple), memory)
 
 
-def norm_reasons(scores: ScoreMatrix, multiple: float) -> list[str]:
+def norm_reasons(scores: ScoreMatrix, multiple: float, middle: float | None = None) -> list[str]:
     """Return for each client why its norm is too large, or nothing.
 
-    Where the median is zero nothing above it is allowed.
+    Args:
+        scores: of the round.
+        multiple: of the median that is allowed; where that is zero, nothing above it is.
+        middle: the median, if not the lower of the middle two of an even number.
     """
-    middle = median(scores.norms)
+    if middle is None:
+        middle = median(scores.norms)
     reasons = []
     for norm in scores.norms:
         if norm <= multiple * middle:

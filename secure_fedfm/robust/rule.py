@@ -114,6 +114,10 @@ class Rule(ABC):
         verdict = self._judge(scores.ordered(kept) if refused else scores, memory)
         return _widened(verdict, scores.names, refused) if refused else verdict
 
+    def in_group(self) -> Rule:
+        """Return the rule as it judges one group of values by itself."""
+        return self
+
     @property
     def fewest(self) -> int:
         """Clients that it needs."""

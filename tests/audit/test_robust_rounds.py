@@ -15,8 +15,10 @@ from fedfm_audit.html_report.page import render_report
 from fedfm_audit.messages import Cohort
 from fedfm_audit.report import Report, Status
 from fedfm_audit.robust_messages import BindingResult, Verdict, beacon
+from fedfm_crypto.secret import Secret
 from fedfm_protocols.beacon import beacon as protocol_beacon
 from fedfm_protocols.scenario.open_sketches import OpenSketches
+from fedfm_protocols.sketching import Judgement, Question
 from tests.audit.robust_evidence import (
     OUTLIER,
     Lie,
@@ -185,6 +187,25 @@ def test_a_failed_binding_makes_a_void_round_that_verifies(monkeypatch: pytest.M
     assert report.ok, report.to_text()
     assert report.robust is not None
     assert [judged.binding for judged in report.robust.judged] == ["failed"]
+
+
+def test_a_round_that_nobody_could_judge_verifies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The validator's answer where its rule cannot judge, its root client missing say."""
+
+    def unjudged(
+        self: OpenSketches, secret: Secret, scores: bytes, question: Question
+    ) -> Judgement:
+        rows = tuple(bytes([place]) for place in range(len(question.names)))
+        everybody = tuple((name, "unjudged") for name in question.names)
+        return Judgement((), everybody, rows, question.memory)
+
+    monkeypatch.setattr(OpenSketches, "judge", unjudged)
+    evidence = robust_evidence(1, rule={"root": "client-01"})
+    assert evidence.outcomes == ["aborted"]
+    report = evidence.verify()
+    assert report.ok, report.to_text()
+    assert report.robust is not None
+    assert {e.code for e in report.robust.exclusions} <= {"unjudged"}
 
 
 def _second(lie: Lie) -> Report:

@@ -127,6 +127,22 @@ def test_every_case_has_a_key_of_its_own() -> None:
     assert len({repr(case.key(SETTING)) for case in wanted}) == len(wanted) == (1 + 4 + 1) * 8
 
 
+def test_rules_that_judge_no_round_of_so_few_are_left_out() -> None:
+    assert not list(cases(["none"], ["multi-krum"], (1.0,), 1, "plain"))
+    assert [c.attack for c in cases(["none", "alie"], ["multi-krum"], (1.0,), 1, "plain")] == [
+        "alie"
+    ]
+
+
+def test_a_rule_with_a_root_compares_with_an_honest_client(arena: Arena) -> None:
+    row = arena.run(Case("inner-product", 1.0, "fltrust", 1.0, 1))
+    for entry in row["per_round"]:
+        attacked = entry["round"] in row["attacked"]
+        assert ("malicious-1" not in entry["accepted"]) is attacked
+        assert "honest-1" in entry["accepted"]
+    assert row["per_round"][2]["reasons"]["malicious-1"].startswith("root: ")
+
+
 def plans() -> TrainingPlan:
     return TrainingPlan(epochs=1, batch_size=4)
 

@@ -140,7 +140,8 @@ def cosine_memory(vectors: Vectors, root: Vectors) -> Accepts:
     """Its first round; later rounds are tested by themselves."""
     n = len(vectors)
     far = [[1 - cosine(a, b) for b in vectors] for a in vectors]
-    fits = within_norm(vectors, 1.3)
+    norms = [distance(v, 0 * v) for v in vectors]
+    fits = [norm <= 1.4 * float(np.median(norms)) for norm in norms]
     good = [i for i in range(n) if fits[i]]
     if len(good) > 2:
         to_others = {i: float(np.mean([far[i][j] for j in good if j != i])) for i in good}

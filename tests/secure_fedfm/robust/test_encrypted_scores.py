@@ -6,10 +6,10 @@ cohorts are rows and columns of its matrix.
 
 The margin: a case is inside it, for one rule, if the *plaintext* rule itself decides otherwise when
 the plaintext scores are changed at random by up to 1e-4 of the two norms' product. Outside it every
-accept bit must agree. Every case is tried with 8 such changes, which can miss it (of pool 3, case 53
-and nearest-neighbour-mixing, 37 of 128 changes decide otherwise and none of the first 8); so a case
-in which the bits differ is tried with 64 more before it counts as wrong. ``make soak`` runs 1,000 cases, the
-ordinary tests a sample of 2.
+accept bit must agree. Every case is tried with 8 such changes, which can miss it (of pool 3, case
+53 and nearest-neighbour-mixing, 37 of 128 changes decide otherwise and none of the first 8); so a
+case in which the bits differ is tried with 64 more before it counts as wrong. ``make soak`` runs
+1,000 cases, the ordinary tests a sample of 2.
 """
 
 from __future__ import annotations

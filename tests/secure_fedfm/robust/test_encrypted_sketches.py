@@ -20,13 +20,13 @@ from fedfm_crypto.random_source import SeededRandom
 from fedfm_crypto.sketch import SLOTS, inner_products
 from fedfm_protocols.charter import Charter, make_charter
 from fedfm_protocols.messages import type_name
+from fedfm_protocols.robust_messages import Sketch
 from fedfm_protocols.scenario.federations import (
     charter_fields,
     make_federation,
     make_keys,
     robust_fields,
 )
-from fedfm_protocols.robust_messages import Sketch
 from fedfm_protocols.simulation import Delivery, Simulation, deliver
 from fedfm_protocols.sketching import Judgement, Question, SketchKeyPair
 from secure_fedfm.errors import ConfigurationError, RobustnessError
@@ -82,7 +82,7 @@ def test_rounds_exclude_who_points_elsewhere_and_keep_a_memory() -> None:
     validator = simulation.validator
     assert validator is not None
     memory = decode_memory(validator.state.memory.rule, "cosine-memory")
-    assert len(memory.pairs) == 10
+    assert len(memory.pairs) == 10 + 5  # cosines of pairs, lengths of clients
 
 
 def test_rounds_compare_with_the_root_client_and_need_it() -> None:

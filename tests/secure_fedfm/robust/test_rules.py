@@ -157,6 +157,29 @@ def test_poison_on_top_of_honest_work_shows_in_its_length() -> None:
     assert CosineMemory(multiple=2.0).judge(scores_of(vectors)).accepted[4]
 
 
+def test_who_suddenly_works_more_is_excluded_though_others_are_as_long() -> None:
+    """A client with few rows that adds poison is still no longer than one with many."""
+    rule, memory = CosineMemory(), NOTHING
+    lengths = np.array([1.25, 1.0, 1.0, 0.95, 0.8])
+    for number in range(3):
+        verdict = rule.judge(scores_of(lengths[:, None] * late_in_training(number)), memory)
+        memory = verdict.memory
+        assert all(verdict.accepted)
+    lengths[4] = 1.25
+    grown = scores_of(lengths[:, None] * late_in_training(4))
+    verdict = rule.judge(grown, memory)
+    assert verdict.accepted == (True,) * 4 + (False,)
+    assert "on the average over rounds; allowed 1.15 times as much" in verdict.reasons[4]
+    assert all(CosineMemory(growth=2.0).judge(grown, memory).accepted)
+    assert CosineMemory(growth=1.2).in_group() == CosineMemory(growth=1.4)
+    assert all(rule.judge(grown).accepted), "of a new client nothing is known"
+    # It is accepted again when this has become its usual length, and not at once.
+    rounds = 0
+    while not verdict.accepted[4] and rounds < 50:
+        verdict, rounds = rule.judge(grown, verdict.memory), rounds + 1
+    assert 10 <= rounds <= 40
+
+
 def test_what_is_nearer_than_honest_work_was_made_of_estimates() -> None:
     """A little poison on the others' mean, of ordinary length (ALIE, or anchored to the mean)."""
     vectors = late_in_training(2)
@@ -223,7 +246,8 @@ def test_every_group_sees_what_the_whole_hides() -> None:
     assert verdict.reasons[3].startswith("direction: in head: mean cosine distance")
     # Each group remembers its own cosines.
     kinds = {key[0] for key in verdict.memory.pairs}
-    assert kinds == {"/cosine", "head/cosine", "rest/cosine"}
+    parts = ("", "head", "rest")
+    assert kinds == {f"{part}/{what}" for part in parts for what in ("cosine", "length")}
     again = EveryGroup(inner, profile=10.0).judge(scores, verdict.memory)
     assert again.memory.pairs == pytest.approx(verdict.memory.pairs)
     with pytest.raises(RobustnessError, match="one group only"):
