@@ -21,6 +21,9 @@ TOGETHER = 0.2
 """Relative change that all planned marks may make together: twice what a single claim takes by
 default.  In the demo's federation (six marks, 0.19) test accuracy was the same before and after."""
 DEFAULT_NORM_BOUND = 4.0
+"""Single marks on a real adapter have norm 0.5 to 0.9, one that carries triggers 2.5, where the
+largest change binds; room for adapters whose A is shorter (docs/benchmarks.md, "What marks cost").
+"""
 _OWN_SIZES = (512, 384, 256, 192, 128)
 _CONSORTIUM_SIZES = (1024, 768, 512, 384, 256, 192, 128)
 
