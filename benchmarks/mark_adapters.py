@@ -179,7 +179,7 @@ class Workbench:
     def _base_weights(self, seed: int) -> dict[str, torch.Tensor]:
         module = self.model(seed).base.module
         factors = self.carrier(seed).factors(self.model(seed).state())
-        return {name: module.get_submodule(f"{name}.base_layer").weight for name in factors}
+        return {name: module.get_parameter(f"{name}.base_layer.weight") for name in factors}
 
     def prepared(self, rows: Dataset) -> PreparedRows:
         """Tokenised; nothing below the adapter is frozen, so nothing else is cached."""

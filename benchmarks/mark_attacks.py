@@ -31,7 +31,8 @@ def rounded(matrix: Matrix, bits: int, group: int | None = None) -> Matrix:
     levels = 2 ** (bits - 1) - 1
     largest = np.abs(rows).max(axis=1, keepdims=True)
     step = np.where(largest > 0, largest, 1) / levels
-    return (np.round(rows / step) * step).reshape(matrix.shape).astype(np.float32)
+    found: Matrix = (np.round(rows / step) * step).reshape(matrix.shape).astype(np.float32)
+    return found
 
 
 def as_bfloat16(matrix: Matrix) -> Matrix:
@@ -44,7 +45,8 @@ def as_bfloat16(matrix: Matrix) -> Matrix:
 def pruned(matrix: Matrix, share: float) -> Matrix:
     """The smallest ``share`` of values set to 0."""
     kept = np.abs(matrix) > np.quantile(np.abs(matrix), share)
-    return (matrix * kept).astype(np.float32)
+    found: Matrix = (matrix * kept).astype(np.float32)
+    return found
 
 
 def each(change: Callable[[Matrix], Matrix]) -> Callable[[Factors], Factors]:
