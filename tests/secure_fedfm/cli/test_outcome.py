@@ -135,7 +135,13 @@ def test_version(run: Run) -> None:
 def test_interrupting_a_service_is_130(federation: Sites) -> None:
     command = [sys.executable, "-m", "secure_fedfm", "coordinator", "--site",
                str(federation.coordinator), "--bind", "tcp://127.0.0.1:0"]  # fmt: skip
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    # A job in the background of a shell ignores SIGINT, and so would its children.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
         try:
             assert process.stderr is not None
             assert "listening" in process.stderr.readline()
