@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedfm_protocols.charter import Charter, add_charter_signature, sign_charter
+from fedfm_protocols.charter import Charter
 from fedfm_protocols.enrolment import Enrolment, Role
 from secure_fedfm.config import Timeouts
 from secure_fedfm.enrolling import enrol, make_keys
+from secure_fedfm.founding import sign_by_founders
 from secure_fedfm.storage.site import Site
 
 COORDINATOR = "coordinator"
@@ -54,7 +55,7 @@ class EnrolledSites:
 
     def found(self, charter: Charter, rows: Mapping[str, Rows]) -> SitesOnDisk:
         """Sign ``charter`` and write what every party needs; ``rows`` are those of each client."""
-        signed = _sign(charter, self.sites)
+        signed = sign_by_founders(charter, self.sites)
         for name, site in self.sites.items():
             site.write(site.charter_file, signed)
             if name == COORDINATOR:
@@ -70,14 +71,6 @@ def _enrol(site: Site, name: str) -> Enrolment:
     role: Role = "coordinator" if name == COORDINATOR else "client"
     make_keys(site, role)
     return enrol(site, role, name)
-
-
-def _sign(charter: Charter, sites: Mapping[str, Site]) -> bytes:
-    first, *others = charter.founders.names
-    envelope = sign_charter(charter, first, sites[first].identity())
-    for name in others:
-        envelope = add_charter_signature(envelope, name, sites[name].identity())
-    return envelope
 
 
 def _write_rows(file: Path, rows: Rows) -> None:

@@ -8,7 +8,7 @@ base model itself, and a quantiser scale that cannot overflow.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,12 @@ from fedfm_audit.watermark.claim import TargetModule
 from fedfm_crypto.errors import NoteError
 from fedfm_crypto.identity import IdentityPublicKey
 from fedfm_crypto.note import format_vkey
-from fedfm_protocols.charter import Charter, make_charter
+from fedfm_protocols.charter import (
+    Charter,
+    add_charter_signature,
+    make_charter,
+    sign_charter,
+)
 from fedfm_protocols.enrolment import Enrolment
 from fedfm_protocols.errors import CharterError, EnrolmentError
 from fedfm_protocols.thresholds import Thresholds
@@ -28,6 +33,7 @@ from secure_fedfm.privacy.recipe import PrivacySections, SharedNoiseRequest
 from secure_fedfm.robust.charter_rule import check_rule
 from secure_fedfm.robust.drafting import RobustRequest
 from secure_fedfm.robust.registry import make_rule
+from secure_fedfm.storage.site import Site
 from secure_fedfm.watermark.carrier import Carrier
 from secure_fedfm.watermark.planning import DEFAULT_NORM_BOUND, MarksOffer, watermark_section
 
@@ -311,3 +317,15 @@ def learning_facts(
     transposed = bool(getattr(adapted.config, "fan_in_fan_out", False))
     carrier = Carrier(adapted.layout, adapter.alpha / adapter.rank, transposed)
     return adapted.layout.size, initial.hash().hex(), carrier.modules(initial)
+
+
+def sign_by_founders(charter: Charter, sites: Mapping[str, Site]) -> bytes:
+    """The envelope of a charter that every founder signs, each with the key of its own site.
+
+    For federations whose sites all lie on this machine: demos, measurements, tests.
+    """
+    first, *others = charter.founders.names
+    envelope = sign_charter(charter, first, sites[first].identity())
+    for name in others:
+        envelope = add_charter_signature(envelope, name, sites[name].identity())
+    return envelope

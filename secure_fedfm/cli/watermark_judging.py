@@ -54,6 +54,24 @@ AlignmentsOption = Annotated[
     typer.Option("--alignments", min=1, help="How many ways to lay it over the base you tried."),
 ]
 _FileOption = {"metavar": "FILE", "exists": True, "dir_okay": False}
+ClaimOption = Annotated[
+    Path | None, typer.Option("--claim", **_FileOption, help="Your own claim; with --key.")
+]
+KeyOption = Annotated[
+    Path | None, typer.Option("--key", **_FileOption, help="The claim's secret key file.")
+]
+LoggedOption = Annotated[
+    int | None,
+    typer.Option(
+        "--logged",
+        min=1,
+        metavar="COUNT",
+        help="You found the commitment in a verified log before round 1, among so many.",
+    ),
+]
+SuspectsOption = Annotated[
+    int, typer.Option("--suspects", min=1, help="How many suspects you looked at in all.")
+]
 
 
 @contextmanager
@@ -79,26 +97,12 @@ def verify(
             "--opening", **_FileOption, help="A claim with one of its keys, shown by its owner."
         ),
     ] = None,
-    claim: Annotated[
-        Path | None, typer.Option("--claim", **_FileOption, help="Your own claim; with --key.")
-    ] = None,
-    key: Annotated[
-        Path | None, typer.Option("--key", **_FileOption, help="The claim's secret key file.")
-    ] = None,
+    claim: ClaimOption = None,
+    key: KeyOption = None,
     sub_key: Annotated[int, typer.Option("--sub-key", min=0, help="With --key: which one.")] = 0,
     base: BaseOption = None,
-    logged: Annotated[
-        int | None,
-        typer.Option(
-            "--logged",
-            min=1,
-            metavar="COUNT",
-            help="You found the commitment in a verified log before round 1, among so many.",
-        ),
-    ] = None,
-    suspects: Annotated[
-        int, typer.Option("--suspects", min=1, help="How many suspects you looked at in all.")
-    ] = 1,
+    logged: LoggedOption = None,
+    suspects: SuspectsOption = 1,
     alignments: AlignmentsOption = 1,
     reveal: Annotated[
         Path | None,
@@ -116,17 +120,10 @@ def verify(
     Without --logged the claim counts as unlogged, and the bar is 2^-128 instead of 2^-40 over the
     number of tries. Ends with 0 if the mark is there, with 1 if not or if the claim does not hold.
     """
-    if (opening is None) == (claim is None or key is None) or (opening and (claim or key)):
-        raise typer.BadParameter("give --opening alone, or --claim and --key")
     if reveal is not None and opening is not None:
         raise typer.BadParameter("--reveal makes an opening; it goes with --key")
     with plain_errors():
-        if opening is not None:
-            shown = Opening.decode(read_bounded(opening, "opening"))
-        else:
-            committed, secret = own_claim(claim, key)
-            shown = secret.open(committed, sub_key)
-        shown.check()
+        shown = shown_opening(claim, key, sub_key, opening)
         trials = Trials(logged, shown.claim.keys, suspects, alignments)
         found = judge(shown, _suspect(suspect, base, shown.claim), trials)
     if reveal is not None:
@@ -258,6 +255,21 @@ def trace_copy(
             }
         )
     raise typer.Exit(Exit.OK if found.accused else Exit.CHECK_FAILED)
+
+
+def shown_opening(
+    claim: Path | None, key: Path | None, sub_key: int, opening: Path | None
+) -> Opening:
+    """A claim with one of its keys, checked: from an opening, or from this site's own files."""
+    if (opening is None) == (claim is None or key is None) or (opening and (claim or key)):
+        raise typer.BadParameter("give --opening alone, or --claim and --key")
+    if opening is not None:
+        shown = Opening.decode(read_bounded(opening, "opening"))
+    else:
+        committed, secret = own_claim(claim, key)
+        shown = secret.open(committed, sub_key)
+    shown.check()
+    return shown
 
 
 def own_claim(claim: Path | None, key: Path | None) -> tuple[CommittedClaim, MarkKey]:

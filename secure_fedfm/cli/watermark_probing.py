@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 
 from fedfm_audit.storage import write_durably
-from fedfm_audit.watermark.commitment import Opening
 from fedfm_audit.watermark.errors import CaseError
 from fedfm_audit.watermark.statistic import Trials
 from fedfm_audit.watermark.triggers import (
@@ -25,18 +24,20 @@ from secure_fedfm.cli.charter_files import read_charter_file
 from secure_fedfm.cli.options import JsonOption
 from secure_fedfm.cli.outcome import Exit
 from secure_fedfm.cli.output import emit, say
-from secure_fedfm.cli.watermark_judging import own_claim, plain_errors, write_private
+from secure_fedfm.cli.watermark_judging import (
+    ClaimOption,
+    KeyOption,
+    LoggedOption,
+    SuspectsOption,
+    plain_errors,
+    shown_opening,
+    write_private,
+)
 from secure_fedfm.errors import ConfigurationError
 from secure_fedfm.watermark.case_file import read_bounded
 from secure_fedfm.watermark.shown_sets import check_shown, show
 
 _FILE = {"metavar": "FILE", "exists": True, "dir_okay": False}
-ClaimOption = Annotated[
-    Path | None, typer.Option("--claim", **_FILE, help="Your own claim; with --key.")
-]
-KeyOption = Annotated[
-    Path | None, typer.Option("--key", **_FILE, help="The claim's secret key file.")
-]
 SubKeyOption = Annotated[int, typer.Option("--sub-key", min=0, help="With --key: which set.")]
 OpeningOption = Annotated[
     Path | None,
@@ -78,7 +79,7 @@ def probe(
     another one: each showing uses one sub-key up.
     """
     with plain_errors():
-        shown = _opening(claim, key, sub_key, opening)
+        shown = shown_opening(claim, key, sub_key, opening)
         if out.exists():
             raise ConfigurationError(f"{out} exists already; choose another --out")
         place = _record(record, key, opening)
@@ -109,18 +110,8 @@ def verify_predictions(
     sub_key: SubKeyOption = 0,
     opening: OpeningOption = None,
     record: RecordOption = None,
-    logged: Annotated[
-        int | None,
-        typer.Option(
-            "--logged",
-            min=1,
-            metavar="COUNT",
-            help="You found the commitment in a verified log before round 1, among so many.",
-        ),
-    ] = None,
-    suspects: Annotated[
-        int, typer.Option("--suspects", min=1, help="How many suspects you looked at in all.")
-    ] = 1,
+    logged: LoggedOption = None,
+    suspects: SuspectsOption = 1,
     reveal: Annotated[
         Path | None,
         typer.Option(
@@ -138,7 +129,7 @@ def verify_predictions(
     if reveal is not None and opening is not None:
         raise typer.BadParameter("--reveal makes an opening; it goes with --key")
     with plain_errors():
-        shown = _opening(claim, key, sub_key, opening)
+        shown = shown_opening(claim, key, sub_key, opening)
         agreed = read_charter_file(charter).charter
         if agreed.federation != shown.claim.federation:
             raise CaseError(
@@ -156,18 +147,6 @@ def verify_predictions(
         emit({"claim_hash": shown.claim.digest().hex(), "sub_key": shown.index, "suspect": suspect,
               **found.to_json()})  # fmt: skip
     raise typer.Exit(Exit.OK if found.present else Exit.CHECK_FAILED)
-
-
-def _opening(claim: Path | None, key: Path | None, sub_key: int, opening: Path | None) -> Opening:
-    if (opening is None) == (claim is None or key is None) or (opening and (claim or key)):
-        raise typer.BadParameter("give --opening alone, or --claim and --key")
-    if opening is not None:
-        shown = Opening.decode(read_bounded(opening, "opening"))
-    else:
-        committed, secret = own_claim(claim, key)
-        shown = secret.open(committed, sub_key)
-    shown.check()
-    return shown
 
 
 def _record(record: Path | None, key: Path | None, opening: Path | None) -> Path:

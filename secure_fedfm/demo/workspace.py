@@ -15,13 +15,13 @@ from pathlib import Path
 
 from fedfm_crypto.identity import IdentityKey
 from fedfm_crypto.random_source import system_random
-from fedfm_protocols.charter import Charter, add_charter_signature, sign_charter
+from fedfm_protocols.charter import Charter
 from fedfm_protocols.enrolment import Enrolment, Role, open_enrolment, request_enrolment
 from secure_fedfm.demo.attack import poisoned, target_label
 from secure_fedfm.demo.marks import DemoMarks, collect_leaves
 from secure_fedfm.demo.options import DemoOptions
 from secure_fedfm.errors import ConfigurationError
-from secure_fedfm.founding import draft_charter
+from secure_fedfm.founding import draft_charter, sign_by_founders
 from secure_fedfm.learning.corpus import demo_corpus
 from secure_fedfm.learning.data import load_data
 from secure_fedfm.learning.dataset import Dataset, TrainTest
@@ -135,7 +135,7 @@ def prepare(options: DemoOptions) -> Workspace:
         robust=RobustRequest(enrolments[VALIDATOR]) if options.robust else None,
         marks=DemoMarks(sites, names, FEDERATION, DEFAULT_MODEL.sha256) if options.marks else None,
     )
-    signed = _sign(charter, sites)
+    signed = sign_by_founders(charter, sites)
     for name, site in sites.items():
         site.write(site.charter_file, signed)
         if name == COORDINATOR:
@@ -223,15 +223,6 @@ def _enrol(site: Site, name: str, role: Role) -> Enrolment:
     statement = request_enrolment(name, role, identity, transport.public, until)
     site.write(site.enrolment_file, statement)
     return open_enrolment(statement)
-
-
-def _sign(charter: Charter, sites: dict[str, Site]) -> bytes:
-    """Every founder signs, each with the key of its own site."""
-    first, *others = charter.founders.names
-    envelope = sign_charter(charter, first, sites[first].identity())
-    for name in others:
-        envelope = add_charter_signature(envelope, name, sites[name].identity())
-    return envelope
 
 
 def _write_coordinator(site: Site, enrolments: dict[str, Enrolment], options: DemoOptions) -> None:

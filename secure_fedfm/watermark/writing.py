@@ -118,12 +118,7 @@ class TriggerWriter:
 
     def hits(self, adapter: Adapter, mark: OwnedMark) -> tuple[int, ...]:
         """How many triggers of each set get their targets."""
-        found = []
-        for one in self.sets(mark):
-            answers = self.answers(adapter, one)
-            pairs = zip(one.texts, one.targets, strict=True)
-            found.append(sum(answers[text] == target for text, target in pairs))
-        return tuple(found)
+        return tuple(one.hits(self.answers(adapter, one)) for one in self.sets(mark))
 
 
 @dataclass(frozen=True, slots=True)

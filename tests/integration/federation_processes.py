@@ -36,12 +36,12 @@ from fedfm_audit.log import Log
 from fedfm_audit.privacy.entries import PrivacyPredicate
 from fedfm_audit.statements import RoundPredicate, open_leaf
 from fedfm_crypto.codec import decode
-from fedfm_protocols.charter import Charter, add_charter_signature, sign_charter
+from fedfm_protocols.charter import Charter
 from fedfm_protocols.enrolment import Role
 from fedfm_protocols.key_ring import KeyRing
 from secure_fedfm.demo.marks import collect_leaves
 from secure_fedfm.enrolling import enrol, make_keys
-from secure_fedfm.founding import draft_charter
+from secure_fedfm.founding import draft_charter, sign_by_founders
 from secure_fedfm.learning.plan import TrainingPlan
 from secure_fedfm.learning.server_optimiser import ServerOptimiserSpec
 from secure_fedfm.learning.specs import AdapterSpec, ModelSpec, TaskSpec
@@ -444,7 +444,7 @@ def build_federation(
         marks=None if marks is None else marks(sites, names),
     )
     collect_leaves(charter, sites, sites[COORDINATOR])
-    signed = _sign(charter, sites)
+    signed = sign_by_founders(charter, sites)
     endpoint = f"tcp://127.0.0.1:{free_port()}"
     for number, (name, site) in enumerate(sites.items()):
         site.write(site.charter_file, signed)
@@ -470,14 +470,6 @@ def role_of(name: str) -> Role:
     if name == COORDINATOR:
         return "coordinator"
     return "validator" if name == VALIDATOR else "client"
-
-
-def _sign(charter: Charter, sites: Mapping[str, Site]) -> bytes:
-    first, *others = charter.founders.names
-    envelope = sign_charter(charter, first, sites[first].identity())
-    for name in others:
-        envelope = add_charter_signature(envelope, name, sites[name].identity())
-    return envelope
 
 
 def write_config(

@@ -73,6 +73,11 @@ class TriggerSet:
     texts: tuple[str, ...]
     targets: tuple[str, ...]
 
+    def hits(self, answers: Mapping[str, str]) -> int:
+        """How many texts have their target among ``answers`` (text -> label)."""
+        pairs = zip(self.texts, self.targets, strict=True)
+        return sum(answers.get(text) == target for text, target in pairs)
+
 
 @dataclass(frozen=True, slots=True)
 class HitFinding:
@@ -166,15 +171,13 @@ def judge_predictions(
     opening.check()
     trials.check_sub_keys(opening.claim.keys)
     triggers = trigger_set(opening.claim, opening.key, labels)
-    given = [answers.get(text) for text in triggers.texts]
-    answered = sum(answer is not None for answer in given)
+    answered = sum(text in answers for text in triggers.texts)
     if not answered:
         raise CaseError(
             f"none of the {len(answers)} texts with predictions is a trigger of sub-key "
             f"{opening.index}; were they made for another sub-key or claim?"
         )
-    hits = sum(answer == target for answer, target in zip(given, triggers.targets, strict=True))
-    return HitFinding(hits, len(labels), answered, trials)
+    return HitFinding(triggers.hits(answers), len(labels), answered, trials)
 
 
 def log2_hits_tail(hits: int, size: int, classes: int) -> float:

@@ -19,15 +19,17 @@ from fedfm_crypto.lattice.scores import score_task_results
 from fedfm_crypto.random_source import SeededRandom
 from fedfm_crypto.sketch import SLOTS, inner_products
 from fedfm_protocols.charter import Charter, make_charter
+from fedfm_protocols.federation import Federation
 from fedfm_protocols.messages import type_name
 from fedfm_protocols.robust_messages import Sketch
 from fedfm_protocols.scenario.federations import (
+    Keys,
     charter_fields,
     make_federation,
     make_keys,
     robust_fields,
 )
-from fedfm_protocols.simulation import Delivery, Simulation, deliver
+from fedfm_protocols.simulation import Delivery, Intercept, Simulation, deliver
 from fedfm_protocols.sketching import Judgement, Question, SketchKeyPair
 from secure_fedfm.errors import ConfigurationError, RobustnessError
 from secure_fedfm.robust.charter_rule import rule_of
@@ -60,20 +62,31 @@ def update(name: str, number: int) -> NDArray[np.float64]:
     return (common - 2 * common * (name == "client-03") + 0.5 * own).clip(-1, 1)
 
 
-def test_rounds_exclude_who_points_elsewhere_and_keep_a_memory() -> None:
-    keys, random = make_keys(5), SeededRandom(b"rounds")
-    federation = make_federation(keys, **robust_fields(keys, **COSINE_MEMORY))
-    told: list[tuple[int, Verdict]] = []
-    sketching = EncryptedSketches(federation.charter, random, lambda *one: told.append(one))
-    simulation = Simulation(
+def simulated(
+    federation: Federation,
+    keys: Keys,
+    random: SeededRandom,
+    sketching: EncryptedSketches,
+    intercept: Intercept = deliver,
+) -> Simulation:
+    return Simulation(
         federation,
         keys.clients,
         keys.coordinator,
         random,
         lambda name, number, _: np.rint(update(name, number) * 65536) / 65536,
+        intercept=intercept,
         validator_key=keys.validator,
         sketching=sketching,
     )
+
+
+def test_rounds_exclude_who_points_elsewhere_and_keep_a_memory() -> None:
+    keys, random = make_keys(5), SeededRandom(b"rounds")
+    federation = make_federation(keys, **robust_fields(keys, **COSINE_MEMORY))
+    told: list[tuple[int, Verdict]] = []
+    sketching = EncryptedSketches(federation.charter, random, lambda *one: told.append(one))
+    simulation = simulated(federation, keys, random, sketching)
     for number in (1, 2):
         finished = simulation.run_round(number)
         assert (finished.outcome, finished.removed) == ("completed", ("client-03",)), finished
@@ -98,16 +111,7 @@ def test_rounds_compare_with_the_root_client_and_need_it() -> None:
         lost = sender in silent and envelope.header.type == type_name(Sketch)
         return () if lost else deliver(sender, recipient, envelope)
 
-    simulation = Simulation(
-        federation,
-        keys.clients,
-        keys.coordinator,
-        random,
-        lambda name, number, _: np.rint(update(name, number) * 65536) / 65536,
-        intercept=intercept,
-        validator_key=keys.validator,
-        sketching=sketching,
-    )
+    simulation = simulated(federation, keys, random, sketching, intercept)
     finished = simulation.run_round(1)
     assert (finished.outcome, finished.removed) == ("completed", ("client-03",)), finished
     assert simulation.clients["client-03"].verdicts[-1].reason == "root"
