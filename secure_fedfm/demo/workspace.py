@@ -10,16 +10,14 @@ import csv
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from fedfm_crypto.identity import IdentityKey
-from fedfm_crypto.random_source import system_random
 from fedfm_protocols.charter import Charter
-from fedfm_protocols.enrolment import Enrolment, Role, open_enrolment, request_enrolment
+from fedfm_protocols.enrolment import Enrolment, Role
 from secure_fedfm.demo.attack import poisoned, target_label
 from secure_fedfm.demo.marks import DemoMarks, collect_leaves
 from secure_fedfm.demo.options import DemoOptions
+from secure_fedfm.enrolling import enrol, make_keys
 from secure_fedfm.errors import ConfigurationError
 from secure_fedfm.founding import draft_charter, sign_by_founders
 from secure_fedfm.learning.corpus import demo_corpus
@@ -42,9 +40,7 @@ from secure_fedfm.privacy.recipe import (
     local_privacy,
 )
 from secure_fedfm.robust.drafting import RobustRequest
-from secure_fedfm.storage.keys import save_identity, save_transport
 from secure_fedfm.storage.site import Site
-from secure_fedfm.transport.curve import CurveKeyPair
 
 FEDERATION = "demo"
 COORDINATOR = "coordinator"
@@ -112,7 +108,10 @@ def prepare(options: DemoOptions) -> Workspace:
     attackers = tuple(names[len(names) - options.attackers :])
     others = (COORDINATOR, VALIDATOR) if options.robust else (COORDINATOR,)
     sites = {name: Site(root / "sites" / name) for name in (*names, *others)}
-    enrolments = {name: _enrol(site, name, _role(name)) for name, site in sites.items()}
+    enrolments = {}
+    for name, site in sites.items():
+        make_keys(site, _role(name))
+        enrolments[name] = enrol(site, _role(name), name)
     task = TaskSpec("classification", tuple(sorted(set(data.train.labels))))
     charter = draft_charter(
         federation=FEDERATION,
@@ -210,19 +209,6 @@ def _split(train: Dataset, options: DemoOptions) -> Sequence[Dataset]:
     if options.split == "dirichlet":
         return dirichlet_split(train, options.clients, options.alpha, options.seed)
     return iid_split(train, options.clients, options.seed)
-
-
-def _enrol(site: Site, name: str, role: Role) -> Enrolment:
-    identity = IdentityKey.generate(system_random)
-    transport = CurveKeyPair.generate()
-    save_identity(site.identity_file, identity)
-    save_transport(site.transport_file, transport.secret)
-    if role == "coordinator":
-        save_identity(site.log_key_file, IdentityKey.generate(system_random))
-    until = (datetime.now(UTC) + timedelta(days=365)).date().isoformat()
-    statement = request_enrolment(name, role, identity, transport.public, until)
-    site.write(site.enrolment_file, statement)
-    return open_enrolment(statement)
 
 
 def _write_coordinator(site: Site, enrolments: dict[str, Enrolment], options: DemoOptions) -> None:

@@ -37,13 +37,8 @@ from secure_fedfm.transport.errors import (
     TransportError,
 )
 from secure_fedfm.transport.limits import LARGEST_FRAME_BYTES, TransportLimits
-from tests.integration.federation_processes import (
-    COORDINATOR,
-    Exited,
-    Launcher,
-    TestFederation,
-    build_federation,
-)
+from tests.integration.federation_processes import COORDINATOR, TestFederation, build_federation
+from tests.integration.forked_processes import Exited, Launcher
 
 KILLED, NETWORK = -9, 5
 INSIDER, COPIED = "clinic-4", "clinic-3"

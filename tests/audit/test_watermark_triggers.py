@@ -11,13 +11,12 @@ import pytest
 
 from fedfm_audit.watermark.commitment import Opening
 from fedfm_audit.watermark.errors import CaseError, ClaimError
-from fedfm_audit.watermark.statistic import Trials
+from fedfm_audit.watermark.statistic import Trials, log2_binomial_tail
 from fedfm_audit.watermark.triggers import (
     TRIGGERS,
     WORDS,
     HitFinding,
     judge_predictions,
-    log2_hits_tail,
     needed_hits,
     trigger_set,
     trigger_texts,
@@ -89,13 +88,15 @@ def test_the_tail_is_the_binomials(classes: int) -> None:
     terms = [math.comb(20, k) * p**k * (1 - p) ** (20 - k) for k in range(21)]
     for hits in (0, 1, 7, 20):
         exact = float(sum(terms[hits:]))
-        assert log2_hits_tail(hits, 20, classes) == pytest.approx(math.log2(exact), abs=1e-9)
-    assert log2_hits_tail(21, 20, classes) == -math.inf
+        assert log2_binomial_tail(hits, 20, classes=classes) == pytest.approx(
+            math.log2(exact), abs=1e-9
+        )
+    assert log2_binomial_tail(21, 20, classes=classes) == -math.inf
 
 
 def test_34_hits_of_128_with_16_classes_are_2_to_the_minus_40() -> None:
     assert needed_hits(16, Trials(1, 1)) == 34
-    assert log2_hits_tail(34, 128, 16) < -40 < log2_hits_tail(33, 128, 16)
+    assert log2_binomial_tail(34, 128, classes=16) < -40 < log2_binomial_tail(33, 128, classes=16)
     assert needed_hits(2, Trials(1, 1)) == 104
     assert needed_hits(2, Trials(None, 1)) is None  # 128 coins show 2^-128, an unlogged claim less
 
@@ -106,7 +107,7 @@ def test_hits_are_counted_and_judged() -> None:
     few = judge_predictions(opening(), LABELS, answers(30), TRIALS)
     assert not few.present
     assert few.needed == 35  # three sub-keys, so three chances
-    assert found.to_json()["log2_p"] == round(log2_hits_tail(40, 128, 16), 2)
+    assert found.to_json()["log2_p"] == round(log2_binomial_tail(40, 128, classes=16), 2)
 
 
 def test_what_is_not_answered_is_a_miss() -> None:

@@ -28,12 +28,12 @@ from secure_fedfm.learning.specs import AdapterSpec, ModelSpec
 from secure_fedfm.privacy.recipe import SharedNoiseRequest
 from tests.integration.federation_processes import (
     COORDINATOR,
-    Launcher,
     TestFederation,
     build_federation,
     key_ring,
     write_config,
 )
+from tests.integration.forked_processes import Launcher
 from tests.integration.wire_tap import WireTap
 
 Array = NDArray[np.generic]

@@ -9,7 +9,8 @@ import pytest
 
 from secure_fedfm.learning.specs import ModelSpec
 from tests.integration.capture import Capture, capture_run
-from tests.integration.federation_processes import Launcher, save_tiny_model
+from tests.integration.federation_processes import save_tiny_model
+from tests.integration.forked_processes import Launcher
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.integration.federation_processes import COORDINATOR, Exited, TestFederation
+from tests.integration.federation_processes import COORDINATOR, TestFederation
+from tests.integration.forked_processes import Exited
 
 
 def run_with_one_death(federation: TestFederation, victim: str, death: dict[str, Any]) -> None:

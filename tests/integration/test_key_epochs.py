@@ -13,13 +13,12 @@ from fedfm_audit.verify import verify_bundle
 from secure_fedfm.learning.specs import ModelSpec
 from tests.integration.federation_processes import (
     COORDINATOR,
-    Exited,
-    Launcher,
     TestFederation,
     build_federation,
     forget,
     key_ring,
 )
+from tests.integration.forked_processes import Exited, Launcher
 
 KILLED, SERVICE = -9, 6
 AWAY, FORGETFUL, TOO_LATE, GATE = "clinic-4", "clinic-3", "clinic-2", "clinic-1"

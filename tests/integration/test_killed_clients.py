@@ -23,13 +23,12 @@ from secure_fedfm.learning.specs import ModelSpec
 from tests.conftest import REPOSITORY
 from tests.integration.federation_processes import (
     COORDINATOR,
-    Exited,
-    Launcher,
     TestFederation,
     build_federation,
     forget,
     key_ring,
 )
+from tests.integration.forked_processes import Exited, Launcher
 
 CLIENTS = 5
 KILLED = -9

@@ -16,12 +16,11 @@ from fedfm_audit.verify import verify_bundle
 from secure_fedfm.learning.specs import ModelSpec
 from tests.integration.federation_processes import (
     COORDINATOR,
-    Exited,
-    Launcher,
     TestFederation,
     build_federation,
     key_ring,
 )
+from tests.integration.forked_processes import Exited, Launcher
 
 KILLED = -9
 ABORTED = 6  # exit code of a service that cannot go on

@@ -6,12 +6,8 @@ import pytest
 
 from secure_fedfm.learning.specs import ModelSpec
 from secure_fedfm.transport.limits import TransportLimits
-from tests.integration.federation_processes import (
-    COORDINATOR,
-    Launcher,
-    TestFederation,
-    build_federation,
-)
+from tests.integration.federation_processes import COORDINATOR, TestFederation, build_federation
+from tests.integration.forked_processes import Launcher
 
 LIMIT = TransportLimits().spool_above_bytes
 # B of every linear layer of two tiny blocks: 448 values for each unit of rank.

@@ -18,11 +18,8 @@ from secure_fedfm.learning.specs import ModelSpec
 from secure_fedfm.storage.site import Site
 from secure_fedfm.watermark.owned import save_mark
 from secure_fedfm.watermark.planning import MarksOffer
-from tests.integration.federation_processes import (
-    Launcher,
-    TestFederation,
-    build_federation,
-)
+from tests.integration.federation_processes import TestFederation, build_federation
+from tests.integration.forked_processes import Launcher
 from tests.integration.one_death import run_with_one_death
 
 OWNERS = (("clinic-1", "consortium"), ("clinic-2", "own"))

@@ -16,12 +16,8 @@ from fedfm_audit.privacy.events import AbortedRound, CompletedRound
 from fedfm_audit.report import Status
 from fedfm_audit.verify import verify_bundle
 from secure_fedfm.learning.specs import ModelSpec
-from tests.integration.federation_processes import (
-    COORDINATOR,
-    Launcher,
-    TestFederation,
-    build_federation,
-)
+from tests.integration.federation_processes import COORDINATOR, TestFederation, build_federation
+from tests.integration.forked_processes import Launcher
 from tests.integration.one_death import run_with_one_death
 from tests.integration.private_terms import DELTA, ROUNDS, budget, sections
 

@@ -23,10 +23,8 @@ from secure_fedfm.cli.main import main
 from secure_fedfm.learning.specs import ModelSpec
 from secure_fedfm.services.evidence import catch_up_records
 from tests.integration.capture import Capture, capture_run, open_upload, read_without_key
-from tests.integration.federation_processes import (
-    COORDINATOR,
-    Launcher,
-)
+from tests.integration.federation_processes import COORDINATOR
+from tests.integration.forked_processes import Launcher
 from tests.integration.session_checks import (
     charges_of,
     check_evidence,

@@ -8,12 +8,8 @@ from pathlib import Path
 
 from fedfm_audit.verify import verify_bundle
 from secure_fedfm.learning.specs import ModelSpec
-from tests.integration.federation_processes import (
-    COORDINATOR,
-    Exited,
-    Launcher,
-    build_federation,
-)
+from tests.integration.federation_processes import COORDINATOR, build_federation
+from tests.integration.forked_processes import Exited, Launcher
 
 KILLED = -9
 ABORTED = 6  # exit code of a service that cannot go on

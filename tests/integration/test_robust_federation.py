@@ -19,11 +19,10 @@ from secure_fedfm.learning.specs import AdapterSpec, ModelSpec
 from tests.integration.federation_processes import (
     COORDINATOR,
     VALIDATOR,
-    Exited,
-    Launcher,
     TestFederation,
     build_federation,
 )
+from tests.integration.forked_processes import Exited, Launcher
 
 ATTACKER = "clinic-2"
 ROUNDS = 3

@@ -16,13 +16,8 @@ import pytest
 from fedfm_audit.privacy.accountant import spent
 from fedfm_audit.privacy.events import AbortedRound, CompletedSession
 from secure_fedfm.learning.specs import ModelSpec
-from tests.integration.federation_processes import (
-    COORDINATOR,
-    Exited,
-    Launcher,
-    TestFederation,
-    build_federation,
-)
+from tests.integration.federation_processes import COORDINATOR, TestFederation, build_federation
+from tests.integration.forked_processes import Exited, Launcher
 from tests.integration.session_checks import (
     charges_of,
     check_evidence,

@@ -18,14 +18,13 @@ from secure_fedfm.services.client_memory import ClientJournal
 from secure_fedfm.storage.site import Site
 from tests.integration.federation_processes import (
     COORDINATOR,
-    REPOSITORY,
-    Launcher,
     TestFederation,
     build_federation,
     free_port,
     rows_of,
     write_rows,
 )
+from tests.integration.forked_processes import REPOSITORY, Launcher
 
 CONFIGURATION, DATA, NETWORK, SERVICE = 3, 4, 5, 6
 CLIENT = "clinic-1"

@@ -8,7 +8,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.integration.federation_processes import COORDINATOR, Exited, TestFederation
+from tests.integration.federation_processes import COORDINATOR, TestFederation
+from tests.integration.forked_processes import Exited
 
 KILLED = -9
 LIVES = 12  # more, and something is wrong that is no killing

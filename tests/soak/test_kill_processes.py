@@ -34,12 +34,8 @@ from fedfm_crypto.envelope import Envelope
 from fedfm_crypto.errors import CodecError
 from fedfm_protocols.messages import KeyOffer, RoundOpen, read_body
 from secure_fedfm.learning.specs import ModelSpec
-from tests.integration.federation_processes import (
-    COORDINATOR,
-    Launcher,
-    TestFederation,
-    build_federation,
-)
+from tests.integration.federation_processes import COORDINATOR, TestFederation, build_federation
+from tests.integration.forked_processes import Launcher
 from tests.integration.session_checks import (
     charges_of,
     check_evidence,

@@ -115,16 +115,20 @@ class Evidence:
     @property
     def log2_p_matches(self) -> float:
         """log2 of P(Binomial(N, 1/2) >= matches), exact up to the rounding of the logarithm."""
-        return log2_binomial_tail(self.matches, self.size)
+        return log2_binomial_tail(self.matches, self.size, classes=2)
 
 
-def log2_binomial_tail(matches: int, size: int) -> float:
-    """log2 of P(Binomial(size, 1/2) >= matches), summed in exact integers."""
-    term = total = math.comb(size, matches)
-    for k in range(matches, size):
-        term = term * (size - k) // (k + 1)
+def log2_binomial_tail(hits: int, size: int, *, classes: int) -> float:
+    """log2 of P(Binomial(size, 1/classes) >= hits), summed in exact integers; -inf above size."""
+    first = max(hits, 0)
+    if first > size:
+        return -math.inf
+    others = classes - 1
+    term = total = math.comb(size, first) * others ** (size - first)
+    for k in range(first, size):
+        term = term * (size - k) // ((k + 1) * others)
         total += term
-    return log2_of(total) - size
+    return log2_of(total) - size * math.log2(classes)
 
 
 def log2_of(number: int) -> float:

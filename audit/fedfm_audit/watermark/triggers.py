@@ -22,14 +22,13 @@ Source: design of this project; predictions as evidence after Adi et al. 2018 (a
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedfm_audit.watermark.claim import Claim
 from fedfm_audit.watermark.commitment import Opening
 from fedfm_audit.watermark.errors import CaseError
-from fedfm_audit.watermark.statistic import Trials, log2_of
+from fedfm_audit.watermark.statistic import Trials, log2_binomial_tail
 from fedfm_crypto.hashing import hash_parts
 from fedfm_crypto.labels import Label
 from fedfm_crypto.secret import Secret
@@ -96,7 +95,7 @@ class HitFinding:
     @property
     def log2_p(self) -> float:
         """log2 of P(Binomial(128, 1/C) >= hits)."""
-        return log2_hits_tail(self.hits, TRIGGERS, self.classes)
+        return log2_binomial_tail(self.hits, TRIGGERS, classes=self.classes)
 
     @property
     def needed(self) -> int | None:
@@ -180,18 +179,10 @@ def judge_predictions(
     return HitFinding(triggers.hits(answers), len(labels), answered, trials)
 
 
-def log2_hits_tail(hits: int, size: int, classes: int) -> float:
-    """log2 of P(Binomial(size, 1/classes) >= hits), summed in exact integers."""
-    total = sum(
-        math.comb(size, k) * (classes - 1) ** (size - k) for k in range(max(hits, 0), size + 1)
-    )
-    return log2_of(total) - size * math.log2(classes) if total else -math.inf
-
-
 def needed_hits(classes: int, trials: Trials) -> int | None:
     """The fewest hits of TRIGGERS whose tail is as small as a claim needs; None if none are."""
     for hits in range(TRIGGERS + 1):
-        if -log2_hits_tail(hits, TRIGGERS, classes) >= trials.bits:
+        if -log2_binomial_tail(hits, TRIGGERS, classes=classes) >= trials.bits:
             return hits
     return None
 
