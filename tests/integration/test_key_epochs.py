@@ -72,7 +72,7 @@ def federation(
         tiny_model,
         clients=4,
         rounds=len(SUMS),
-        timeouts={"rejoin": 0.2, "connect": 3.0},
+        timeouts={"rejoin": 0.2, "connect": 60.0},
     )
     with federation:
         run(federation)
