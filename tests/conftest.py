@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.remembered_signatures import remember_signatures
+
 # Workers share the cores already; pools of threads in each of them only wait for one another.
 # Set before anything imports torch or NumPy; test processes inherit it.
 for _pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -53,6 +55,11 @@ def _federation_of(nodeid: str) -> str:
     if file.endswith(CAPTURED):
         return "captured"
     return file if file.startswith((*PROCESSES, *COSTLY)) else nodeid
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signatures_verified_once() -> None:
+    remember_signatures()
 
 
 def pytest_collection_finish() -> None:

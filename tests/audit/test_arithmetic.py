@@ -15,8 +15,6 @@ from tests.audit.lies import reasons
 from tests.audit.simulated import Losses, played
 from tests.audit.test_sessions_against_protocol import session
 
-pytestmark = pytest.mark.usefixtures("remembered_signatures")
-
 # The second sum is of four updates, the third of five, opened by four clients' shares.
 DROPOUTS: Losses = {
     2: {"Upload": ["client-02"]},

@@ -14,8 +14,6 @@ from fedfm_crypto.merkle import leaf_hash, tree_root, verify_consistency
 from tests.audit.played_round import DROPOUT, Script
 from tests.audit.synthetic import Federation, play_federation
 
-pytestmark = pytest.mark.usefixtures("remembered_signatures")
-
 Files = Mapping[str, bytes]
 
 

@@ -16,8 +16,6 @@ from tests.audit.lies import only, reasons
 from tests.audit.played_round import ABORTED, DROPOUT, MAKE_KEYS, Change, Script
 from tests.audit.synthetic import Federation, judge, names, play_federation
 
-pytestmark = pytest.mark.usefixtures("remembered_signatures")
-
 ENCRYPTED = ["sealed", "layered"]
 LARGE: dict[str, Any] = {"clients": 70, "colluding": 5, "dropouts": 5}
 

@@ -23,8 +23,6 @@ from tests.audit.played_round import ABORTED, DROPOUT, MAKE_KEYS, Script
 from tests.audit.privacy_ledgers import LOCAL, PrivateFederation
 from tests.audit.synthetic import play_federation
 
-pytestmark = pytest.mark.usefixtures("remembered_signatures")
-
 Files = Mapping[str, bytes]
 HOSTILE = "<script>alert(1)</script>\" onload='x' \u202egpj.\u200b</td></table><h1>VERIFIED</h1>"
 ALLOWED = {

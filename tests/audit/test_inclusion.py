@@ -20,8 +20,6 @@ from fedfm_crypto.merkle import leaf_hash
 from tests.audit.played_round import Script
 from tests.audit.synthetic import Federation, play_federation
 
-pytestmark = pytest.mark.usefixtures("remembered_signatures")
-
 Files = Mapping[str, bytes]
 ROUND_LEAF = 7  # after six enrolments and the federation
 

@@ -50,8 +50,6 @@ from tests.audit.played_round import (
 )
 from tests.audit.synthetic import Federation, judge, play_federation
 
-pytestmark = pytest.mark.usefixtures("remembered_signatures")
-
 
 def cohort(accepted: str, removed: str = "") -> Change:
     def names(digits: str) -> tuple[str, ...]:

@@ -20,8 +20,6 @@ from tests.audit.lies import both, committing, drop, offering, only, reasons
 from tests.audit.played_round import COORDINATOR, MAKE_KEYS, Change, Script, change_body
 from tests.audit.synthetic import judge, names, play_federation
 
-pytestmark = pytest.mark.usefixtures("remembered_signatures")
-
 MASK_KEYS = (StepKeys(b"m" * 32, b"s" * 32),)
 
 

@@ -23,8 +23,6 @@ from tests.audit.lies import at, both, closing, drop, offering, only, opening, r
 from tests.audit.played_round import MAKE_KEYS, Change, Message, PlayedRound, Script, change_body
 from tests.audit.synthetic import Federation, judge, names, transcript_of
 
-pytestmark = pytest.mark.usefixtures("remembered_signatures")
-
 STEPS = 3
 PLACE = "leaf 7 (transcripts/000001.json)"
 OTHER = b"\x07" * 32

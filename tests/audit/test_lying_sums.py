@@ -30,8 +30,6 @@ from tests.audit.lies import reasons
 from tests.audit.simulated import Losses, Messages
 from tests.protocols.federations import Keys
 
-pytestmark = pytest.mark.usefixtures("remembered_signatures")
-
 NOBODY: Losses = {}
 
 

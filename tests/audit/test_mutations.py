@@ -6,8 +6,6 @@ import hashlib
 import random
 from collections.abc import Iterable
 
-import pytest
-
 from fedfm_audit.report import Report, Status
 from fedfm_audit.statements import PAYLOAD_TYPE
 from fedfm_audit.steps.findings import Findings
@@ -53,7 +51,6 @@ def places(report: Report, step: int) -> list[str]:
     return [failure.place for failure in report.step(step).failures]
 
 
-@pytest.mark.usefixtures("remembered_signatures")
 def test_flipped_bits_anywhere_fail_and_are_placed(bundle: Files) -> None:
     """The whole verifier, at positions spread over every file, a random bit each."""
     chosen = random.Random(20)  # noqa: S311 - a seeded choice of test positions
@@ -73,7 +70,6 @@ def test_flipped_bits_anywhere_fail_and_are_placed(bundle: Files) -> None:
     assert tried >= SAMPLES
 
 
-@pytest.mark.usefixtures("remembered_signatures")
 def test_dense_flips_under_the_first_three_steps(bundle: Files) -> None:
     """Steps 0 to 2 by themselves, a random bit each: every byte of checkpoint and tiles, every
     fourth of charter and policy (where each try verifies a charter anew)."""
@@ -145,7 +141,6 @@ def test_rewritten_history_under_the_old_checkpoint(federation: Federation) -> N
         assert failed_steps(report)[0] == 2, name
 
 
-@pytest.mark.usefixtures("remembered_signatures")
 def test_rewritten_history_signed_by_the_log_without_witnesses(federation: Federation) -> None:
     """The log's owner uses its real key; the quorum of witnesses is what stops it."""
     quorum = federation.names[: federation.quorum - 1]
@@ -157,7 +152,6 @@ def test_rewritten_history_signed_by_the_log_without_witnesses(federation: Feder
             assert 2 not in failed_steps(report)
 
 
-@pytest.mark.usefixtures("remembered_signatures")
 def test_rewritten_history_with_every_witness_in_the_plot(federation: Federation) -> None:
     """Even a history that all witnesses cosign must be one that a federation can have."""
     for name, leaves in histories(federation).items():
@@ -198,7 +192,6 @@ def test_checkpoints_of_other_keys_fail(federation: Federation, bundle: Files) -
         assert failed_steps(report)[0] == 1
 
 
-@pytest.mark.usefixtures("remembered_signatures")
 def test_a_leaf_signed_by_a_stranger_or_by_the_wrong_party(federation: Federation) -> None:
     keys = (strangers(), federation.keys["client-01"])
     for index, data in enumerate(federation.leaves):

@@ -15,7 +15,6 @@ from tests.audit.privacy_ledgers import HASH, PrivateFederation
 from tests.audit.synthetic import SHARED_NOISE
 
 VICTIM = "client-03"
-pytestmark = pytest.mark.usefixtures("remembered_signatures")
 
 
 def verified(files: dict[str, bytes]) -> Report:

@@ -40,7 +40,6 @@ from tests.audit.privacy_ledgers import (
 from tests.audit.synthetic import Federation
 
 VICTIM = "client-03"
-pytestmark = pytest.mark.usefixtures("remembered_signatures")
 
 
 def verified(files: dict[str, bytes], **options: Any) -> Report:

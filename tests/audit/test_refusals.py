@@ -18,7 +18,6 @@ from fedfm_crypto.dsse import dsse_read_unverified, dsse_sign
 from fedfm_crypto.identity import IdentityKey
 from tests.audit.synthetic import Federation
 
-pytestmark = pytest.mark.usefixtures("remembered_signatures")
 Change = Callable[[dict[str, Any]], None]
 
 # One leaf of each type in the synthetic federation: first client, federation, round 1, conclusion.

@@ -19,8 +19,6 @@ from fedfm_crypto.merkle import EMPTY_ROOT, leaf_hash, node_hash
 from tests.audit.played_round import MAKE_KEYS, PlayedRound, Script
 from tests.audit.synthetic import Federation, names, play_federation
 
-pytestmark = pytest.mark.usefixtures("remembered_signatures")
-
 STEPS = 3
 STOPS = ["UploadSet", "Cohort", "CohortProof", "Aggregate"]
 

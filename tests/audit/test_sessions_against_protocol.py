@@ -17,8 +17,6 @@ from fedfm_protocols.federation import Federation
 from tests.audit.lies import reasons
 from tests.audit.simulated import Evidence, played
 
-pytestmark = pytest.mark.usefixtures("remembered_signatures")
-
 STEPS = 4
 SHARED_NOISE: dict[str, Any] = {
     "mode": "shared-noise",

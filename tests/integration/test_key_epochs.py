@@ -72,7 +72,7 @@ def federation(
         tiny_model,
         clients=4,
         rounds=len(SUMS),
-        timeouts={"rejoin": 0.2, "connect": 60.0},
+        timeouts={"rejoin": 0.2, "connect": 30.0},
     )
     with federation:
         run(federation)
@@ -120,8 +120,11 @@ def test_all_hold_the_same_adapter_and_the_evidence_verifies(federation: TestFed
 
 def test_who_loses_the_key_after_the_end_is_told_so(federation: TestFederation) -> None:
     """No key is made any more: one clear error instead of waiting for ever."""
+    config = federation.sites[COORDINATOR].config_file
+    text = config.read_text().replace("connect = 30.0", "connect = 3.0")  # the others are gone
     with federation:
         forget(federation.sites[TOO_LATE])
+        config.write_text(text)
         federation.start(COORDINATOR)
         federation.start(TOO_LATE)
         assert federation.processes[TOO_LATE].wait() == SERVICE

@@ -160,7 +160,7 @@ class Tally:
     def pld(self, delta: float) -> float | None:
         """:func:`pld_epsilon` of all events so far."""
         _check(delta, DEFAULT_ORDERS)
-        return math.inf if self._clear else groups_pld(self.groups, delta)
+        return math.inf if self._clear else groups_pld(self.groups, delta, PLD_INTERVAL)
 
 
 def released_in_clear(events: Iterable[Event]) -> bool:
@@ -240,28 +240,40 @@ def rdp_curve(mechanism: Mechanism, orders: tuple[float, ...]) -> tuple[float, .
 
 
 @lru_cache(maxsize=256)
-def groups_pld(
-    groups: tuple[Group, ...], delta: float, interval: float = PLD_INTERVAL
-) -> float | None:
+def groups_pld(groups: tuple[Group, ...], delta: float, interval: float) -> float | None:
     """:func:`pld_epsilon` of what :func:`group` gave."""
     if not groups:
         return 0.0
     multipliers = [_continuous(mechanism) for mechanism, _ in groups]
-    if None in multipliers:
-        return None
     rough = min(groups_rdp(groups, delta, DEFAULT_ORDERS).epsilon, _COARSEST_EPSILON)
     # Any grid gives an upper bound; a fixed one would need memory in proportion to epsilon.
     coarse = max(0, math.ceil(math.log2(max(rough, 1e-9) / _FINE_EPSILON)))
-    dp, pld = _dp_accounting(), _pld()
-    accountant = pld.PLDAccountant(value_discretization_interval=interval * 2**coarse)
+    grid = interval * 2**coarse
+    loss = _pld().identity(value_discretization_interval=grid)
     for (mechanism, count), multiplier in zip(groups, multipliers, strict=True):
-        event = dp.GaussianDpEvent(multiplier)
-        if mechanism.sampling_rate < 1:
-            event = dp.PoissonSampledDpEvent(mechanism.sampling_rate, event)
-        accountant.compose(event, count)
+        if multiplier is None:
+            return None
+        loss = loss.compose(_loss_of(multiplier, mechanism.sampling_rate, count, grid))
     error = math.fsum(count * _pld_distance(mechanism) for mechanism, count in groups)
-    found = _with_error(lambda at: float(accountant.get_epsilon(at)), delta, error)
+    found = _with_error(lambda at: float(loss.get_epsilon_for_delta(at)), delta, error)
     return math.inf if found is None else found[0]
+
+
+def _loss_of(multiplier: float, rate: float, count: int, grid: float) -> Any:
+    """Loss distribution of ``count`` Gaussian steps; without sampling they are one with less
+    noise."""
+    if rate == 1:
+        return _loss_of_step(multiplier / math.sqrt(count), 1.0, grid)
+    return _loss_of_step(multiplier, rate, grid).self_compose(count)
+
+
+@lru_cache(maxsize=32)  # a megabyte each
+def _loss_of_step(multiplier: float, rate: float, grid: float) -> Any:
+    """The same of one step: most of the time of :func:`groups_pld`, and the same for every round of
+    a ledger."""
+    return _pld().from_gaussian_mechanism(
+        multiplier, value_discretization_interval=grid, sampling_prob=rate
+    )
 
 
 def _continuous(mechanism: Mechanism) -> float | None:
@@ -367,6 +379,6 @@ def _rdp() -> Any:
 
 
 def _pld() -> Any:
-    from dp_accounting.pld import pld_privacy_accountant  # noqa: PLC0415
+    from dp_accounting.pld import privacy_loss_distribution  # noqa: PLC0415
 
-    return pld_privacy_accountant
+    return privacy_loss_distribution

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from fedfm_audit.errors import BudgetExceededError, PrivacySettingError
 from fedfm_audit.privacy.accountant import (
     DEFAULT_ORDERS,
+    PLD_INTERVAL,
     Group,
     group,
     groups_pld,
@@ -120,5 +121,5 @@ def _fits(groups: tuple[Group, ...], budget: Budget) -> bool:
 
 def _epsilon(groups: tuple[Group, ...], budget: Budget) -> float:
     renyi = groups_rdp(groups, budget.delta, DEFAULT_ORDERS).epsilon
-    exact = groups_pld(groups, budget.delta) if budget.accountant == "pld" else None
+    exact = groups_pld(groups, budget.delta, PLD_INTERVAL) if budget.accountant == "pld" else None
     return renyi if exact is None else min(renyi, exact)
