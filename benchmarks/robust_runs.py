@@ -9,7 +9,7 @@ out. Updates beyond the quantiser's range are not cut off: an attacker need not 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -22,7 +22,7 @@ from benchmarks.attacks.zoo import Attack, Labels, Passes, View, attack_at
 from benchmarks.results import Row, package_versions
 from benchmarks.robust_scoring import Scoring, scores_of_vectors
 from benchmarks.robust_training import Training
-from fedfm_crypto.sketch import SketchLayout
+from fedfm_crypto.sketch import SketchGroup, SketchLayout
 from secure_fedfm.learning.adapter_state import Adapter
 from secure_fedfm.learning.dataset import Dataset, TrainTest
 from secure_fedfm.learning.payload import TensorLayout
@@ -38,6 +38,7 @@ SCALE = 1 << 16
 """Quantisation: integer steps for 1.0."""
 ROOT = "honest-1"
 """With whom a rule that needs a root client compares the others."""
+Observer = Callable[[int, Mapping[str, Vector]], None]
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Setting:
     Args:
         rows, test_rows, probe_rows: drawn from the data set by the seed.
         honest: honest clients; the attackers come on top.
-        rounds: of training; attackers act in rounds ``attacked`` and are honest otherwise.
+        rounds: of training; attackers act in rounds ``attacked`` and are honest otherwise, but for
+            those that never are.
     """
 
     rows: int = 3000
@@ -70,6 +72,10 @@ class Setting:
             final_factor=0.1,
         )
     )
+
+    def attacked_by(self, attack: Attack) -> range:
+        """Rounds in which it is on, from the first where it is never honest."""
+        return range(1, self.attacked.stop) if attack.never_honest else self.attacked
 
 
 @dataclass(frozen=True)
@@ -148,8 +154,23 @@ class Arena:
         self._data, self._trainer = data, trainer
         self._rules, self._scorings = rules, scorings
 
-    def run(self, case: Case) -> Row:
-        """Play a case; its row, with figures for each round."""
+    @property
+    def layout(self) -> TensorLayout:
+        """Of the updates."""
+        return self._trainer.layout
+
+    @property
+    def groups(self) -> tuple[SketchGroup, ...]:
+        """Values that are sketched together."""
+        return self._sketches.groups
+
+    def run(self, case: Case, observe: Observer | None = None) -> Row:
+        """Play a case; its row, with figures for each round.
+
+        Args:
+            case: to play.
+            observe: is shown what all clients send in each round.
+        """
         started = time.process_time()
         attack = attack_at(case.attack, case.dose)
         train, test = self._sample(case.seed)
@@ -165,16 +186,19 @@ class Arena:
             sent = honest | self._attacks(
                 case, attack, players, adapter, last, number, honest, memory
             )
+            if observe is not None:
+                observe(number, sent)
             entry, accepted, memory = judge(sent, memory, number)
             if accepted:
                 last = np.mean([sent[name] for name in accepted], axis=0)
                 adapter = adapter.moved(layout, last.astype(np.float32))
-            rounds.append(entry | self._measures(number, adapter, test, probe))
-        attacked = [entry["asr"] for entry in rounds if entry["round"] in self.setting.attacked]
+            rounds.append(entry | self._measures(attack, number, adapter, test, probe))
+        window = self.setting.attacked_by(attack)
+        attacked = [entry["asr"] for entry in rounds if entry["round"] in window]
         return {
             **case.key(self.setting),
             "malicious": attack.malicious,
-            "attacked": [n for n in self.setting.attacked if self._strength(attack, n) > 0],
+            "attacked": [n for n in window if self._strength(attack, n) > 0],
             "per_round": rounds,
             "accuracy": rounds[-1]["accuracy"],
             "asr": None if probe is None else max(attacked),
@@ -214,9 +238,8 @@ class Arena:
 
     def _strength(self, attack: Attack, number: int) -> float:
         """0 in a round in which the attackers are honest."""
-        if number not in self.setting.attacked:
-            return 0.0
-        return attack.strength(number - self.setting.attacked.start + 1)
+        window = self.setting.attacked_by(attack)
+        return attack.strength(number - window.start + 1) if number in window else 0.0
 
     def _honest(
         self, case: Case, players: Sequence[Player], adapter: Adapter, number: int
@@ -306,11 +329,11 @@ class Arena:
     # ---------------------------------------------------------------- measures
 
     def _measures(
-        self, number: int, adapter: Adapter, test: Dataset, probe: Probe | None
+        self, attack: Attack, number: int, adapter: Adapter, test: Dataset, probe: Probe | None
     ) -> dict[str, float | None]:
         """Accuracy when the attackers stop and at the end; success from the round before they
         start."""
-        attacked = self.setting.attacked
+        attacked = self.setting.attacked_by(attack)
         found: dict[str, float | None] = {"asr": None}
         if number in (attacked.stop - 1, self.setting.rounds):
             found["accuracy"] = self._trainer.accuracy(test, adapter)

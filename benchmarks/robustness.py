@@ -49,6 +49,8 @@ OWN_DOSES = {
 }
 
 
+SKETCHED = "every-group"
+"""The default rule of charters, on the whole update and on two groups of values."""
 SCORINGS = ("plain", "encrypted")
 
 
@@ -70,7 +72,7 @@ def rules() -> dict[str, Rule | None]:
     by group."""
     return {
         "none": None,
-        "every-group": make_rule(DEFAULT, {}, every_group=True),
+        SKETCHED: make_rule(DEFAULT, {}, every_group=True),
         **{name: make_rule(name, {}) for name in RULES},
     }
 
@@ -104,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     known = rules()
     attacks = arguments.attack or [n for n in ATTACKS if _picked(arguments.only, n, ATTACKS)]
     chosen = arguments.rule or [
-        name for name in ("none", DEFAULT, "every-group") if _picked(arguments.only, name, known)
+        name for name in ("none", DEFAULT, SKETCHED) if _picked(arguments.only, name, known)
     ]
     if not arguments.rule and (arguments.all_rules or _named(arguments.only, known)):
         chosen = [name for name in known if _picked(arguments.only, name, known)]

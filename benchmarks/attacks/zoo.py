@@ -75,6 +75,7 @@ class Attack:
         anchored: train with a pull towards that (constrain and scale).
         clones: all attackers send the very same update.
         split_trigger: each attacker has a part of the trigger only.
+        never_honest: begins in the first round, and not after rounds of good behaviour.
         strength: factor on the dose in the attacker's n-th round, from 1; 0 for an honest round.
         craft: (view, dose) -> what is sent.
     """
@@ -88,6 +89,7 @@ class Attack:
     anchored: bool = False
     clones: bool = False
     split_trigger: bool = False
+    never_honest: bool = False
     strength: Callable[[int], float] = lambda _: 1.0
     craft: Callable[[View, float], Vector] = lambda view, dose: crafting.scaled(view.poisoned, dose)
 
@@ -167,7 +169,16 @@ _BASE = (
     Attack("adaptive", "trigger", honest_too=True, craft=_adaptive),
     Attack("adaptive-by-group", "trigger", honest_too=True, craft=_adaptive_by_group),
 )
-ATTACKS: Mapping[str, Attack] = {attack.name: attack for attack in _BASE}
+NEVER_HONEST = ("replacement", "edge-case", "constrain-and-scale")
+"""Attacks that are there a second time, ``-from-first``: of such a client no rule remembers what it
+did before."""
+ATTACKS: Mapping[str, Attack] = {attack.name: attack for attack in _BASE} | {
+    f"{attack.name}-from-first": replace(
+        attack, name=f"{attack.name}-from-first", never_honest=True
+    )
+    for attack in _BASE
+    if attack.name in NEVER_HONEST
+}
 
 
 def attack_at(name: str, dose: float) -> Attack:
