@@ -30,6 +30,7 @@ from secure_fedfm.learning.plan import TrainingPlan
 from secure_fedfm.learning.seeds import generator
 from secure_fedfm.learning.specs import AdapterSpec
 from secure_fedfm.learning.splits import dirichlet_split
+from secure_fedfm.learning.votes import VoteSpec, voted_step
 from secure_fedfm.robust.memory import NOTHING, Memory
 from secure_fedfm.robust.rule import Rule
 from secure_fedfm.robust.score_matrix import ScoreMatrix
@@ -139,6 +140,7 @@ class Arena:
         rules: by name; None takes everybody.
         scorings: by name.
         sketches: the layout that they measure.
+        votes: what clients send instead of updates under the rules of these names.
     """
 
     def __init__(
@@ -149,8 +151,9 @@ class Arena:
         rules: Mapping[str, Rule | None],
         scorings: Mapping[str, Scoring],
         sketches: SketchLayout,
+        votes: Mapping[str, VoteSpec] | None = None,
     ) -> None:
-        self.setting, self._sketches = setting, sketches
+        self.setting, self._sketches, self._votes = setting, sketches, votes or {}
         self._data, self._trainer = data, trainer
         self._rules, self._scorings = rules, scorings
 
@@ -178,7 +181,8 @@ class Arena:
         probe = self._probe(attack, test, labels)
         players = self._players(case, attack, train, labels)
         judge = partial(self._judge, case, self._rules[case.rule])
-        layout, memory = self._trainer.layout, NOTHING
+        layout, memory, applied = self._trainer.layout, NOTHING, 0
+        votes = self._votes.get(case.rule)
         adapter, last = self._trainer.initial, np.zeros(layout.size)
         rounds: list[Row] = []
         for number in range(1, self.setting.rounds + 1):
@@ -190,7 +194,11 @@ class Arena:
                 observe(number, sent)
             entry, accepted, memory = judge(sent, memory, number)
             if accepted:
-                last = np.mean([sent[name] for name in accepted], axis=0)
+                total = np.sum([sent[name] for name in accepted], axis=0)
+                last = total / len(accepted)
+                if votes is not None:
+                    last = voted_step(votes, layout, applied, total, len(accepted))
+                applied += 1
                 adapter = adapter.moved(layout, last.astype(np.float32))
             rounds.append(entry | self._measures(attack, number, adapter, test, probe))
         window = self.setting.attacked_by(attack)
@@ -245,12 +253,19 @@ class Arena:
         self, case: Case, players: Sequence[Player], adapter: Adapter, number: int
     ) -> dict[str, Vector]:
         return {
-            player.name: self._trainer.delta(
-                Training(player.clean, number, _order(player, case)), adapter
-            )
+            player.name: self._honestly(case, player, adapter, number)
             for player in players
             if player.poisoned is None
         }
+
+    def _honestly(self, case: Case, player: Player, adapter: Adapter, number: int) -> Vector:
+        """What a client sends that trains on its clean rows."""
+        training = Training(player.clean, number, _order(player, case))
+        return self._ballot(case, self._trainer.delta(training, adapter))
+
+    def _ballot(self, case: Case, delta: Vector) -> Vector:
+        votes = self._votes.get(case.rule)
+        return delta if votes is None else votes.ballot(delta).astype(np.float64)
 
     def _attacks(
         self,
@@ -270,8 +285,7 @@ class Arena:
             if player.poisoned is None:
                 continue
             if strength == 0:
-                training = Training(player.clean, number, _order(player, case))
-                sent[player.name] = self._trainer.delta(training, adapter)
+                sent[player.name] = self._honestly(case, player, adapter, number)
                 continue
             if attack.clones and sent:
                 sent[player.name] = next(iter(sent.values()))
@@ -285,8 +299,10 @@ class Arena:
             poisoned = self._trainer.delta(training, adapter)
             passes = self._passing(case, player.name, honest, memory)
             view = View(
-                poisoned, own, tuple(honest.values()), last, number, len(players), attack.malicious,
-                passes, tuple(group.spans for group in self._sketches.groups),
+                self._ballot(case, poisoned), self._ballot(case, own), tuple(honest.values()), last,
+                number, len(players), attack.malicious, passes,
+                tuple(group.spans for group in self._sketches.groups),
+                poisoned, self._votes.get(case.rule),
             )  # fmt: skip
             sent[player.name] = attack.craft(view, attack.dose * strength)
         return sent

@@ -86,6 +86,27 @@ def shaped_as(update: Vector, model: Vector, groups: Sequence[Sequence[Span]]) -
     return shaped
 
 
+def stuffed(
+    poison: Vector, honest: list[Vector], vote: float, share: float, stretch: float
+) -> Vector:
+    """The ballot that moves most poison where values move by votes: with the honest ballots in hand
+    it sends, of each value, just as many votes as are missing, first where the poison is largest
+    for the votes that it takes, until it is ``stretch`` times as long as an honest ballot.
+
+    It takes no more votes than one vector may be long: nobody sees single values.
+    """
+    clients = len(honest) + 1
+    towards = np.sign(poison) * np.sum(honest, axis=0) / vote
+    missing = np.maximum(np.ceil(share * clients) - 0.4 - towards, 0.0)
+    # What is free is taken; a value that takes many votes must be worth their square.
+    cost = np.square(missing)
+    order = np.argsort(-np.abs(poison) / np.maximum(cost, 1e-9))
+    affordable = np.cumsum(cost[order]) <= stretch**2 * poison.size
+    sent = np.zeros_like(poison)
+    sent[order[affordable]] = missing[order[affordable]]
+    return np.sign(poison) * sent * vote
+
+
 def just_inside(
     poisoned: Vector,
     own: Vector,
