@@ -31,8 +31,8 @@ from benchmarks.robust_training import Trainer
 from fedfm_crypto.sketch import SketchLayout
 from secure_fedfm.learning.data import load_data
 from secure_fedfm.learning.learner import load_adapted
+from secure_fedfm.learning.recipes import votes_for
 from secure_fedfm.learning.specs import TaskSpec
-from secure_fedfm.learning.votes import VoteSpec
 from secure_fedfm.learning.weights import DEFAULT_MODEL
 from secure_fedfm.robust.drafting import two_groups
 from secure_fedfm.robust.registry import DEFAULT, RULES, make_rule
@@ -55,7 +55,7 @@ SKETCHED = "every-group"
 JUDGED_VOTES = "every-group+votes"
 """The same, and clients send votes: what ``charter new`` drafts."""
 VOTING = ("votes", JUDGED_VOTES)
-VOTES = VoteSpec(schedule_rounds=Setting.rounds)
+VOTES = votes_for(Setting().plan, Setting.rounds)
 SCORINGS = ("plain", "encrypted")
 
 
