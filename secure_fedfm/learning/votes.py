@@ -51,8 +51,8 @@ class VoteSpec:
     kind: Literal["votes"] = "votes"
     share: float = 0.8
     vote: float = 0.0625
-    adapter_step: float = 1.6e-2
-    head_step: float = 8e-2
+    adapter_step: float = 2.4e-2
+    head_step: float = 0.12
     schedule_rounds: int = 4
     final_factor: float = 0.1
 
