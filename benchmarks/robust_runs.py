@@ -265,7 +265,9 @@ class Arena:
 
     def _ballot(self, case: Case, delta: Vector) -> Vector:
         votes = self._votes.get(case.rule)
-        return delta if votes is None else votes.ballot(delta).astype(np.float64)
+        if votes is None:
+            return delta
+        return votes.ballot(delta, self._trainer.layout).astype(np.float64)
 
     def _attacks(
         self,

@@ -52,7 +52,7 @@ OWN_DOSES = {
 
 SKETCHED = "every-group"
 """The default rule of charters, on the whole update and on two groups of values."""
-JUDGED_VOTES = "every-group+votes"
+JUDGED_VOTES = "judged-votes"
 """The same, and clients send votes: what ``charter new`` drafts."""
 VOTING = ("votes", JUDGED_VOTES)
 VOTES = votes_for(Setting().plan, Setting.rounds)

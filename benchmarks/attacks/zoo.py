@@ -164,9 +164,7 @@ def _stuffing(view: View, dose: float) -> Vector:
     if view.votes is None or view.moved is None:
         return dose * view.poisoned
     for stretch in crafting.STRETCHES[::-1]:
-        sent = crafting.stuffed(
-            view.moved, list(view.honest), view.votes.vote, view.votes.share, stretch
-        )
+        sent = crafting.stuffed(view.moved, list(view.honest), view.votes.share, stretch)
         if view.passes is None or view.passes(sent):
             return sent
     return view.own

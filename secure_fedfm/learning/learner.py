@@ -207,7 +207,7 @@ class LocalLearner:
                 pooled=self._pooled,
             )
         found = delta(model.layout, adapter, model.state())
-        return found if self._votes is None else self._votes.ballot(found)
+        return found if self._votes is None else self._votes.ballot(found, model.layout)
 
 
 def _check_head_rounds(model: AdaptedModel, private: PrivatePlan | SharedNoisePlan) -> None:

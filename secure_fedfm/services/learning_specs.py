@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from fedfm_protocols.federation import Federation
@@ -16,8 +15,6 @@ from secure_fedfm.learning.step_optimiser import StepOptimiserSpec
 from secure_fedfm.learning.votes import VoteSpec
 from secure_fedfm.privacy.plan import PrivatePlan, PrivateTraining, SharedNoisePlan
 from secure_fedfm.robust.charter_rule import rule_of
-
-_STEPS_OF_A_VOTE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +55,11 @@ class LearningSpecs:
                 f"{charter.privacy.mode}: sums of gradients (mode shared-noise) take sgd or adam, "
                 "sums of updates fedavg, fedavgm, fedadam or votes"
             )
-        if isinstance(optimiser, VoteSpec):
-            _check_votes(optimiser, federation)
+        if isinstance(optimiser, VoteSpec) and charter.privacy.mode != "none":
+            raise ConfigurationError(
+                f"server_optimiser.kind is votes in privacy mode {charter.privacy.mode}: noise "
+                "would decide the votes; take fedavg, fedavgm or fedadam"
+            )
         return cls(
             ModelSpec(charter.model.name, charter.model.sha256),
             AdapterSpec.from_json(charter.adapter),
@@ -80,31 +80,6 @@ class LearningSpecs:
         """How every party applies an opened sum to an adapter of this layout."""
         batch = self.private.batch if isinstance(self.private, SharedNoisePlan) else None
         return AdapterUpdater(layout, self.optimiser, batch)
-
-
-def _check_votes(votes: VoteSpec, federation: Federation) -> None:
-    """Refuse votes where they would be lost: in noise, in rounding, or beyond what is measured."""
-    charter = federation.charter
-    if charter.privacy.mode != "none":
-        raise ConfigurationError(
-            f"server_optimiser.kind is votes in privacy mode {charter.privacy.mode}: noise would "
-            "decide the votes; take fedavg, fedavgm or fedadam"
-        )
-    quantiser = charter.quantiser
-    least = _STEPS_OF_A_VOTE / quantiser.scale
-    if not least <= votes.vote <= quantiser.clip:
-        raise ConfigurationError(
-            f"server_optimiser.vote is {votes.vote:g}, expected from {least:g} (a few steps of the "
-            f"quantiser) to quantiser.clip, {quantiser.clip:g}"
-        )
-    length = votes.vote * math.sqrt(quantiser.values)
-    section = charter.robustness
-    if section is not None and length > section.norm_bound:
-        raise ConfigurationError(
-            f"a ballot of {quantiser.values} values is {length:.0f} long, and "
-            f"robustness.norm_bound is {section.norm_bound:g}: take a smaller "
-            "server_optimiser.vote or a larger --norm-bound"
-        )
 
 
 def _shared_plan(federation: Federation, optimiser: StepOptimiserSpec) -> SharedNoisePlan:
