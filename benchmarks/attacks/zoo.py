@@ -170,6 +170,14 @@ def _stuffing(view: View, dose: float) -> Vector:
     return view.own
 
 
+def _veto(view: View, dose: float) -> Vector:
+    """Against votes: poison, but against every value on which all honest ballots agree, so that
+    agreement of one less is the most there is."""
+    signs = np.sign(view.honest).sum(axis=0)
+    unanimous = np.abs(signs) == len(view.honest)
+    return dose * np.where(unanimous, -np.sign(signs) * np.abs(view.poisoned), view.poisoned)
+
+
 _BASE = (
     Attack("none", "none", malicious=0),
     Attack("label-flip", "flip"),
@@ -186,6 +194,7 @@ _BASE = (
     Attack("adaptive", "trigger", honest_too=True, craft=_adaptive),
     Attack("adaptive-by-group", "trigger", honest_too=True, craft=_adaptive_by_group),
     Attack("stuffing", "trigger", honest_too=True, craft=_stuffing),
+    Attack("veto", "trigger", craft=_veto),
 )
 NEVER_HONEST = ("replacement", "edge-case", "constrain-and-scale")
 """Attacks that are there a second time, ``-from-first``: of such a client no rule remembers what it

@@ -53,13 +53,12 @@ def finished(
         adapter=AdapterSpec(rank=40, alpha=40),
         suite="masked",
         timeouts={"connect": 30.0, "rejoin": 30.0, "cosignatures": 5.0},
-        rule={"rule": "norm-bound", "parameters": {"multiple": 2}, "key_rounds": 2},
-        optimiser=VoteSpec(share=0.5, schedule_rounds=ROUNDS),
+        rule={"rule": "norm-bound", "parameters": {"multiple": 4}, "key_rounds": 2},
+        optimiser=VoteSpec(schedule_rounds=ROUNDS),
     ) as federation:
         deaths = [{**death, "once": str(root / f"death-{i}")} for i, death in enumerate(DEATHS)]
         faults: dict[str, dict[str, Any]] = {
-            # Ballots are long: many times as much could not be sketched, and would not be judged.
-            ATTACKER: {"scale_update": 3.0},
+            ATTACKER: {"scale_update": 40.0},
             VALIDATOR: {"validator_dies": {"said": str(root / "said"), "deaths": deaths}},
         }
 

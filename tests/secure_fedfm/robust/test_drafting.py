@@ -179,23 +179,12 @@ def test_a_draft_with_the_default_rule_takes_votes(tmp_path: Path) -> None:
     assert read_training_file(None, 7)[2] == ServerOptimiserSpec()
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {
-                "privacy": client_privacy(epsilon=8.0, delta=1e-5, rounds=3, clip=4.0),
-                "scale": 256,
-                "lane_bits": 32,
-            },
-            "noise would decide the votes",
-        ),
-        ({"clip": 0.05}, "expected from .* to quantiser.clip, 0.05"),
-        ({"scale": 64}, "expected from 0.25"),
-        ({"robust": RobustRequest(VALIDATOR, norm_bound=15.0)}, "a ballot of 65536 values is 16"),
-    ],
-)
-def test_votes_that_would_be_lost_are_refused(changes: dict[str, Any], message: str) -> None:
-    charter = draft(server_optimiser=VoteSpec(), **changes)
-    with pytest.raises(ConfigurationError, match=message):
+def test_votes_are_refused_where_noise_would_decide_them() -> None:
+    charter = draft(
+        server_optimiser=VoteSpec(),
+        privacy=client_privacy(epsilon=8.0, delta=1e-5, rounds=3, clip=4.0),
+        scale=256,
+        lane_bits=32,
+    )
+    with pytest.raises(ConfigurationError, match="noise would decide the votes"):
         LearningSpecs.of(Federation.of(charter))
