@@ -9,7 +9,7 @@ out. Updates beyond the quantiser's range are not cut off: an attacker need not 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -22,7 +22,7 @@ from benchmarks.attacks.zoo import Attack, Labels, Passes, View, attack_at
 from benchmarks.results import Row, package_versions
 from benchmarks.robust_scoring import Scoring, scores_of_vectors
 from benchmarks.robust_training import Training
-from fedfm_crypto.sketch import SketchLayout
+from fedfm_crypto.sketch import SketchGroup, SketchLayout
 from secure_fedfm.learning.adapter_state import Adapter
 from secure_fedfm.learning.dataset import Dataset, TrainTest
 from secure_fedfm.learning.payload import TensorLayout
@@ -30,6 +30,7 @@ from secure_fedfm.learning.plan import TrainingPlan
 from secure_fedfm.learning.seeds import generator
 from secure_fedfm.learning.specs import AdapterSpec
 from secure_fedfm.learning.splits import dirichlet_split
+from secure_fedfm.learning.votes import VoteSpec, voted_step
 from secure_fedfm.robust.memory import NOTHING, Memory
 from secure_fedfm.robust.rule import Rule
 from secure_fedfm.robust.score_matrix import ScoreMatrix
@@ -38,6 +39,7 @@ SCALE = 1 << 16
 """Quantisation: integer steps for 1.0."""
 ROOT = "honest-1"
 """With whom a rule that needs a root client compares the others."""
+Observer = Callable[[int, Mapping[str, Vector]], None]
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Setting:
     Args:
         rows, test_rows, probe_rows: drawn from the data set by the seed.
         honest: honest clients; the attackers come on top.
-        rounds: of training; attackers act in rounds ``attacked`` and are honest otherwise.
+        rounds: of training; attackers act in rounds ``attacked`` and are honest otherwise, but for
+            those that never are.
     """
 
     rows: int = 3000
@@ -70,6 +73,10 @@ class Setting:
             final_factor=0.1,
         )
     )
+
+    def attacked_by(self, attack: Attack) -> range:
+        """Rounds in which it is on, from the first where it is never honest."""
+        return range(1, self.attacked.stop) if attack.never_honest else self.attacked
 
 
 @dataclass(frozen=True)
@@ -133,6 +140,7 @@ class Arena:
         rules: by name; None takes everybody.
         scorings: by name.
         sketches: the layout that they measure.
+        votes: what clients send instead of updates under the rules of these names.
     """
 
     def __init__(
@@ -143,13 +151,29 @@ class Arena:
         rules: Mapping[str, Rule | None],
         scorings: Mapping[str, Scoring],
         sketches: SketchLayout,
+        votes: Mapping[str, VoteSpec] | None = None,
     ) -> None:
-        self.setting, self._sketches = setting, sketches
+        self.setting, self._sketches, self._votes = setting, sketches, votes or {}
         self._data, self._trainer = data, trainer
         self._rules, self._scorings = rules, scorings
 
-    def run(self, case: Case) -> Row:
-        """Play a case; its row, with figures for each round."""
+    @property
+    def layout(self) -> TensorLayout:
+        """Of the updates."""
+        return self._trainer.layout
+
+    @property
+    def groups(self) -> tuple[SketchGroup, ...]:
+        """Values that are sketched together."""
+        return self._sketches.groups
+
+    def run(self, case: Case, observe: Observer | None = None) -> Row:
+        """Play a case; its row, with figures for each round.
+
+        Args:
+            case: to play.
+            observe: is shown what all clients send in each round.
+        """
         started = time.process_time()
         attack = attack_at(case.attack, case.dose)
         train, test = self._sample(case.seed)
@@ -157,7 +181,8 @@ class Arena:
         probe = self._probe(attack, test, labels)
         players = self._players(case, attack, train, labels)
         judge = partial(self._judge, case, self._rules[case.rule])
-        layout, memory = self._trainer.layout, NOTHING
+        layout, memory, applied = self._trainer.layout, NOTHING, 0
+        votes = self._votes.get(case.rule)
         adapter, last = self._trainer.initial, np.zeros(layout.size)
         rounds: list[Row] = []
         for number in range(1, self.setting.rounds + 1):
@@ -165,16 +190,23 @@ class Arena:
             sent = honest | self._attacks(
                 case, attack, players, adapter, last, number, honest, memory
             )
+            if observe is not None:
+                observe(number, sent)
             entry, accepted, memory = judge(sent, memory, number)
             if accepted:
-                last = np.mean([sent[name] for name in accepted], axis=0)
+                total = np.sum([sent[name] for name in accepted], axis=0)
+                last = total / len(accepted)
+                if votes is not None:
+                    last = voted_step(votes, layout, applied, total, len(accepted))
+                applied += 1
                 adapter = adapter.moved(layout, last.astype(np.float32))
-            rounds.append(entry | self._measures(number, adapter, test, probe))
-        attacked = [entry["asr"] for entry in rounds if entry["round"] in self.setting.attacked]
+            rounds.append(entry | self._measures(attack, number, adapter, test, probe))
+        window = self.setting.attacked_by(attack)
+        attacked = [entry["asr"] for entry in rounds if entry["round"] in window]
         return {
             **case.key(self.setting),
             "malicious": attack.malicious,
-            "attacked": [n for n in self.setting.attacked if self._strength(attack, n) > 0],
+            "attacked": [n for n in window if self._strength(attack, n) > 0],
             "per_round": rounds,
             "accuracy": rounds[-1]["accuracy"],
             "asr": None if probe is None else max(attacked),
@@ -214,20 +246,28 @@ class Arena:
 
     def _strength(self, attack: Attack, number: int) -> float:
         """0 in a round in which the attackers are honest."""
-        if number not in self.setting.attacked:
-            return 0.0
-        return attack.strength(number - self.setting.attacked.start + 1)
+        window = self.setting.attacked_by(attack)
+        return attack.strength(number - window.start + 1) if number in window else 0.0
 
     def _honest(
         self, case: Case, players: Sequence[Player], adapter: Adapter, number: int
     ) -> dict[str, Vector]:
         return {
-            player.name: self._trainer.delta(
-                Training(player.clean, number, _order(player, case)), adapter
-            )
+            player.name: self._honestly(case, player, adapter, number)
             for player in players
             if player.poisoned is None
         }
+
+    def _honestly(self, case: Case, player: Player, adapter: Adapter, number: int) -> Vector:
+        """What a client sends that trains on its clean rows."""
+        training = Training(player.clean, number, _order(player, case))
+        return self._ballot(case, self._trainer.delta(training, adapter))
+
+    def _ballot(self, case: Case, delta: Vector) -> Vector:
+        votes = self._votes.get(case.rule)
+        if votes is None:
+            return delta
+        return votes.ballot(delta, self._trainer.layout).astype(np.float64)
 
     def _attacks(
         self,
@@ -247,8 +287,7 @@ class Arena:
             if player.poisoned is None:
                 continue
             if strength == 0:
-                training = Training(player.clean, number, _order(player, case))
-                sent[player.name] = self._trainer.delta(training, adapter)
+                sent[player.name] = self._honestly(case, player, adapter, number)
                 continue
             if attack.clones and sent:
                 sent[player.name] = next(iter(sent.values()))
@@ -262,8 +301,10 @@ class Arena:
             poisoned = self._trainer.delta(training, adapter)
             passes = self._passing(case, player.name, honest, memory)
             view = View(
-                poisoned, own, tuple(honest.values()), last, number, len(players), attack.malicious,
-                passes, tuple(group.spans for group in self._sketches.groups),
+                self._ballot(case, poisoned), self._ballot(case, own), tuple(honest.values()), last,
+                number, len(players), attack.malicious, passes,
+                tuple(group.spans for group in self._sketches.groups),
+                poisoned, self._votes.get(case.rule),
             )  # fmt: skip
             sent[player.name] = attack.craft(view, attack.dose * strength)
         return sent
@@ -306,11 +347,11 @@ class Arena:
     # ---------------------------------------------------------------- measures
 
     def _measures(
-        self, number: int, adapter: Adapter, test: Dataset, probe: Probe | None
+        self, attack: Attack, number: int, adapter: Adapter, test: Dataset, probe: Probe | None
     ) -> dict[str, float | None]:
         """Accuracy when the attackers stop and at the end; success from the round before they
         start."""
-        attacked = self.setting.attacked
+        attacked = self.setting.attacked_by(attack)
         found: dict[str, float | None] = {"asr": None}
         if number in (attacked.stop - 1, self.setting.rounds):
             found["accuracy"] = self._trainer.accuracy(test, adapter)

@@ -31,6 +31,7 @@ from benchmarks.robust_training import Trainer
 from fedfm_crypto.sketch import SketchLayout
 from secure_fedfm.learning.data import load_data
 from secure_fedfm.learning.learner import load_adapted
+from secure_fedfm.learning.recipes import votes_for
 from secure_fedfm.learning.specs import TaskSpec
 from secure_fedfm.learning.weights import DEFAULT_MODEL
 from secure_fedfm.robust.drafting import two_groups
@@ -49,6 +50,12 @@ OWN_DOSES = {
 }
 
 
+SKETCHED = "every-group"
+"""The default rule of charters, on the whole update and on two groups of values."""
+JUDGED_VOTES = "judged-votes"
+"""The same, and clients send votes: what ``charter new`` drafts."""
+VOTING = ("votes", JUDGED_VOTES)
+VOTES = votes_for(Setting().plan, Setting.rounds)
 SCORINGS = ("plain", "encrypted")
 
 
@@ -62,15 +69,17 @@ def make_arena(data: str, setting: Setting, cache: Path | None, scoring: str) ->
     if scoring == "encrypted":
         scorings["encrypted"] = encrypted_scoring(layout, SCALE)
     trainer = Trainer(model, task.labels, setting.plan, cache)
-    return Arena(rows, setting, trainer, rules(), scorings, layout)
+    return Arena(rows, setting, trainer, rules(), scorings, layout, dict.fromkeys(VOTING, VOTES))
 
 
 def rules() -> dict[str, Rule | None]:
-    """Rules by name; ``none`` takes everybody, ``every-group`` is the default rule on the whole and
-    by group."""
+    """Rules by name; ``none`` takes everybody, ``votes`` everybody's votes; ``every-group`` is the
+    default rule on the whole and by group."""
     return {
         "none": None,
-        "every-group": make_rule(DEFAULT, {}, every_group=True),
+        "votes": None,
+        SKETCHED: make_rule(DEFAULT, {}, every_group=True),
+        JUDGED_VOTES: make_rule(DEFAULT, {}, every_group=True),
         **{name: make_rule(name, {}) for name in RULES},
     }
 
@@ -104,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     known = rules()
     attacks = arguments.attack or [n for n in ATTACKS if _picked(arguments.only, n, ATTACKS)]
     chosen = arguments.rule or [
-        name for name in ("none", DEFAULT, "every-group") if _picked(arguments.only, name, known)
+        name for name in ("none", SKETCHED, JUDGED_VOTES) if _picked(arguments.only, name, known)
     ]
     if not arguments.rule and (arguments.all_rules or _named(arguments.only, known)):
         chosen = [name for name in known if _picked(arguments.only, name, known)]

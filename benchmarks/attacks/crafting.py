@@ -86,6 +86,27 @@ def shaped_as(update: Vector, model: Vector, groups: Sequence[Sequence[Span]]) -
     return shaped
 
 
+def stuffed(poison: Vector, honest: list[Vector], share: float, stretch: float) -> Vector:
+    """The ballot that moves most poison where values move by votes: with the honest ballots in hand
+    it sends, of each value, just as many votes as are missing, first where the poison is largest
+    for the votes that it takes, until it is ``stretch`` times as long as an honest ballot.
+
+    It takes no more votes than one vector may be long: nobody sees single values.
+    """
+    clients = len(honest) + 1
+    sizes = np.median(np.abs(honest), axis=0)
+    towards = np.sign(poison) * np.sum(honest, axis=0) / np.maximum(sizes, 1e-12)
+    missing = np.maximum(np.ceil(share * clients) - 0.4 - towards, 0.0) * sizes
+    # What is free is taken; a value that takes many votes must be worth their square.
+    cost = np.square(missing)
+    order = np.argsort(-np.abs(poison) / np.maximum(cost, 1e-12))
+    length = stretch * float(np.median([np.linalg.norm(update) for update in honest]))
+    affordable = np.cumsum(cost[order]) <= length**2
+    sent = np.zeros_like(poison)
+    sent[order[affordable]] = missing[order[affordable]]
+    return np.sign(poison) * sent
+
+
 def just_inside(
     poisoned: Vector,
     own: Vector,

@@ -16,6 +16,7 @@ from benchmarks.attacks import crafting, poison
 from benchmarks.attacks.crafting import Vector
 from benchmarks.attacks.poison import TRIGGER, Probe
 from secure_fedfm.learning.dataset import Dataset
+from secure_fedfm.learning.votes import VoteSpec
 
 DOSES = (1.0, 2.0, 5.0, 10.0)
 EPOCHS = 2
@@ -40,6 +41,9 @@ class View:
         passes: whether the rule in force, with its memory, would accept this vector beside the
             honest ones; None where there is no rule.
         groups: spans of the values that are sketched together, by group.
+        moved: ``poisoned`` before it became a ballot; the same where clients send updates.
+        votes: by which ballots are counted; None where clients send updates. Vectors here, but for
+            ``moved``, are ballots then.
     """
 
     poisoned: Vector
@@ -51,6 +55,8 @@ class View:
     malicious: int
     passes: Passes | None = None
     groups: tuple[tuple[crafting.Span, ...], ...] = ()
+    moved: Vector | None = None
+    votes: VoteSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,7 @@ class Attack:
         anchored: train with a pull towards that (constrain and scale).
         clones: all attackers send the very same update.
         split_trigger: each attacker has a part of the trigger only.
+        never_honest: begins in the first round, and not after rounds of good behaviour.
         strength: factor on the dose in the attacker's n-th round, from 1; 0 for an honest round.
         craft: (view, dose) -> what is sent.
     """
@@ -88,6 +95,7 @@ class Attack:
     anchored: bool = False
     clones: bool = False
     split_trigger: bool = False
+    never_honest: bool = False
     strength: Callable[[int], float] = lambda _: 1.0
     craft: Callable[[View, float], Vector] = lambda view, dose: crafting.scaled(view.poisoned, dose)
 
@@ -151,6 +159,25 @@ def _adaptive_by_group(view: View, dose: float) -> Vector:
     return view.own + (1 - _ROOM) * (sent - view.own)
 
 
+def _stuffing(view: View, dose: float) -> Vector:
+    """Against votes: more than one vote where that is enough, and none where it is not."""
+    if view.votes is None or view.moved is None:
+        return dose * view.poisoned
+    for stretch in crafting.STRETCHES[::-1]:
+        sent = crafting.stuffed(view.moved, list(view.honest), view.votes.share, stretch)
+        if view.passes is None or view.passes(sent):
+            return sent
+    return view.own
+
+
+def _veto(view: View, dose: float) -> Vector:
+    """Against votes: poison, but against every value on which all honest ballots agree, so that
+    agreement of one less is the most there is."""
+    signs = np.sign(view.honest).sum(axis=0)
+    unanimous = np.abs(signs) == len(view.honest)
+    return dose * np.where(unanimous, -np.sign(signs) * np.abs(view.poisoned), view.poisoned)
+
+
 _BASE = (
     Attack("none", "none", malicious=0),
     Attack("label-flip", "flip"),
@@ -166,8 +193,19 @@ _BASE = (
     Attack("slow-burn", "trigger", strength=_slowly),
     Attack("adaptive", "trigger", honest_too=True, craft=_adaptive),
     Attack("adaptive-by-group", "trigger", honest_too=True, craft=_adaptive_by_group),
+    Attack("stuffing", "trigger", honest_too=True, craft=_stuffing),
+    Attack("veto", "trigger", craft=_veto),
 )
-ATTACKS: Mapping[str, Attack] = {attack.name: attack for attack in _BASE}
+NEVER_HONEST = ("replacement", "edge-case", "constrain-and-scale")
+"""Attacks that are there a second time, ``-from-first``: of such a client no rule remembers what it
+did before."""
+ATTACKS: Mapping[str, Attack] = {attack.name: attack for attack in _BASE} | {
+    f"{attack.name}-from-first": replace(
+        attack, name=f"{attack.name}-from-first", never_honest=True
+    )
+    for attack in _BASE
+    if attack.name in NEVER_HONEST
+}
 
 
 def attack_at(name: str, dose: float) -> Attack:

@@ -380,6 +380,7 @@ def new(
         steps=chosen_privacy.optimiser(len(clients))
         if isinstance(chosen_privacy, SharedNoiseRequest)
         else None,
+        votes=robust is not None and robust.votes and privacy.value == "none",
     )
     chosen_task = choose_task(task.value, labels, labels_from, text_column, label_column)
     spec, location = choose_model(model or DEFAULT_MODEL.name, model_folder)

@@ -11,7 +11,7 @@ from secure_fedfm.errors import ConfigurationError
 from secure_fedfm.founding import DEFAULT_CLIP
 from secure_fedfm.learning.data import load_training_rows
 from secure_fedfm.learning.plan import TrainingPlan
-from secure_fedfm.learning.recipes import SMALL_ROWS, recipe_for
+from secure_fedfm.learning.recipes import SMALL_ROWS, recipe_for, votes_for
 from secure_fedfm.learning.server_optimiser import (
     OptimiserSpec,
     ServerOptimiserSpec,
@@ -19,6 +19,7 @@ from secure_fedfm.learning.server_optimiser import (
 )
 from secure_fedfm.learning.specs import HEAD_ONLY, AdapterSpec, ModelSpec, TaskSpec
 from secure_fedfm.learning.step_optimiser import StepOptimiserSpec
+from secure_fedfm.learning.votes import KIND as VOTES
 from secure_fedfm.learning.weights import pin_model
 from secure_fedfm.privacy.recipe import (
     PrivacySections,
@@ -37,11 +38,13 @@ def read_training_file(
     *,
     causal: bool = False,
     steps: StepOptimiserSpec | None = None,
+    votes: bool = False,
 ) -> tuple[TrainingPlan, AdapterSpec, OptimiserSpec]:
     """The measured recipe, overridden by the tables of a file (TABLES).
 
     The learning-rate schedule spans the federation's ``rounds`` unless the file says otherwise.
-    With ``steps``, the optimiser of mode shared-noise, a head that there is is trained alone.
+    With ``steps``, the optimiser of mode shared-noise, a head that there is is trained alone. With
+    ``votes`` clients send votes, unless the file names another kind of ``server_optimiser``.
 
     Raises
     ------
@@ -61,8 +64,11 @@ def read_training_file(
         optimiser = steps
     plan = recipe_for(SMALL_ROWS, rounds).plan  # how many rows there are, only the clients know
     try:
+        plan = TrainingPlan.from_json(plan.to_json() | _table(tables, "training"))
+        if votes and _table(tables, "server_optimiser").get("kind", VOTES) == VOTES:
+            optimiser = votes_for(plan, rounds)
         return (
-            TrainingPlan.from_json(plan.to_json() | _table(tables, "training")),
+            plan,
             AdapterSpec.from_json(adapter.to_json() | _table(tables, "adapter")),
             read_optimiser(optimiser.to_json() | _table(tables, "server_optimiser")),
         )

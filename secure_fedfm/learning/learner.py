@@ -25,6 +25,7 @@ from secure_fedfm.learning.training import (
     prepare_rows,
     train_round,
 )
+from secure_fedfm.learning.votes import VoteSpec
 from secure_fedfm.privacy.plan import PrivatePlan, SharedNoisePlan
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class LocalLearner:
         location: Path | None = None,
         threads: int | None = None,
         private: PrivatePlan | SharedNoisePlan | None = None,
+        votes: VoteSpec | None = None,
         random: RandomSource = system_random,
     ) -> None:
         """
@@ -74,6 +76,7 @@ class LocalLearner:
                 1 where clients share cores: waiting threads spin, and many of them cost tenfold.
             private: train by DP-SGD with these settings, whole rounds of it (`PrivatePlan`) or
                 steps that the institutions add up (`SharedNoisePlan`); None trains without privacy.
+            votes: send the signs of a delta instead of it; None sends deltas.
             random: CSPRNG of private training (sampling, dither, noise).
 
         Raises:
@@ -84,7 +87,7 @@ class LocalLearner:
         self._specs = (model, adapter, task)
         self._plan, self._data, self._client = plan, data, client
         self._location, self._threads = location, threads
-        self._private, self._random = private, random
+        self._private, self._votes, self._random = private, votes, random
         self._model: AdaptedModel | None = None
         self._initial: Adapter | None = None
         self._rows: PreparedRows | None = None
@@ -159,9 +162,9 @@ class LocalLearner:
         charter does: it sets the learning rates, and whether the head is trained alone; by default
         as if no number had gone to keys or failed rounds.
 
-        Of a whole round it is the float32 delta.  With a `SharedNoisePlan` it is step `step` (from
-        0): the float64 sum of clipped gradients at `adapter`, PRIVATE until the protocol has
-        noised and masked it.
+        Of a whole round it is the float32 delta, or the ballot for it.  With a `SharedNoisePlan` it
+        is step `step` (from 0): the float64 sum of clipped gradients at `adapter`, PRIVATE until
+        the protocol has noised and masked it.
 
         Raises:
             ModelError: the adapter does not fit, or training diverged.
@@ -203,7 +206,8 @@ class LocalLearner:
                 progress=progress,
                 pooled=self._pooled,
             )
-        return delta(model.layout, adapter, model.state())
+        found = delta(model.layout, adapter, model.state())
+        return found if self._votes is None else self._votes.ballot(found, model.layout)
 
 
 def _check_head_rounds(model: AdaptedModel, private: PrivatePlan | SharedNoisePlan) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from secure_fedfm.learning.plan import TrainingPlan
 from secure_fedfm.learning.server_optimiser import ServerOptimiserSpec
 from secure_fedfm.learning.specs import ALL_LINEAR, HEAD_ONLY, AdapterSpec
+from secure_fedfm.learning.votes import VoteSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,21 @@ def recipe_for(rows: int, rounds: int | None = None) -> Recipe:
         ),
         server=ServerOptimiserSpec(kind="fedavg"),
         rounds=chosen,
+    )
+
+
+STEPS_OF_A_VOTE = 6.0
+"""Learning rates that a value moves by where clients agree. A local epoch of AdamW moves one by
+about 4; those where all agree are among the ones that move further."""
+
+
+def votes_for(plan: TrainingPlan, rounds: int) -> VoteSpec:
+    """Votes that move as far as the plan's trainings do, over so many rounds."""
+    return VoteSpec(
+        adapter_step=STEPS_OF_A_VOTE * plan.adapter_learning_rate,
+        head_step=STEPS_OF_A_VOTE * plan.head_learning_rate,
+        schedule_rounds=rounds,
+        final_factor=plan.final_factor,
     )
 
 

@@ -12,6 +12,7 @@ a sequence of single float32 additions, multiplications, divisions and square ro
 rounds correctly on every machine; nothing is fused, reduced or raised to a power.
 
 In privacy mode `shared-noise` a sum is no delta but a gradient: ``step_optimiser`` has its rules.
+Where clients send votes, a sum is none either: ``votes``.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from secure_fedfm.learning.adapter_state import Adapter, read_tensors
 from secure_fedfm.learning.payload import FloatArray, TensorLayout
 from secure_fedfm.learning.step_optimiser import KINDS, StepOptimiserSpec, gradient_step
 from secure_fedfm.learning.strict_json import from_json, to_json
+from secure_fedfm.learning.votes import KIND as VOTES
+from secure_fedfm.learning.votes import VoteSpec, voted_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +66,19 @@ class ServerOptimiserSpec:
         return from_json(cls, "server_optimiser", data)
 
 
-OptimiserSpec = ServerOptimiserSpec | StepOptimiserSpec
+OptimiserSpec = ServerOptimiserSpec | StepOptimiserSpec | VoteSpec
 
 
 def read_optimiser(section: object) -> OptimiserSpec:
-    """A charter's ``server_optimiser``, of either kind.
+    """A charter's ``server_optimiser``, of any kind.
 
     Raises:
         ConfigurationError: unknown, missing or wrong values.
     """
     if isinstance(section, Mapping) and section.get("kind") in KINDS:
         return StepOptimiserSpec.from_json(section)
+    if isinstance(section, Mapping) and section.get("kind") == VOTES:
+        return VoteSpec.from_json(section)
     return ServerOptimiserSpec.from_json(section)
 
 
@@ -157,6 +162,12 @@ class AdapterUpdater:
         Raises:
             ModelError: as for `apply`.
         """
+        if isinstance(self.spec, VoteSpec):
+            total = np.asarray(total, dtype=np.float64)
+            self._check(total, state)
+            step = voted_step(self.spec, self.layout, state.count, total, accepted)
+            following = OptimiserState(state.momentum, state.variance, state.count + 1)
+            return adapter.moved(self.layout, step), following
         divisor = accepted if self.batch is None else self.batch
         return self.apply(adapter, state, (total / divisor).astype(np.float32))
 
@@ -174,14 +185,10 @@ class AdapterUpdater:
         Raises:
             ModelError: wrong shape, or a value that is not finite.
         """
+        if isinstance(self.spec, VoteSpec):
+            raise ModelError("votes have no mean: give `advance` their sum")
         delta = np.asarray(mean_delta).astype(np.float32)
-        if delta.shape != (self.layout.size,) or state.momentum.shape != delta.shape:
-            raise ModelError(
-                f"mean delta has shape {delta.shape} and state {state.momentum.shape}; "
-                f"expected ({self.layout.size},) for both"
-            )
-        if not np.isfinite(delta).all():
-            raise ModelError("the mean delta holds values that are not finite; void the round")
+        self._check(delta, state)
         if isinstance(self.spec, ServerOptimiserSpec):
             step, following = _step(self.spec, state, delta)
             return adapter.moved(self.layout, step), following
@@ -190,6 +197,15 @@ class AdapterUpdater:
         )
         following = OptimiserState(momentum, variance, state.count + 1)
         return adapter.moved(self.layout, step), following
+
+    def _check(self, found: npt.NDArray[np.floating], state: OptimiserState) -> None:
+        if found.shape != (self.layout.size,) or state.momentum.shape != found.shape:
+            raise ModelError(
+                f"mean delta has shape {found.shape} and state {state.momentum.shape}; "
+                f"expected ({self.layout.size},) for both"
+            )
+        if not np.isfinite(found).all():
+            raise ModelError("the mean delta holds values that are not finite; void the round")
 
 
 def _step(

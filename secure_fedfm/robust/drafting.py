@@ -74,6 +74,12 @@ class RobustRequest:
         """How many groups of values are sketched by themselves; 1 is the whole update."""
         return 2 if self.rule == DEFAULT else 1
 
+    @property
+    def votes(self) -> bool:
+        """Whether clients shall send votes: poison that looks like honest work in every score
+        moves nothing by itself then (docs/robust-rules.md)."""
+        return self.rule == DEFAULT
+
     def sections(self, values: int) -> dict[str, Any]:
         """``validator`` and ``robustness`` of a federation with updates of so many values.
 

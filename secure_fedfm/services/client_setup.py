@@ -96,6 +96,7 @@ def set_up_client(site: Site, config: SiteConfig) -> ClientSetup:
         location=config.model,
         threads=config.threads,
         private=specs.private,
+        votes=specs.votes,
     )
     learner.prepare(_caching_progress)
     _check_initial(federation, learner)

@@ -12,6 +12,7 @@ from secure_fedfm.learning.plan import TrainingPlan
 from secure_fedfm.learning.server_optimiser import AdapterUpdater, OptimiserSpec, read_optimiser
 from secure_fedfm.learning.specs import AdapterSpec, ModelSpec, TaskSpec
 from secure_fedfm.learning.step_optimiser import StepOptimiserSpec
+from secure_fedfm.learning.votes import VoteSpec
 from secure_fedfm.privacy.plan import PrivatePlan, PrivateTraining, SharedNoisePlan
 from secure_fedfm.robust.charter_rule import rule_of
 
@@ -52,7 +53,12 @@ class LearningSpecs:
             raise ConfigurationError(
                 f"server_optimiser.kind is {optimiser.kind} in privacy mode "
                 f"{charter.privacy.mode}: sums of gradients (mode shared-noise) take sgd or adam, "
-                "sums of updates fedavg, fedavgm or fedadam"
+                "sums of updates fedavg, fedavgm, fedadam or votes"
+            )
+        if isinstance(optimiser, VoteSpec) and charter.privacy.mode != "none":
+            raise ConfigurationError(
+                f"server_optimiser.kind is votes in privacy mode {charter.privacy.mode}: noise "
+                "would decide the votes; take fedavg, fedavgm or fedadam"
             )
         return cls(
             ModelSpec(charter.model.name, charter.model.sha256),
@@ -64,6 +70,11 @@ class LearningSpecs:
             else _private_plan(charter.privacy, private, charter.rounds),
             optimiser,
         )
+
+    @property
+    def votes(self) -> VoteSpec | None:
+        """What clients send instead of updates, if they vote."""
+        return self.optimiser if isinstance(self.optimiser, VoteSpec) else None
 
     def updater(self, layout: TensorLayout) -> AdapterUpdater:
         """How every party applies an opened sum to an adapter of this layout."""

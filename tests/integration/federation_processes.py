@@ -37,7 +37,7 @@ from secure_fedfm.demo.marks import collect_leaves
 from secure_fedfm.enrolling import enrol, make_keys
 from secure_fedfm.founding import draft_charter, sign_by_founders
 from secure_fedfm.learning.plan import TrainingPlan
-from secure_fedfm.learning.server_optimiser import ServerOptimiserSpec
+from secure_fedfm.learning.server_optimiser import OptimiserSpec, ServerOptimiserSpec
 from secure_fedfm.learning.specs import AdapterSpec, ModelSpec, TaskSpec
 from secure_fedfm.learning.weights import pin_model
 from secure_fedfm.privacy.recipe import PrivacySections, SharedNoiseRequest
@@ -282,6 +282,7 @@ def build_federation(
     privacy: PrivacySections | SharedNoiseRequest | None = None,
     timeouts: Mapping[str, float] | None = None,
     rule: Mapping[str, Any] | None = None,
+    optimiser: OptimiserSpec | None = None,
     marks: Callable[[dict[str, Site], Sequence[str]], MarksOffer] | None = None,
 ) -> TestFederation:
     """Make every party's site folder, with keys, enrolments and a charter that all have signed.
@@ -311,7 +312,7 @@ def build_federation(
         plan=TrainingPlan(epochs=1, batch_size=8, schedule="constant"),
         server_optimiser=privacy.optimiser(clients)
         if isinstance(privacy, SharedNoiseRequest)
-        else ServerOptimiserSpec(),
+        else optimiser or ServerOptimiserSpec(),
         rounds=rounds,
         suite=suite,
         privacy=privacy,

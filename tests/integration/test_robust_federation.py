@@ -1,5 +1,5 @@
-"""A robust federation of real processes: one client attacks, the validator is killed again and
-again, and the evidence shows who was excluded and why."""
+"""A robust federation of real processes that vote: one client attacks, the validator is killed
+again and again, and the evidence shows who was excluded and why."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from fedfm_audit.report import Status
 from fedfm_audit.verify import verify_bundle
 from secure_fedfm.cli.main import main
 from secure_fedfm.learning.specs import AdapterSpec, ModelSpec
+from secure_fedfm.learning.votes import VoteSpec
 from tests.integration.federation_processes import (
     COORDINATOR,
     VALIDATOR,
@@ -52,6 +53,7 @@ def finished(
         suite="masked",
         timeouts={"connect": 30.0, "rejoin": 30.0, "cosignatures": 5.0},
         rule={"rule": "norm-bound", "parameters": {"multiple": 4}, "key_rounds": 2},
+        optimiser=VoteSpec(schedule_rounds=ROUNDS),
     ) as federation:
         deaths = [{**death, "once": str(root / f"death-{i}")} for i, death in enumerate(DEATHS)]
         faults: dict[str, dict[str, Any]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,13 @@ from fedfm_protocols.federation import Federation
 from secure_fedfm import founding
 from secure_fedfm.cli.charter_files import CharterFile
 from secure_fedfm.cli.charter_rule import choose_rule
+from secure_fedfm.cli.charter_terms import read_training_file
 from secure_fedfm.cli.charter_view import charter_text
 from secure_fedfm.errors import ConfigurationError
-from secure_fedfm.privacy.recipe import PrivacySections
+from secure_fedfm.learning.recipes import votes_for
+from secure_fedfm.learning.server_optimiser import ServerOptimiserSpec
+from secure_fedfm.learning.votes import VoteSpec
+from secure_fedfm.privacy.recipe import PrivacySections, client_privacy
 from secure_fedfm.robust.drafting import RobustRequest, read_parameters
 from secure_fedfm.services.learning_specs import LearningSpecs
 from secure_fedfm.services.limits import limits_for
@@ -153,3 +158,33 @@ def test_every_rule_of_the_registry_is_documented() -> None:
         assert f"`{name}`" in text, name
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     assert all(any(row.startswith(f"| `{rule}` |") for row in rows) for rule in working_rules())
+
+
+def test_a_draft_with_the_default_rule_takes_votes(tmp_path: Path) -> None:
+    assert RobustRequest(VALIDATOR).votes
+    assert not RobustRequest(VALIDATOR, "norm-bound").votes
+    file = tmp_path / "terms.toml"
+    file.write_text("[training]\nhead_learning_rate = 0.01\n[server_optimiser]\nshare = 0.7\n")
+    plan, _, votes = read_training_file(file, 7, votes=True)
+    assert votes == replace(votes_for(plan, 7), share=0.7)
+    assert isinstance(votes, VoteSpec)
+    assert (votes.head_step, votes.schedule_rounds) == (pytest.approx(0.06), 7)
+    specs = LearningSpecs.of(
+        Federation.of(draft(robust=RobustRequest(VALIDATOR), server_optimiser=votes))
+    )
+    assert specs.votes == votes
+    file.write_text('[server_optimiser]\nkind = "fedadam"\n')
+    assert read_training_file(file, 7, votes=True)[2] == ServerOptimiserSpec("fedadam")
+    file.unlink()
+    assert read_training_file(None, 7)[2] == ServerOptimiserSpec()
+
+
+def test_votes_are_refused_where_noise_would_decide_them() -> None:
+    charter = draft(
+        server_optimiser=VoteSpec(),
+        privacy=client_privacy(epsilon=8.0, delta=1e-5, rounds=3, clip=4.0),
+        scale=256,
+        lane_bits=32,
+    )
+    with pytest.raises(ConfigurationError, match="noise would decide the votes"):
+        LearningSpecs.of(Federation.of(charter))
