@@ -2,7 +2,8 @@
 
 An attack takes factors (module name -> LowRank) and gives the suspect that a judge then sees:
 other factors, or changes of merged weights. Whoever erases knows the scheme, but not the key; it
-has three ways that need no data, each at any strength: noise, pruning, marks under its own keys.
+has four ways that need no data, each at any strength: noise, pruning, fewer ranks, marks under its
+own keys.
 """
 
 from __future__ import annotations
@@ -161,18 +162,24 @@ def fewer_values(factors: Factors, share: float) -> Factors:
 
 
 ERASING_STRENGTHS: Mapping[str, tuple[float, ...]] = {
-    "noise": (0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0),
-    "pruning": (0.5, 0.75, 0.9, 0.95, 0.98),
-    "overwriting": (0.5, 1.0, 2.0, 3.0, 5.0, 8.0),
+    "noise": (1.0, 2.0, 3.0, 5.0, 8.0),
+    "pruning": (0.75, 0.9, 0.95, 0.98),
+    "fewer ranks": (4, 6, 7),
+    "two ranks and noise": (1.0, 2.0, 3.0, 5.0),
+    "overwriting": (1.0, 2.0, 3.0, 5.0, 8.0),
 }
 """How strongly an erasing attacker tries: relative change of B A by noise or by marks of its own,
-share of B that is pruned."""
+share of B that is pruned, ranks of 8 that are cut."""
 
 
 def erased(method: str, factors: Factors, strength: float, overwriting: Overwriting) -> Factors:
-    """The factors after one of the three ways to erase."""
+    """The factors after one of the ways to erase, some of them together."""
     if method == "noise":
         return noised(factors, strength)
     if method == "pruning":
         return fewer_values(factors, strength)
+    if method == "fewer ranks":
+        return refactored(8 - int(strength))(factors)
+    if method == "two ranks and noise":
+        return noised(refactored(2)(factors), strength)
     return overwriting.stretched(factors, strength)

@@ -9,17 +9,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedfm_audit.mark_predicates import MarkPredicate
-from fedfm_audit.watermark.capacity import LARGEST_CHANGE, relative_change
+from fedfm_audit.watermark.capacity import (
+    LARGEST_CHANGE,
+    SIZING_STRENGTH,
+    choose_strength,
+    relative_change,
+    values_of,
+)
 from fedfm_audit.watermark.claim import TargetModule
 from fedfm_crypto.identity import IdentityPublicKey
 from fedfm_protocols.enrolment import Enrolment
 from secure_fedfm.errors import ConfigurationError
 from secure_fedfm.watermark.owned import read_leaf
 
-CONSORTIUM_STRENGTH, OWN_STRENGTH = 0.6, 0.5
-TOGETHER = 0.2
-"""Relative change that all planned marks may make together: twice what a single claim takes by
-default.  In the demo's federation (six marks, 0.19) test accuracy was the same before and after."""
+TOGETHER = 0.35
+"""Relative change that all planned marks make together at most."""
+LARGEST_TOGETHER = 0.4
+"""Relative change that the marks which a charter names may make together: seven of those that
+`watermark claim` makes by default."""
 DEFAULT_NORM_BOUND = 4.0
 """Single marks on a real adapter have norm 0.5 to 0.9, one that carries triggers 2.5, where the
 largest change binds; room for adapters whose A is shorter (docs/benchmarks.md, "What marks cost").
@@ -33,30 +40,30 @@ MarksOffer = Callable[[tuple[TargetModule, ...]], Sequence[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class MarkPlan:
-    """Directions of the consortium's mark and of each client's own (0: that one does not fit), and
-    the predicted relative change of all together."""
+    """Directions of the consortium's mark and of each client's own (0: that one does not fit), the
+    strength of all, and the predicted relative change of all together."""
 
     consortium: int
     own: int
+    strength: float
     change: float
     capacity: int
 
 
 def plan_marks(modules: Sequence[TargetModule], clients: int) -> MarkPlan:
     """The largest marks that an adapter carries: the consortium's and one of every client, else the
-    consortium's alone, else none."""
-    capacity = sum(module.rows * module.rank for module in modules)
+    consortium's alone, else none; as strong as the change that is left allows."""
+    capacity = values_of(modules)
     if not capacity:
-        return MarkPlan(0, 0, 0.0, 0)
+        return MarkPlan(0, 0, 0.0, 0.0, 0)
     pairs = [(2 * own, own) for own in _OWN_SIZES] + [(size, 0) for size in _CONSORTIUM_SIZES]
     for consortium, own in pairs:
-        change = math.hypot(
-            relative_change(consortium, capacity, CONSORTIUM_STRENGTH),
-            relative_change(own * clients, capacity, OWN_STRENGTH),
-        )
-        if change <= TOGETHER:
-            return MarkPlan(consortium, own, change, capacity)
-    return MarkPlan(0, 0, 0.0, capacity)
+        bounds = ((consortium + own * clients, TOGETHER), (consortium, LARGEST_CHANGE))
+        if all(relative_change(n, capacity, SIZING_STRENGTH) <= most for n, most in bounds):
+            strength = min(choose_strength(modules, n, most) for n, most in bounds)
+            change = relative_change(bounds[0][0], capacity, strength)
+            return MarkPlan(consortium, own, strength, change, capacity)
+    return MarkPlan(0, 0, 0.0, 0.0, capacity)
 
 
 def watermark_section(
@@ -97,10 +104,10 @@ def watermark_section(
                 "commitment": hashlib.sha256(leaf).hexdigest(),
             }
         )
-    if total > LARGEST_CHANGE:
+    if total > LARGEST_TOGETHER:
         raise ConfigurationError(
             f"all marks together would change the adapter by {total:.3f} of its norm, at most "
-            f"{LARGEST_CHANGE} is allowed; claim smaller ones, or train more modules"
+            f"{LARGEST_TOGETHER} is allowed; claim smaller ones, or train more modules"
         )
     return {
         "owners": sorted(owners, key=lambda one: (one["client"], one["mark"])),

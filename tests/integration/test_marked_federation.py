@@ -1,5 +1,9 @@
-"""Ownership marks in real processes: committed to before round 1, written after the last, found by
-their owners; one of them is killed when it has the sum, and repeats it."""
+"""Ownership marks in real processes, in privacy mode `local`: committed to before round 1, written
+after the last, found by their owners; one of them is killed when it has the sum, and repeats it.
+
+The budget has room for the one round of training and for no other, so a round of marks that cost
+anything would be refused at every client.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +28,7 @@ from tests.integration.federation_processes import (
     build_federation,
 )
 from tests.integration.one_death import run_with_one_death
+from tests.integration.private_terms import sections
 
 OWNERS = (("clinic-1", "consortium"), ("clinic-2", "own"))
 VICTIM = "clinic-2"
@@ -45,16 +50,17 @@ def committed(base_model: str, sites: dict[str, Site], _: Sequence[str]) -> Mark
 
 @pytest.fixture(scope="module")
 def finished(
-    tmp_path_factory: pytest.TempPathFactory, launcher: Launcher, tiny_model: ModelSpec
+    tmp_path_factory: pytest.TempPathFactory, private_launcher: Launcher, tiny_model: ModelSpec
 ) -> Iterator[TestFederation]:
     with build_federation(
         tmp_path_factory.mktemp("marked"),
-        launcher,
+        private_launcher,
         tiny_model,
         clients=4,
         rounds=1,
         rank=16,
         suite="masked",
+        privacy=sections(1),
         marks=partial(committed, tiny_model.sha256),
         timeouts={"connect": 10.0, "rejoin": 120.0, "cosignatures": 5.0},
     ) as federation:
@@ -88,6 +94,16 @@ def test_owners_find_their_marks_and_an_auditor_measures_them(finished: TestFede
     for mark in report.marks.marks:
         assert mark.present, mark
         assert mark.measured == pytest.approx(mark.said, abs=1e-3)
+
+
+def test_the_round_of_marks_costs_no_epsilon_and_the_evidence_says_why(
+    finished: TestFederation,
+) -> None:
+    for name in finished.clients:
+        assert {entry.round for entry in finished.ledger(name)} == {MARKS - 1}
+    step = verify_bundle(finished.bundle).step(6)
+    assert step.status is Status.VERIFIED
+    assert "the round of marks costs nothing: what an owner adds is computed from" in step.detail
 
 
 def test_the_keepers_triggers_are_in_the_same_sum(finished: TestFederation) -> None:
