@@ -45,8 +45,8 @@ RETRAINING = {
 """How much noise a thief puts into B before it trains A and B on its rows, by name."""
 RETRAINED = 3
 KINDS = (
-    "marking", "attack", "fine-tuning", "erasing", "clients", "colluders", "false positives", "private",
-    "black box", "retraining",
+    "marking", "attack", "fine-tuning", "erasing", "retraining", "clients", "colluders",
+    "false positives", "private", "black box",
 )  # fmt: skip
 ATTACKS = (*LOW_RANK, *MERGED, *OVERWRITING, *FINE_TUNING)
 

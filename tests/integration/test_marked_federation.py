@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 
-from fedfm_audit.report import Status
+from fedfm_audit.report import Report, Status
 from fedfm_audit.verify import verify_bundle
 from fedfm_audit.watermark.claim import Claim, TargetModule
 from fedfm_audit.watermark.commitment import MarkKey
@@ -72,6 +72,14 @@ def finished(
         yield federation
 
 
+@pytest.fixture(scope="module")
+def report(finished: TestFederation) -> Report:
+    """The auditor's, with the adapter and with every mark opened."""
+    shown = openings(finished.charter, dict(finished.sites))
+    export = finished.sites["clinic-3"].export_folder
+    return verify_bundle(finished.bundle, adapter=export, openings=shown)
+
+
 def test_marks_are_written_once_and_everybody_has_the_same_adapter(
     finished: TestFederation,
 ) -> None:
@@ -84,10 +92,7 @@ def test_marks_are_written_once_and_everybody_has_the_same_adapter(
     assert len(finished.adapters()) == 1
 
 
-def test_owners_find_their_marks_and_an_auditor_measures_them(finished: TestFederation) -> None:
-    shown = openings(finished.charter, dict(finished.sites))
-    export = finished.sites["clinic-3"].export_folder
-    report = verify_bundle(finished.bundle, adapter=export, openings=shown)
+def test_owners_find_their_marks_and_an_auditor_measures_them(report: Report) -> None:
     assert report.ok, report.to_text()
     assert report.step(8).status is Status.VERIFIED
     assert report.marks is not None
@@ -97,11 +102,11 @@ def test_owners_find_their_marks_and_an_auditor_measures_them(finished: TestFede
 
 
 def test_the_round_of_marks_costs_no_epsilon_and_the_evidence_says_why(
-    finished: TestFederation,
+    finished: TestFederation, report: Report
 ) -> None:
     for name in finished.clients:
         assert {entry.round for entry in finished.ledger(name)} == {MARKS - 1}
-    step = verify_bundle(finished.bundle).step(6)
+    step = report.step(6)
     assert step.status is Status.VERIFIED
     assert "the round of marks costs nothing: what an owner adds is computed from" in step.detail
 

@@ -8,11 +8,11 @@ N directions at strength kappa moves the adapter, relative to its own change B A
 with D_B the number of values in all B. Source: design of this project (E[max(0, kappa - x)^2] for
 standard normal x, spread over D_B orthogonal coordinates).
 
-What somebody who knows no key can do is to move B at random. Noise of n times the norm of B A leaves
-T = sqrt(N) m / sqrt(E + n^2), m = kappa Phi(kappa) + phi(kappa), E = E[max(kappa, x)^2]: for large n
-that is sqrt(D_B) rho / n times m / sqrt((1 + kappa^2) Phi(kappa) + kappa phi(kappa)), which is 0.69
-at kappa 0.5, 0.78 at 1 and 0.90 at 2. So rho decides how much noise a mark stands, and at the same
-rho fewer directions at a greater kappa stand more of it than many at a small one.
+What somebody who knows no key can do is to move B at random. Noise of n times the norm of B A
+leaves T = sqrt(N) m / sqrt(E + n^2) with m = kappa Phi(kappa) + phi(kappa), E = E[max(kappa, x)^2].
+For large n that is sqrt(D_B) rho / n times m / sqrt((1 + kappa^2) Phi(kappa) + kappa phi(kappa)),
+a factor of 0.68 at kappa 0.5, 0.78 at 1 and 0.90 at 2. So rho decides how much noise a mark stands,
+and at the same rho few directions at a great kappa stand more of it than many at a small one.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ DEFAULT_SIZE = 1024
 LARGEST_STRENGTH = 4.0
 """Of any claim."""
 WEAKEST_STRENGTH, SIZING_STRENGTH, DEFAULT_STRENGTH = 0.5, 1.0, 2.0
-"""Sizes are chosen so that the second fits (the first, where an adapter is too small for that); what
-is left of the allowed change goes into strength, up to the third."""
+"""Sizes are chosen so that the second fits (the first, where an adapter is too small for that);
+what is left of the allowed change goes into strength, up to the third."""
 _STEP = 64
 _SMALLEST = 128
 
@@ -58,8 +58,8 @@ def values_of(modules: Sequence[TargetModule]) -> int:
 
 
 def choose_strength(modules: Sequence[TargetModule], directions: int, limit: float) -> float:
-    """kappa for a new claim that embeds so many directions: the largest that keeps rho <= ``limit``,
-    a multiple of 0.1 from WEAKEST_STRENGTH, which is given where none does, to DEFAULT_STRENGTH."""
+    """kappa for a new claim that embeds so many directions: the largest multiple of 0.1 that keeps
+    rho <= ``limit``, up to DEFAULT_STRENGTH; where none from WEAKEST_STRENGTH on does, that one."""
     capacity = values_of(modules)
     tried = (k / 10 for k in range(round(DEFAULT_STRENGTH * 10), round(WEAKEST_STRENGTH * 10), -1))
     fits = (kappa for kappa in tried if relative_change(directions, capacity, kappa) <= limit)
