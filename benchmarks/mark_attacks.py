@@ -118,7 +118,7 @@ class Overwriting:
     """Somebody else's marks on top, under random keys.
 
     Attributes:
-        claim: shape of the attacker's mark; its strength is multiplied by the attack's.
+        claim: the attacker's mark; what it changes is multiplied by the attack's strength.
         seed: of its keys.
     """
 
@@ -126,15 +126,16 @@ class Overwriting:
     seed: int
 
     def run(self, factors: Factors, times: float, marks: int = 1) -> Factors:
-        """``marks`` marks, each at ``times`` the strength of the claim."""
+        """``marks`` marks, each ``times`` as large as an honest owner would write it."""
         random = SeededRandom(f"overwriting {self.seed}".encode())
-        claim = replace(self.claim, strength=self.claim.strength * times)
         keys = [Secret(random(32)) for _ in range(marks)]
-        return marked(factors, embed(factors, claim, keys, Caps(relative=100.0)))
+        written = marked(factors, embed(factors, self.claim, keys, Caps(relative=100.0)))
+        size = np.float32(times)
+        return {n: replace(f, b=f.b + size * (written[n].b - f.b)) for n, f in factors.items()}
 
     def stretched(self, factors: Factors, relative: float) -> Factors:
-        """Four marks at three times the strength, stretched until B A moves by ``relative``."""
-        written = self.run(factors, 3.0, marks=4)
+        """Four marks, stretched until B A moves by ``relative``."""
+        written = self.run(factors, 1.0, marks=4)
         change = {n: replace(one, b=written[n].b - one.b) for n, one in factors.items()}
         return _moved(factors, change, relative)
 

@@ -105,9 +105,11 @@ def watermark_section(
             }
         )
     if total > LARGEST_TOGETHER:
+        each = math.floor(100 * LARGEST_TOGETHER / math.sqrt(len(leaves))) / 100
         raise ConfigurationError(
             f"all marks together would change the adapter by {total:.3f} of its norm, at most "
-            f"{LARGEST_TOGETHER} is allowed; claim smaller ones, or train more modules"
+            f"{LARGEST_TOGETHER} is allowed; claim smaller ones (`watermark claim --max-change "
+            f"{each:g}`), or train more modules"
         )
     return {
         "owners": sorted(owners, key=lambda one: (one["client"], one["mark"])),
