@@ -28,7 +28,7 @@ LARGEST_TOGETHER = 0.4
 """Relative change that the marks which a charter names may make together: seven of those that
 `watermark claim` makes by default."""
 DEFAULT_NORM_BOUND = 4.0
-"""Single marks on a real adapter have norm 0.5 to 0.9, one that carries triggers 2.5, where the
+"""Single marks on a real adapter have norm 1.2 to 1.8, one that carries triggers 2.5, where the
 largest change binds; room for adapters whose A is shorter (docs/benchmarks.md, "What marks cost").
 """
 _OWN_SIZES = (512, 384, 256, 192, 128)
