@@ -26,7 +26,11 @@ from secure_fedfm.learning.adapter_state import Adapter
 from secure_fedfm.watermark.carrier import Carrier
 from secure_fedfm.watermark.embedding import Embedding, embed
 from secure_fedfm.watermark.owned import OwnedMark, make_leaf, read_leaf
-from secure_fedfm.watermark.planning import DEFAULT_NORM_BOUND, plan_marks
+from secure_fedfm.watermark.planning import (
+    DEFAULT_LARGEST_CHANGE,
+    DEFAULT_NORM_BOUND,
+    plan_marks,
+)
 from secure_fedfm.watermark.writing import MarkSum, MarkWriter, TriggerWriter
 
 BASE_MODEL = "00" * 32
@@ -76,7 +80,7 @@ class Owners:
             {
                 "owners": sorted(owners, key=lambda one: (one["client"], one["mark"])),
                 "norm_bound": self.norm_bound,
-                "largest_change": 0.25,
+                "largest_change": DEFAULT_LARGEST_CHANGE,
                 "clip": self.norm_bound,
                 "scale": 1 << 20,
             }

@@ -31,6 +31,9 @@ DEFAULT_NORM_BOUND = 4.0
 """Single marks on a real adapter have norm 1.2 to 1.8, one that carries triggers 2.5, where the
 largest change binds; room for adapters whose A is shorter (docs/benchmarks.md, "What marks cost").
 """
+DEFAULT_LARGEST_CHANGE = 0.4
+"""Of the adapter, by one mark in a charter: room for triggers beside the consortium's strongest
+mark; no claim by itself is that large (docs/benchmarks.md, "The consortium's black-box mark")."""
 _OWN_SIZES = (512, 384, 256, 192, 128)
 _CONSORTIUM_SIZES = (1024, 768, 512, 384, 256, 192, 128)
 
@@ -75,7 +78,7 @@ def watermark_section(
     modules: Sequence[TargetModule],
     norm_bound: float,
     scale: int,
-    largest_change: float = LARGEST_CHANGE,
+    largest_change: float = DEFAULT_LARGEST_CHANGE,
 ) -> dict[str, Any]:
     """The charter's section for the marks that these leaves commit to.
 
@@ -91,10 +94,11 @@ def watermark_section(
         _check(said, by_name, federation, base_model, modules)
         claim = said.committed.claim
         rho = relative_change(claim.embedded_directions, claim.capacity, claim.strength)
-        if rho > largest_change:
+        allowed = min(largest_change, LARGEST_CHANGE)
+        if rho > allowed:
             raise ConfigurationError(
                 f"the {said.mark} mark of {said.client} would change the adapter by {rho:.3f} of "
-                f"its norm, at most {largest_change} is allowed; claim a smaller one"
+                f"its norm, at most {allowed} is allowed; claim a smaller one"
             )
         total = math.hypot(total, rho)
         owners.append(

@@ -5,7 +5,8 @@ N directions at strength kappa moves the adapter, relative to its own change B A
 
     rho = sqrt(N / D_B * ((1 + kappa^2) Phi(kappa) + kappa phi(kappa)))
 
-with D_B the number of values in all B. Source: design of this project (E[max(0, kappa - x)^2] for
+with D_B the number of values in all B (what embedding weights by rank changes up to a quarter more:
+``secure_fedfm.watermark.embedding``). Source: design of this project (E[max(0, kappa - x)^2] for
 standard normal x, spread over D_B orthogonal coordinates).
 
 What somebody who knows no key can do is to move B at random. Noise of n times the norm of B A
