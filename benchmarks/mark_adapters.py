@@ -131,6 +131,20 @@ class Workbench:
 
         return self.kept(name(epochs), stolen, train)
 
+    def retrained(self, seed: int, stolen: Adapter, epochs: int) -> Adapter:
+        """``stolen`` after ``epochs`` passes over the thief's rows in which A is trained too, with
+        rates that fall over these passes."""
+
+        def train() -> Adapter:
+            whole = replace(self._spec(seed), train="a-and-b")
+            model = load_adapted(DEFAULT_MODEL, whole, TaskSpec("classification", self.labels))
+            model.load(stolen)
+            rows = self.prepared(self._part(1, self.training.fresh, seed))
+            train_round(model, rows, self.training.plan(seed, epochs), 1, "thief")
+            return model.state()
+
+        return self.kept(f"A and B {seed}, {self.training.fresh} rows, {epochs}", stolen, train)
+
     def accuracy(self, seed: int, adapter: Adapter, *, all_rows: bool = False) -> float:
         """Share of test rows that get their label: all of them, or ``tested``."""
         return self.share(seed, adapter, self.tested(all_rows=all_rows))

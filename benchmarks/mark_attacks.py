@@ -2,7 +2,8 @@
 
 An attack takes factors (module name -> LowRank) and gives the suspect that a judge then sees:
 other factors, or changes of merged weights. Whoever erases knows the scheme, but not the key; it
-has three ways that need no data, each at any strength: noise, pruning, marks under its own keys.
+has four ways that need no data, each at any strength: noise, pruning, fewer ranks, marks under its
+own keys.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ class Overwriting:
     """Somebody else's marks on top, under random keys.
 
     Attributes:
-        claim: shape of the attacker's mark; its strength is multiplied by the attack's.
+        claim: the attacker's mark; what it changes is multiplied by the attack's strength.
         seed: of its keys.
     """
 
@@ -125,15 +126,16 @@ class Overwriting:
     seed: int
 
     def run(self, factors: Factors, times: float, marks: int = 1) -> Factors:
-        """``marks`` marks, each at ``times`` the strength of the claim."""
+        """``marks`` marks, each ``times`` as large as an honest owner would write it."""
         random = SeededRandom(f"overwriting {self.seed}".encode())
-        claim = replace(self.claim, strength=self.claim.strength * times)
         keys = [Secret(random(32)) for _ in range(marks)]
-        return marked(factors, embed(factors, claim, keys, Caps(relative=100.0)))
+        written = marked(factors, embed(factors, self.claim, keys, Caps(relative=100.0)))
+        size = np.float32(times)
+        return {n: replace(f, b=f.b + size * (written[n].b - f.b)) for n, f in factors.items()}
 
     def stretched(self, factors: Factors, relative: float) -> Factors:
-        """Four marks at three times the strength, stretched until B A moves by ``relative``."""
-        written = self.run(factors, 3.0, marks=4)
+        """Four marks, stretched until B A moves by ``relative``."""
+        written = self.run(factors, 1.0, marks=4)
         change = {n: replace(one, b=written[n].b - one.b) for n, one in factors.items()}
         return _moved(factors, change, relative)
 
@@ -161,18 +163,24 @@ def fewer_values(factors: Factors, share: float) -> Factors:
 
 
 ERASING_STRENGTHS: Mapping[str, tuple[float, ...]] = {
-    "noise": (0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0),
-    "pruning": (0.5, 0.75, 0.9, 0.95, 0.98),
-    "overwriting": (0.5, 1.0, 2.0, 3.0, 5.0, 8.0),
+    "noise": (1.0, 2.0, 3.0, 5.0, 8.0),
+    "pruning": (0.75, 0.9, 0.95, 0.98),
+    "fewer ranks": (4, 6, 7),
+    "two ranks and noise": (1.0, 2.0, 3.0, 5.0),
+    "overwriting": (1.0, 2.0, 3.0, 5.0, 8.0),
 }
 """How strongly an erasing attacker tries: relative change of B A by noise or by marks of its own,
-share of B that is pruned."""
+share of B that is pruned, ranks of 8 that are cut."""
 
 
 def erased(method: str, factors: Factors, strength: float, overwriting: Overwriting) -> Factors:
-    """The factors after one of the three ways to erase."""
+    """The factors after one of the ways to erase, some of them together."""
     if method == "noise":
         return noised(factors, strength)
     if method == "pruning":
         return fewer_values(factors, strength)
+    if method == "fewer ranks":
+        return refactored(8 - int(strength))(factors)
+    if method == "two ranks and noise":
+        return noised(refactored(2)(factors), strength)
     return overwriting.stretched(factors, strength)

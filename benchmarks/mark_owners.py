@@ -27,9 +27,8 @@ from secure_fedfm.watermark.carrier import Carrier
 from secure_fedfm.watermark.embedding import Embedding, embed
 from secure_fedfm.watermark.owned import OwnedMark, make_leaf, read_leaf
 from secure_fedfm.watermark.planning import (
-    CONSORTIUM_STRENGTH,
+    DEFAULT_LARGEST_CHANGE,
     DEFAULT_NORM_BOUND,
-    OWN_STRENGTH,
     plan_marks,
 )
 from secure_fedfm.watermark.writing import MarkSum, MarkWriter, TriggerWriter
@@ -60,13 +59,13 @@ class Owners:
         """As many marks, as large, as the adapter carries by the library's own plan."""
         plan = plan_marks(modules, clients)
         names = [f"client-{number:02}" for number in range(1, clients + 1)]
-        wanted = [(names[0], "consortium", plan.consortium, CONSORTIUM_STRENGTH)]
-        wanted += [(name, "own", plan.own, OWN_STRENGTH) for name in names if plan.own]
+        wanted = [(names[0], "consortium", plan.consortium)]
+        wanted += [(name, "own", plan.own) for name in names if plan.own]
         return cls(
             carrier,
             {
-                (client, mark): _owned(modules, client, mark, size, strength, seed)
-                for client, mark, size, strength in wanted
+                (client, mark): _owned(modules, client, mark, size, plan.strength, seed)
+                for client, mark, size in wanted
             },
         )
 
@@ -81,7 +80,7 @@ class Owners:
             {
                 "owners": sorted(owners, key=lambda one: (one["client"], one["mark"])),
                 "norm_bound": self.norm_bound,
-                "largest_change": 0.25,
+                "largest_change": DEFAULT_LARGEST_CHANGE,
                 "clip": self.norm_bound,
                 "scale": 1 << 20,
             }

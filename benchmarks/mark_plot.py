@@ -14,6 +14,8 @@ from fedfm_audit.watermark.statistic import Trials
 LINES = {
     "noise": ("noise in B", "#1b6ca8", "o"),
     "pruning": ("pruning of B", "#2e8b57", "s"),
+    "fewer ranks": ("ranks cut of 8", "#7a4fa3", "D"),
+    "two ranks and noise": ("2 ranks left, then noise", "#c28f2c", "v"),
     "overwriting": ("marks under other keys", "#b3471d", "^"),
 }
 MARKS = 6

@@ -39,9 +39,14 @@ COLLUDERS = (2, 3, 4)
 SIGNS = 128
 OVERWRITING = {"overwritten 1x": 1.0, "overwritten 3x": 3.0}
 FINE_TUNING = {f"fine-tuning, {epochs} epochs": epochs for epochs in FINE_TUNED}
+RETRAINING = {
+    "fine-tuning of A too, 3 epochs": 0.0, "noise 2x, then that": 2.0, "noise 5x, then that": 5.0,
+}  # fmt: skip
+"""How much noise a thief puts into B before it trains A and B on its rows, by name."""
+RETRAINED = 3
 KINDS = (
-    "marking", "attack", "erasing", "clients", "colluders", "false positives", "private",
-    "black box",
+    "marking", "attack", "fine-tuning", "erasing", "retraining", "clients", "colluders",
+    "false positives", "private", "black box",
 )  # fmt: skip
 ATTACKS = (*LOW_RANK, *MERGED, *OVERWRITING, *FINE_TUNING)
 
@@ -76,12 +81,14 @@ class Runs:
         self._kinds: Mapping[str, Callable[[Case], Row]] = {
             "marking": self._marking,
             "attack": self._attack,
+            "fine-tuning": self._attack,
             "erasing": self._erasing,
             "clients": self._clients,
             "colluders": self._colluders,
             "false positives": self._false_positives,
             "private": lambda case: private_marks(bench, case.seed),
             "black box": self._black_box,
+            "retraining": self._retraining,
         }
 
     def run(self, case: Case) -> Row:
@@ -215,6 +222,21 @@ class Runs:
             "accuracy": self.bench.accuracy(seed, adapter),
         }
 
+    def _retraining(self, case: Case) -> Row:
+        seed, owners, released = case.seed, self.owners(case.seed), self.release(case.seed)
+        factors = erased(
+            "noise", owners.carrier.factors(released), RETRAINING[case.what], self._thief(seed)
+        )
+        stolen = with_factors(owners.carrier, released, factors)
+        thief = self.bench.retrained(seed, stolen, RETRAINED)
+        after = owners.carrier.factors(thief)
+        return {
+            **_strength(Strength.of(owners.judge(LowRankSuspect(after)))),
+            **self._signs(seed, after),
+            "accuracy_before": self.bench.accuracy(seed, released),
+            "accuracy": self.bench.accuracy(seed, thief),
+        }
+
     def _clients(self, case: Case) -> Row:
         owners = self.owners(case.seed, int(case.strength))
         plain = self.bench.trained(case.seed)
@@ -249,18 +271,20 @@ def cases(seeds: int, curves: int) -> list[Case]:
         found += [Case("attack", what, seed) for what in plain]
         if seed <= curves:
             found += [Case("black box", what, seed) for what in PROBED]
-            found += [Case("attack", what, seed) for what in FINE_TUNING]
+            found += [Case("fine-tuning", what, seed) for what in FINE_TUNING]
             found += [
                 Case("erasing", method, seed, strength)
                 for method, strengths in ERASING_STRENGTHS.items()
                 for strength in strengths
             ]
-        if seed == 1:
             found.append(Case("private", "epsilon 8", seed))
+        if seed == 1:
+            found += [Case("retraining", what, seed) for what in RETRAINING]
             found += [Case("clients", "together", seed, float(n)) for n in MANY_CLIENTS]
             found += [Case("false positives", "10,000 keys", one) for one in everybody]
             found.append(Case("colluders", "8 copies of 40", seed))
-    return found + [Case("attack", w, s) for s in everybody if s > curves for w in FINE_TUNING]
+    unprobed = [seed for seed in everybody if seed > curves]
+    return found + [Case("fine-tuning", what, seed) for seed in unprobed for what in FINE_TUNING]
 
 
 def _strength(found: Strength) -> Row:

@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 
 from benchmarks.mark_attacks import Factors
 from benchmarks.results import Row
-from fedfm_audit.watermark.capacity import LARGEST_CHANGE, choose_size
+from fedfm_audit.watermark.capacity import (
+    LARGEST_CHANGE,
+    choose_size,
+    choose_strength,
+)
 from fedfm_audit.watermark.claim import Claim, TargetModule
 from fedfm_audit.watermark.commitment import MarkKey
 from fedfm_audit.watermark.directions import Directions
@@ -25,7 +29,6 @@ from fedfm_crypto.identity import IdentityKey
 from fedfm_crypto.random_source import SeededRandom
 from fedfm_crypto.secret import Secret
 from secure_fedfm.watermark.embedding import Caps, embed, marked
-from secure_fedfm.watermark.fingerprints import STRENGTH
 
 KEYS, SIZE, LAYERS = 10_000, 128, 2
 LEVELS = (1.0, 2.0, 2.5, 3.0, 3.5, 4.0)
@@ -72,8 +75,10 @@ def colluding(factors: Factors, numbers: Sequence[int], seed: int) -> Row:
     Copies share A, and responses are linear in B: those of an average are the average of these.
     """
     names = sorted(factors)
-    size = choose_size(_modules(factors, names), STRENGTH, 1, LARGEST_CHANGE)
-    claim = _claim(factors, names, size, STRENGTH, RECIPIENTS, "fingerprint", seed)
+    modules = _modules(factors, names)
+    size = choose_size(modules, None, 1, LARGEST_CHANGE)
+    strength = choose_strength(modules, size, LARGEST_CHANGE)
+    claim = _claim(factors, names, size, strength, RECIPIENTS, "fingerprint", seed)
     key = MarkKey.generate(SeededRandom(f"fingerprints {seed}".encode()))
     keys = [key.sub_key(claim, number) for number in range(RECIPIENTS)]
     caps = Caps(LARGEST_CHANGE)

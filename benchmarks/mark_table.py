@@ -14,6 +14,10 @@ GIVEN_UP = (1.0, 2.0, 5.0, 10.0)
 _STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306}
 
 
+_WITH = {"attack": ("fine-tuning",)}
+"""Kinds of rows that stand in the table of another."""
+
+
 def interval(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean, and half of its 95 % interval (Student's t); None for one value or more than nine."""
     mean, degrees = statistics.mean(values), len(values) - 1
@@ -28,6 +32,7 @@ def tables(rows: Sequence[Row]) -> str:
         "marking": _marking,
         "attack": _attacks,
         "erasing": _erasing,
+        "retraining": _retraining,
         "clients": _clients,
         "colluders": _colluders,
         "false positives": _false_positives,
@@ -36,7 +41,8 @@ def tables(rows: Sequence[Row]) -> str:
     }
     found = []
     for kind, table in parts.items():
-        some = [row for row in rows if row["kind"] == kind]
+        kinds = {kind, *_WITH.get(kind, ())}
+        some = [row for row in rows if row["kind"] in kinds]
         if some:
             found.append(table(some))
     return "\n\n".join(found)
@@ -93,6 +99,23 @@ def _erasing(rows: Sequence[Row]) -> str:
             left = [left_at(points, given_up) for given_up in GIVEN_UP]
             doses = ", ".join(f"{dose:g}: {x:.1f} points, T {t:.1f}" for dose, x, t in points)
             found.append((name, *("-" if one is None else _t(one) for one in left), doses))
+    return markdown_table(columns, found)
+
+
+def _retraining(rows: Sequence[Row]) -> str:
+    columns = ("attack", "seeds", "T consortium", "T worst client", "marks lost",
+               "accuracy before", "after")  # fmt: skip
+    found = []
+    for what in dict.fromkeys(row["what"] for row in rows):
+        some = [row for row in rows if row["what"] == what]
+        shares = ("accuracy_before", "accuracy")
+        found.append(
+            (
+                what, len(some), _mean(some, "consortium"), _mean(some, "worst"),
+                f"{sum(row['lost'] for row in some)} of {6 * len(some)}",
+                *(_percent(statistics.mean(row[name] for row in some)) for name in shares),
+            )
+        )  # fmt: skip
     return markdown_table(columns, found)
 
 

@@ -24,7 +24,7 @@ from fedfm_protocols.errors import CharterError
 
 LaneWords = NDArray[np.uint32]
 MAX_MARKS = 8192
-LARGEST_CHANGE = 0.25
+LARGEST_CHANGE = 0.4
 """No owner may ask to change the adapter by more than this part of its norm."""
 SKETCH_SLACK = 1.25
 """What 4096 linear measurements may overstate a norm by, and what rounding adds to it."""

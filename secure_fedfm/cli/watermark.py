@@ -12,7 +12,12 @@ import typer
 from fedfm_audit.charter_view import open_charter
 from fedfm_audit.storage import write_durably
 from fedfm_audit.watermark.adapter_suspect import AdapterSuspect
-from fedfm_audit.watermark.capacity import DEFAULT_CHANGE, check_capacity, choose_size
+from fedfm_audit.watermark.capacity import (
+    DEFAULT_CHANGE,
+    check_capacity,
+    choose_size,
+    choose_strength,
+)
 from fedfm_audit.watermark.claim import Claim, TargetModule
 from fedfm_audit.watermark.commitment import MarkKey
 from fedfm_crypto.identity import IdentityKey
@@ -122,7 +127,10 @@ def claim(
         int | None,
         typer.Option("--size", help="Directions N; by default what fits, up to 1024."),
     ] = None,
-    strength: Annotated[float, typer.Option("--strength", help="kappa.")] = 0.6,
+    strength: Annotated[
+        float | None,
+        typer.Option("--strength", help="kappa; by default what fits, up to 2."),
+    ] = None,
     keys: Annotated[
         int, typer.Option("--keys", help="Sub-keys: disputes to come, or recipients.")
     ] = 1,
@@ -157,8 +165,11 @@ def claim(
             federation, base_model = _federation(charter, federation, base_model)
             modules = _modules(adapter)
         identity = folder.identity()
+        copies = keys if purpose == "ownership" else 1
         if size is None:
-            size = choose_size(modules, strength, keys if purpose == "ownership" else 1, max_change)
+            size = choose_size(modules, strength, copies, max_change)
+        if strength is None:
+            strength = choose_strength(modules, size * copies, max_change)
         made = Claim(
             purpose=purpose.value,
             federation=federation,

@@ -21,11 +21,7 @@ from secure_fedfm.watermark.owned import (
     read_leaf,
     save_mark,
 )
-from secure_fedfm.watermark.planning import (
-    CONSORTIUM_STRENGTH,
-    OWN_STRENGTH,
-    plan_marks,
-)
+from secure_fedfm.watermark.planning import MarkPlan, plan_marks
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +39,14 @@ class DemoMarks:
         made = []
         if plan.consortium:
             keeper = self.clients[0]
-            made.append(self._one(keeper, "consortium", modules, plan.consortium))
+            made.append(self._one(keeper, "consortium", modules, plan))
         if plan.own:
-            made += [self._one(name, "own", modules, plan.own) for name in self.clients]
+            made += [self._one(name, "own", modules, plan) for name in self.clients]
         return made
 
-    def _one(self, name: str, mark: str, modules: tuple[TargetModule, ...], size: int) -> bytes:
+    def _one(
+        self, name: str, mark: str, modules: tuple[TargetModule, ...], plan: MarkPlan
+    ) -> bytes:
         site = self.sites[name]
         identity = site.identity()
         claim = Claim(
@@ -57,8 +55,8 @@ class DemoMarks:
             identity=identity.public,
             base_model=self.base_model,
             modules=modules,
-            size=size,
-            strength=CONSORTIUM_STRENGTH if mark == "consortium" else OWN_STRENGTH,
+            size=plan.consortium if mark == "consortium" else plan.own,
+            strength=plan.strength,
             keys=1,
         )
         key = MarkKey.generate(system_random)

@@ -23,7 +23,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
 
 from fedfm_audit.watermark.adapter_suspect import ADAPTER_FILE, AdapterSuspect
-from fedfm_audit.watermark.capacity import LARGEST_CHANGE, choose_size
+from fedfm_audit.watermark.capacity import (
+    LARGEST_CHANGE,
+    choose_size,
+    choose_strength,
+)
 from fedfm_audit.watermark.claim import Claim
 from fedfm_audit.watermark.commitment import CommittedClaim, MarkKey
 from fedfm_audit.watermark.errors import WatermarkError
@@ -39,7 +43,6 @@ from secure_fedfm.watermark.case_file import read_bounded, read_recipients
 from secure_fedfm.watermark.embedding import Caps, Embedding, embed
 
 RECORD_TYPE = "application/vnd.secure-fedfm.export-record+json"
-STRENGTH = 0.6
 DEFAULT_RECIPIENTS = 64
 
 
@@ -127,14 +130,15 @@ def begin_fingerprints(
         return open_fingerprints(site)
     modules = AdapterSuspect.open(release).modules()
     identity = site.identity()
+    size = choose_size(modules, None, 1, LARGEST_CHANGE)
     claim = Claim(
         purpose="fingerprint",
         federation=federation,
         identity=identity.public,
         base_model=base_model,
         modules=modules,
-        size=choose_size(modules, STRENGTH, 1, LARGEST_CHANGE),
-        strength=STRENGTH,
+        size=size,
+        strength=choose_strength(modules, size, LARGEST_CHANGE),
         keys=recipients,
     )
     key = MarkKey.generate(random)

@@ -45,12 +45,12 @@ class TriggerPlan:
         max_tokens: longer texts are cut.
     """
 
-    passes: int = 14
+    passes: int = 18
     batch_size: int = 32
-    length: float = 0.12
+    length: float = 0.15
     decoys: int = 512
     keep: float = 0.2
-    noise: float = 0.1
+    noise: float = 0.3
     max_tokens: int = 48
 
 

@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from fedfm_audit.watermark.capacity import check_capacity, choose_size, relative_change
+from fedfm_audit.watermark.capacity import (
+    DEFAULT_STRENGTH,
+    SIZING_STRENGTH,
+    WEAKEST_STRENGTH,
+    check_capacity,
+    choose_size,
+    choose_strength,
+    relative_change,
+)
 from fedfm_audit.watermark.claim import Claim
 from fedfm_audit.watermark.commitment import CommittedClaim, MarkKey, Opening
 from fedfm_audit.watermark.errors import ClaimError, MarkCapacityError
@@ -195,13 +203,13 @@ def test_bytes_that_are_no_canonical_claim_are_refused() -> None:
 def test_a_mark_that_the_adapter_cannot_carry_is_refused() -> None:
     fits, large = owner(1, CARRIER, size=256).claim, owner(1, CARRIER, size=512).claim
     assert fits.capacity == 16 * 256 * 8
-    assert check_capacity(fits) == pytest.approx(0.0963, abs=1e-3)
+    assert check_capacity(fits, 0.1) == pytest.approx(0.0963, abs=1e-3)
     with pytest.raises(MarkCapacityError, match="choose a size of at most 256"):
-        check_capacity(large)
-    assert check_capacity(large, 0.25) == pytest.approx(0.136, abs=1e-3)
+        check_capacity(large, 0.1)
+    assert check_capacity(large) == pytest.approx(0.136, abs=1e-3)
     two = owner(1, CARRIER, size=256, keys=2).claim
     with pytest.raises(MarkCapacityError, match="choose a size of at most 128"):
-        check_capacity(two)
+        check_capacity(two, 0.1)
     # Of a fingerprint's sub-keys each copy carries one.
     assert check_capacity(owner(1, size=256, keys=40, purpose="fingerprint").claim) < 0.1
     with pytest.raises(MarkCapacityError, match="more modules, a higher rank or fewer"):
@@ -211,12 +219,25 @@ def test_a_mark_that_the_adapter_cannot_carry_is_refused() -> None:
 
 
 def test_the_size_that_is_chosen_fits() -> None:
-    assert choose_size(CARRIER.targets(), 0.6, 1) == 256
-    assert choose_size(CARRIER.targets(), 0.6, 2) == 128
+    assert choose_size(CARRIER.targets(), 0.6, 1, 0.1) == 256
+    assert choose_size(CARRIER.targets(), 0.6, 2, 0.1) == 128
     assert choose_size(CARRIER.targets() * 20, 0.6, 1) == 1024
-    for copies, strength in ((3, 0.6), (0, 0.6), (1, 0.0), (1, 5.0)):
+    for copies, strength in ((6, 0.6), (0, 0.6), (0, None), (1, 0.0), (1, 5.0)):
         with pytest.raises(MarkCapacityError):
             choose_size(CARRIER.targets(), strength, copies)
+
+
+def test_what_is_left_of_the_change_goes_into_strength() -> None:
+    modules, capacity = CARRIER.targets(), 16 * 256 * 8
+    for size, limit in ((192, 0.15), (320, 0.15), (1024, 0.25)):
+        kappa = choose_strength(modules, size, limit)
+        assert 0.1 <= kappa <= DEFAULT_STRENGTH
+        assert relative_change(size, capacity, kappa) <= limit
+        assert relative_change(size, capacity, kappa + 0.1) > limit
+    assert choose_strength(modules * 20, 128, 0.15) == DEFAULT_STRENGTH
+    assert choose_strength(modules, 4096, 0.1) == WEAKEST_STRENGTH
+    assert choose_size(modules, None, 1) == choose_size(modules, SIZING_STRENGTH, 1) == 320
+    assert choose_size(modules[:3], None, 1) == choose_size(modules[:3], WEAKEST_STRENGTH, 1) == 128
 
 
 def test_the_predicted_change_is_that_of_the_design() -> None:

@@ -31,6 +31,13 @@ def launcher(tiny_model: ModelSpec) -> Iterator[Launcher]:
 
 
 @pytest.fixture(scope="session")
+def private_launcher(launcher: Launcher) -> Launcher:
+    """The launcher, once what privacy mode ``local`` needs is loaded and calibrated there."""
+    launcher.load("tests.integration.private_terms", "warm_up")
+    return launcher
+
+
+@pytest.fixture(scope="session")
 def long_model(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
     """A model whose adapter of rank 256 has 229,000 values: long enough for statistics."""
     return save_tiny_model(tmp_path_factory.mktemp("long-model") / "tiny", hidden=128)

@@ -26,12 +26,6 @@ KILLED_IN = 3  # round 1 makes the collective key
 
 
 @pytest.fixture(scope="module")
-def private_launcher(launcher: Launcher) -> Launcher:
-    launcher.load("tests.integration.private_terms", "warm_up")
-    return launcher
-
-
-@pytest.fixture(scope="module")
 def finished(
     tmp_path_factory: pytest.TempPathFactory, private_launcher: Launcher, tiny_model: ModelSpec
 ) -> Iterator[TestFederation]:

@@ -68,7 +68,7 @@ def test_a_charter_with_marks_reads_back() -> None:
         (lambda s: s["owners"].append(s["owners"][-1]), "sorted"),
         (lambda s: s["owners"][1].update(commitment=s["owners"][0]["commitment"]), "one commit"),
         (lambda s: s["owners"][2].update(client="eve"), "sorted|eve"),
-        (lambda s: s.update(largest_change=0.3), "less than or equal to 0.25"),
+        (lambda s: s.update(largest_change=0.5), "less than or equal to 0.4"),
         (lambda s: s.update(norm_bound=float("inf")), "finite"),
         (lambda s: s.update(epsilon=0), "Extra inputs"),
         (lambda s: s.update(owners=[]), "at least 1"),

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fedfm_audit.watermark.capacity import LARGEST_CHANGE, choose_strength
 from fedfm_audit.watermark.directions import Directions
 from fedfm_audit.watermark.judge import judge
 from fedfm_audit.watermark.response import respond
 from fedfm_audit.watermark.statistic import Evidence, Trials
 from fedfm_audit.watermark.suspect import LowRankSuspect
 from fedfm_audit.watermark.trace import accusation_threshold
-from secure_fedfm.watermark.embedding import embed, marked
+from secure_fedfm.watermark.embedding import Caps, embed, marked
 from tests.audit.marks import Shape, check_tail, host, owner, random_statistics
 from tests.secure_fedfm.watermark.attacks import attacks
 
@@ -65,11 +66,17 @@ def crossed(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
     Responses are linear in B, and copies share A: those of an average are the average of these.
     """
-    exporter = owner(7, Shape(), size=size, keys=RECIPIENTS, purpose="fingerprint")
+    strength = choose_strength(Shape().targets(), size, LARGEST_CHANGE)  # as `export` does
+    exporter = owner(
+        7, Shape(), size=size, keys=RECIPIENTS, purpose="fingerprint", strength=strength
+    )
     keys = [exporter.key.sub_key(exporter.claim, i) for i in range(RECIPIENTS)]
     directions = [Directions(exporter.claim, key) for key in keys]
     plain = host(Shape())
-    copies = [LowRankSuspect(marked(plain, embed(plain, exporter.claim, [key]))) for key in keys]
+    caps = Caps(LARGEST_CHANGE)
+    copies = [
+        LowRankSuspect(marked(plain, embed(plain, exporter.claim, [key], caps))) for key in keys
+    ]
     found = [[respond(one, copy).values for one in directions] for copy in copies]
     return np.array(found), np.array([one.bits() for one in directions])
 

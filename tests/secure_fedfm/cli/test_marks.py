@@ -21,15 +21,15 @@ from tests.secure_fedfm.cli.conftest import Run, Sites
 HOST = host()
 
 
-def claimed(run: Run, sites: Sites, name: str, mark: str, **changes: str) -> Path:
+def claimed(run: Run, sites: Sites, name: str, mark: str, *options: object, **changes: str) -> Path:
     blank = sites.root / "blank"
     if not blank.exists():
         write_adapter(blank, HOST)
     base = changes.get("base_model") or json.loads((sites.root / "model.json").read_text())
     ran = run(
         "watermark", "claim", "--site", sites.client(name), "--adapter", blank, "--federation",
-        changes.get("federation", "banks"), "--base-model", base, "--for", mark, "--size", 128,
-        "--json",
+        changes.get("federation", "banks"), "--base-model", base, "--for", mark,
+        *(options or ("--size", 128)), "--json",
     )  # fmt: skip
     assert ran.code == 0, ran.err
     return Path(ran.json()["leaf"])
@@ -64,6 +64,19 @@ def test_a_charter_names_the_marks_that_clients_claim(run: Run, ready: Sites) ->
     )  # fmt: skip
     assert again.code != 0
     assert "exists already" in again.error()
+
+
+def test_marks_that_change_too_much_together_are_refused(run: Run, ready: Sites) -> None:
+    wide = ("--size", 512, "--strength", 1.7, "--max-change", 0.25)  # 0.24 each
+    owners = (("bank-a", "own"), ("bank-b", "consortium"), ("bank-b", "own"))
+    options = [o for one in owners for o in ("--mark", claimed(run, ready, *one, *wide))]
+    assert run(*ready.new_charter(), "--labels", "greet,part", *options[:4]).code == 0
+    ready.draft.unlink()
+    ran = run(*ready.new_charter(), "--labels", "greet,part", *options)
+    assert ran.code != 0
+    assert "at most 0.4 is allowed; claim smaller ones (`watermark claim --max-change 0.23`" in (
+        ran.error()
+    )
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_claim_writes_a_public_claim_and_a_private_key(tmp_path: Path, run: Run)
     key = MarkKey(load_identity(owned.key_file).secret)
     key.check(committed)
     assert key.secret.reveal().hex() not in owned.claim_file.read_text()
-    assert (committed.claim.size, committed.claim.modules) == (256, CARRIER.targets())
+    assert (committed.claim.size, committed.claim.modules) == (320, CARRIER.targets())
     again = run(
         "watermark", "claim", "--site", owned.site, "--adapter", tmp_path / "blank",
         "--federation", "ward-notes", "--base-model", BASE_MODEL,
@@ -83,7 +83,7 @@ def test_claim_refuses_what_the_adapter_cannot_carry(tmp_path: Path, run: Run) -
     base = ["watermark", "claim", "--site", owned.site, "--name", "other", "--federation", "f",
             "--base-model", BASE_MODEL, "--adapter"]  # fmt: skip
     ran = run(*base, tmp_path / "blank", "--size", 1024)
-    assert (ran.code, "choose a size of at most 256" in ran.error()) == (3, True)
+    assert (ran.code, "choose a size of at most 704" in ran.error()) == (3, True)
     ran = run(*base, write_adapter(tmp_path / "tiny", host(TINY)))
     assert (ran.code, "train more modules" in ran.error()) == (3, True)
     assert run(*base, tmp_path / "blank", "--name", "identity").code == 3

@@ -50,7 +50,8 @@ def test_the_change_is_as_large_as_it_says_and_as_was_predicted() -> None:
         assert (MARKED[name].a == one.a).all()
     assert EMBEDDED.relative == pytest.approx(np.sqrt(moved / total), rel=1e-3)
     assert EMBEDDED.norm == pytest.approx(np.sqrt(payload), rel=1e-3)
-    assert EMBEDDED.relative == pytest.approx(check_capacity(SIDE.claim), rel=0.1)
+    predicted = check_capacity(SIDE.claim)
+    assert 0.9 * predicted < EMBEDDED.relative < 1.25 * predicted  # what weights cost, at rank 8
 
 
 def test_responses_end_where_they_were_aimed() -> None:
@@ -88,6 +89,16 @@ def test_a_trained_a_carries_as_much(seed: int) -> None:
     (one,) = embed(adapter, SIDE.claim, [SIDE.opening().key], Caps(relative=0.25))
     assert one.after.statistic > 0.85 * np.sqrt(256)
     assert one.relative < 0.12
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_fewer_ranks_keep_of_the_mark_what_they_keep_of_the_adapter(rank: int) -> None:
+    """Evenly spread over all ranks, T would be 6.1, 6.5 and 9.7."""
+    cut = {}
+    for name, one in MARKED.items():
+        u, s, v = np.linalg.svd(one.product(), full_matrices=False)
+        cut[name] = LowRank(u[:, :rank] * s[:rank], v[:rank])
+    assert found(SIDE, cut) > {1: 7.5, 2: 8.5, 4: 11.5}[rank]
 
 
 def test_a_singular_a_is_marked_where_it_can_be() -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fedfm_audit.mark_predicates import MarkCheckPredicate
 from fedfm_audit.statements import open_leaf
+from fedfm_audit.watermark.capacity import LARGEST_CHANGE, relative_change
 from fedfm_audit.watermark.claim import TargetModule
 from fedfm_audit.watermark.errors import ClaimError
 from fedfm_crypto.codec import encode
@@ -25,7 +26,7 @@ from secure_fedfm.services.adapter_keeper import AdapterKeeper
 from secure_fedfm.services.evidence import History
 from secure_fedfm.services.mark_words import hear_owner, silent_owners
 from secure_fedfm.watermark.owned import leaf_path, read_commitments, save_mark
-from secure_fedfm.watermark.planning import plan_marks
+from secure_fedfm.watermark.planning import TOGETHER, plan_marks
 from secure_fedfm.watermark.writing import words
 from tests.secure_fedfm.watermark.federated import (
     KEYS,
@@ -201,14 +202,21 @@ def test_only_owners_who_are_there_and_silent_are_waited_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("capacity", "consortium", "own"),
-    [(55_296, 512, 256), (6_144, 192, 0), (1_000, 0, 0), (200_000, 1024, 512)],
+    ("capacity", "consortium", "own", "strength"),
+    [
+        (55_296, 768, 384, 1.2),
+        (6_144, 192, 0, 1.0),
+        (1_000, 0, 0, 0.0),
+        (200_000, 1024, 512, 2.0),
+    ],
 )
 def test_marks_are_planned_to_what_an_adapter_carries(
-    capacity: int, consortium: int, own: int
+    capacity: int, consortium: int, own: int, strength: float
 ) -> None:
     modules = [TargetModule("layers.0.query", capacity // 8, 384, 8)]
     plan = plan_marks(modules, 5)
-    assert (plan.consortium, plan.own) == (consortium, own)
-    assert plan.change <= 0.2
+    assert (plan.consortium, plan.own, plan.strength) == (consortium, own, strength)
+    assert plan.change <= TOGETHER
+    alone = relative_change(consortium, capacity, strength) if consortium else 0.0
+    assert alone <= LARGEST_CHANGE
     assert plan_marks((), 5).consortium == 0
