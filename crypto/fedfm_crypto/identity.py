@@ -20,6 +20,7 @@ Source: RFC 8032; Chalkias, Garillot, Nikolaenko, "Taming the many EdDSAs" (2020
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -60,6 +61,7 @@ def _small_order(encoded: bytes) -> bool:
     return int.from_bytes(encoded, "little") % _SIGN_BIT in _SMALL_ORDER_Y
 
 
+@lru_cache(maxsize=4096)  # the same few parties' keys are read again with every document
 def _check_point(raw: bytes) -> None:
     """Raise InvalidKeyError unless ``raw`` is the canonical encoding of a point of large order."""
     y = int.from_bytes(raw, "little") % _SIGN_BIT

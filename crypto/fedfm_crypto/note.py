@@ -296,11 +296,14 @@ def _parse_line(line: str) -> NoteSignature:
     return NoteSignature(name, data[:KEY_ID_SIZE], data[KEY_ID_SIZE:])
 
 
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
+
+
 def _text(data: bytes) -> str:
     try:
         text = data.decode("utf-8", "strict")
     except UnicodeDecodeError as error:
         raise NoteError(f"note with invalid UTF-8 at byte {error.start}") from None
-    if any(character < " " and character != "\n" for character in text):
+    if _CONTROL.search(text):
         raise NoteError("note with a control character other than newline")
     return text
