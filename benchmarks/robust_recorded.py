@@ -171,7 +171,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     rule = rules()[SKETCHED]
     if rule is None:
         raise ValueError("the default rule is none")
-    lines, totals = [], [0, 0]
+    lines: list[tuple[object, ...]] = []
+    totals = [0, 0]
     scoring = plain_scoring(SketchLayout(arena.layout.size, arena.groups))
     for alpha in arguments.alpha:
         for seed in arguments.seed:

@@ -197,7 +197,8 @@ class Arena:
                 total = np.sum([sent[name] for name in accepted], axis=0)
                 last = total / len(accepted)
                 if votes is not None:
-                    last = voted_step(votes, layout, applied, total, len(accepted))
+                    step = voted_step(votes, layout, applied, total, len(accepted))
+                    last = step.astype(np.float64)
                 applied += 1
                 adapter = adapter.moved(layout, last.astype(np.float32))
             rounds.append(entry | self._measures(attack, number, adapter, test, probe))

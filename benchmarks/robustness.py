@@ -79,7 +79,7 @@ def rules() -> dict[str, Rule | None]:
         "none": None,
         "votes": None,
         SKETCHED: make_rule(DEFAULT, {}, every_group=True),
-        JUDGED_VOTES: make_rule(DEFAULT, {}, every_group=True),
+        JUDGED_VOTES: make_rule(DEFAULT, {}),
         **{name: make_rule(name, {}) for name in RULES},
     }
 

@@ -29,6 +29,7 @@ from fedfm_protocols.thresholds import Thresholds
 from secure_fedfm.learning.plan import TrainingPlan
 from secure_fedfm.learning.server_optimiser import OptimiserSpec
 from secure_fedfm.learning.specs import AdapterSpec, ModelSpec, TaskSpec
+from secure_fedfm.learning.votes import VoteSpec
 from secure_fedfm.privacy.recipe import PrivacySections, SharedNoiseRequest
 from secure_fedfm.robust.charter_rule import check_rule
 from secure_fedfm.robust.drafting import RobustRequest
@@ -207,17 +208,18 @@ def draft_charter(
         "privacy": sections.privacy,
         "initial_adapter": _UNKNOWN_HASH,
     }
+    votes = isinstance(server_optimiser, VoteSpec)
     if robust is not None:
         robust.check(suite, sections.privacy["mode"])
         robust.check_roster([client.name for client in clients])
         rule = make_rule(robust.rule, robust.parameters)
-        check_rule(rule, len(clients), thresholds.min_accepted, groups=robust.group_count)
+        check_rule(rule, len(clients), thresholds.min_accepted, robust.group_count(votes))
     make_charter(fields)  # everything but the two values below; refuse before the slow part
     values, initial, modules = learning_facts(model, adapter, task, location)
     quantiser["values"] = values
     fields["initial_adapter"] = initial
     if robust is not None:
-        fields |= robust.sections(values)
+        fields |= robust.sections(values, votes)
     if isinstance(privacy, SharedNoiseRequest):
         calibrated = privacy.sections(thresholds, values=values, scale=quantiser["scale"])
         fields["privacy"] = calibrated.privacy

@@ -170,12 +170,18 @@ def _stuffing(view: View, dose: float) -> Vector:
     return view.own
 
 
+def _as_long_as_honest(view: View, dose: float) -> Vector:
+    return dose * crafting.stretched_to(view.poisoned, float(np.linalg.norm(view.own)))
+
+
 def _veto(view: View, dose: float) -> Vector:
-    """Against votes: poison, but against every value on which all honest ballots agree, so that
-    agreement of one less is the most there is."""
+    """Against votes: poison as long as its honest ballot, but against every value on which all
+    honest ballots agree, so that agreement of one less is the most there is."""
     signs = np.sign(view.honest).sum(axis=0)
     unanimous = np.abs(signs) == len(view.honest)
-    return dose * np.where(unanimous, -np.sign(signs) * np.abs(view.poisoned), view.poisoned)
+    against = -np.sign(signs) * np.abs(view.poisoned)
+    sent = replace(view, poisoned=np.where(unanimous, against, view.poisoned))
+    return _as_long_as_honest(sent, dose)
 
 
 _BASE = (
@@ -194,7 +200,8 @@ _BASE = (
     Attack("adaptive", "trigger", honest_too=True, craft=_adaptive),
     Attack("adaptive-by-group", "trigger", honest_too=True, craft=_adaptive_by_group),
     Attack("stuffing", "trigger", honest_too=True, craft=_stuffing),
-    Attack("veto", "trigger", craft=_veto),
+    Attack("veto", "trigger", honest_too=True, craft=_veto),
+    Attack("edge-case-shaped", "edge", honest_too=True, craft=_as_long_as_honest),
 )
 NEVER_HONEST = ("replacement", "edge-case", "constrain-and-scale")
 """Attacks that are there a second time, ``-from-first``: of such a client no rule remembers what it

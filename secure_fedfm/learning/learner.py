@@ -206,8 +206,8 @@ class LocalLearner:
                 progress=progress,
                 pooled=self._pooled,
             )
-        found = delta(model.layout, adapter, model.state())
-        return found if self._votes is None else self._votes.ballot(found, model.layout)
+        moved = delta(model.layout, adapter, model.state())
+        return moved if self._votes is None else self._votes.ballot(moved, model.layout)
 
 
 def _check_head_rounds(model: AdaptedModel, private: PrivatePlan | SharedNoisePlan) -> None:

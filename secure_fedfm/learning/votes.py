@@ -80,7 +80,7 @@ class VoteSpec:
 
     def ballot(self, delta: npt.NDArray[np.floating], layout: TensorLayout) -> FloatArray:
         """What a client sends for its update: float32 (layout.size,)."""
-        found = np.sign(delta).astype(np.float32)
+        found: FloatArray = np.sign(delta).astype(np.float32)
         for _, part in _tensors(layout):
             found[part] *= np.float32(np.abs(delta[part]).mean(dtype=np.float64))
         return found

@@ -69,10 +69,9 @@ class RobustRequest:
                 + ", ".join(sorted(names))
             )
 
-    @property
-    def group_count(self) -> int:
+    def group_count(self, votes: bool) -> int:
         """How many groups of values are sketched by themselves; 1 is the whole update."""
-        return 2 if self.rule == DEFAULT else 1
+        return 2 if self.rule == DEFAULT and not votes else 1
 
     @property
     def votes(self) -> bool:
@@ -80,14 +79,16 @@ class RobustRequest:
         moves nothing by itself then (docs/robust-rules.md)."""
         return self.rule == DEFAULT
 
-    def sections(self, values: int) -> dict[str, Any]:
+    def sections(self, values: int, votes: bool) -> dict[str, Any]:
         """``validator`` and ``robustness`` of a federation with updates of so many values.
 
-        The default rule judges two groups of values by themselves too: poison that is as long as
-        honest work lies elsewhere (docs/robust-rules.md).
+        Where clients send no votes the default rule judges two groups of values by themselves too:
+        poison that is as long as honest work lies elsewhere (docs/robust-rules.md).
         """
         # Fewer values than any sketch needs: the charter says so.
-        groups = two_groups(values) if self.group_count == 2 and values >= LEAST_VALUES else ()
+        groups = (
+            two_groups(values) if self.group_count(votes) == 2 and values >= LEAST_VALUES else ()
+        )
         return {
             "validator": {
                 "name": self.validator.name,

@@ -29,7 +29,7 @@ def rounds(boost: float = 1.0) -> list[Sent]:
     """Three rounds of five clients; one repeats itself in the first tensor, and is longer there."""
     random = np.random.default_rng(5)
     poison = random.normal(size=16_384)
-    found = []
+    found: list[Sent] = []
     for _ in range(3):
         common = random.normal(size=WIDTH)
         sent: dict[str, Vector] = {

@@ -21,7 +21,7 @@ from benchmarks.attacks.poison import TRIGGER
 from benchmarks.robust_runs import SCALE, Arena, Case, Setting
 from benchmarks.robust_scoring import encrypted_scoring, plain_scoring
 from benchmarks.robust_training import Trainer, Training
-from benchmarks.robustness import cases, rules
+from benchmarks.robustness import VOTING, cases, rules
 from fedfm_crypto.sketch import SketchLayout
 from secure_fedfm.learning.adapter_state import Adapter
 from secure_fedfm.learning.dataset import Dataset, TrainTest
@@ -30,6 +30,7 @@ from secure_fedfm.learning.payload import TensorLayout, delta
 from secure_fedfm.learning.plan import TrainingPlan
 from secure_fedfm.learning.specs import AdapterSpec, ModelSpec, TaskSpec
 from secure_fedfm.learning.training import prepare_rows, train_round
+from secure_fedfm.learning.votes import VoteSpec
 from secure_fedfm.robust.drafting import two_groups
 from tests.secure_fedfm.learning.conftest import one_thread, plan, task, tickets, tiny_encoder
 
@@ -71,7 +72,11 @@ class MadeUp:
 def arena() -> Arena:
     layout = SketchLayout(WIDTH, two_groups(WIDTH))
     scorings = {"plain": plain_scoring(layout), "encrypted": encrypted_scoring(layout, SCALE)}
-    return Arena(TrainTest(ROWS, ROWS, "made up"), SETTING, MadeUp(), rules(), scorings, layout)
+    votes = VoteSpec(head_step=1 / np.sqrt(WIDTH), schedule_rounds=100)
+    return Arena(
+        TrainTest(ROWS, ROWS, "made up"), SETTING, MadeUp(), rules(), scorings, layout,
+        dict.fromkeys(VOTING, votes),
+    )  # fmt: skip
 
 
 def test_without_a_rule_the_poison_gets_in(arena: Arena) -> None:
@@ -84,6 +89,26 @@ def test_without_a_rule_the_poison_gets_in(arena: Arena) -> None:
     assert row["asr"] == max(success[2:4])
     assert row["attacked"] == [3, 4]
     assert row["malicious"] == 1
+
+
+@pytest.mark.parametrize("attack", ["replacement", "adaptive"])
+def test_votes_hold_poison_down_that_nobody_excludes(arena: Arena, attack: str) -> None:
+    by_size = arena.run(Case("replacement", 1.0, "none", 1.0, 1))
+    row = arena.run(Case(attack, 1.0, "votes", 1.0, 1))
+    assert all(len(entry["accepted"]) == 5 for entry in row["per_round"])
+    assert row["asr"] < by_size["asr"] / 2
+    # What all have in common is learnt all the same.
+    assert row["accuracy"] > 0.5
+
+
+def test_who_is_shown_all_ballots_gets_more_in(arena: Arena) -> None:
+    """Otherwise the attacks on votes would be none."""
+    found = {
+        attack: arena.run(Case(attack, 1.0, "votes", 1.0, 1))["asr"]
+        for attack in ("replacement", "stuffing", "veto")
+    }
+    assert found["stuffing"] > 2 * found["replacement"]
+    assert found["veto"] > 0
 
 
 @pytest.mark.parametrize("scoring", ["plain", "encrypted"])
