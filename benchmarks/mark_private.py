@@ -44,16 +44,21 @@ def private_marks(bench: Workbench, seed: int) -> Row:
     model = load_adapted(DEFAULT_MODEL, spec, TaskSpec("classification", bench.labels))
     train, test = (
         prepare_rows(model, rows, bench.labels, MAX_TOKENS)
-        for rows in (bench.owners_rows(ROWS, seed), bench.tested())
+        for rows in (bench.owners_rows(ROWS, seed), bench.tested(all_rows=True))
     )
     rate = HEAD_RATES[EPSILON]
     noise = noise_for(EPSILON, RECIPE.sampling_rate, RECIPE.all_steps)
     plan = private_plan(RECIPE, (rate, LORA_RATIOS["ffa"] * rate), noise, ROWS)
     plan = replace(plan, head_rounds=RECIPE.head_rounds)
-    random = SeededRandom(f"private marks {seed}".encode())
-    for number in range(1, RECIPE.rounds + 1):
-        train_private_round(model, train, private_schedule(RECIPE), plan, number, random=random)
-    plain, carrier = model.state(), Carrier(model.layout, scale=spec.alpha / spec.rank)
+
+    def trained() -> Adapter:
+        random = SeededRandom(f"private marks {seed}".encode())
+        for number in range(1, RECIPE.rounds + 1):
+            train_private_round(model, train, private_schedule(RECIPE), plan, number, random=random)
+        return model.state()
+
+    plain = bench.kept(f"private, {EPSILON}, {ROWS} rows", model.state(), trained)
+    carrier = Carrier(model.layout, scale=spec.alpha / spec.rank)
     owners = Owners.plan(carrier, carrier.modules(plain), CLIENTS, seed)
     verdict, longest = lengths_of_marks(owners, plain)
     marked = owners.written(plain)

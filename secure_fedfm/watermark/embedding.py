@@ -42,8 +42,8 @@ Matrix = NDArray[np.float64]
 RIDGE = 1e-3
 """lambda, relative to the mean of G's diagonal."""
 _LEAST = 0.25
-"""Least weight of a direction, relative to the strongest one's: at rank 8 the weights make no change
-larger than by a quarter, whatever the spectrum."""
+"""Least weight of a direction, relative to the strongest one's: at rank 8 the weights make a change
+larger by a quarter at most, whatever the spectrum."""
 _FLAT = 1e-6
 """Singular values of A below this part of the largest are taken for 0: R is not inverted there."""
 
