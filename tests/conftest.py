@@ -17,7 +17,8 @@ for _pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_pool, "1")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-# Test files that run federations of real processes, and those that share one.
+# Test files that run federations of real processes: all forked from one, which takes 14 s to start,
+# and never more than one federation at a time.
 PROCESSES = (
     "tests/integration/",
     "tests/soak/test_kill_processes",
@@ -29,32 +30,25 @@ COSTLY = (
     "tests/secure_fedfm/cli/test_shared_noise",
     "tests/secure_fedfm/test_demo_privacy",
 )
-CAPTURED = (
-    "test_mutated_bundle.py",
-    "test_never_logged.py",
-    "test_recorded_run.py",
-    "test_tampered_bundle.py",
-    "test_wire.py",
-)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """With ``-n``: tests that share a federation go to one worker, or it would run in each.
+    """With ``-n``: tests that share something go to one worker, or each would make it.
 
     What ``--dist loadgroup`` is for; xdist 3.8 marks groups in an attribute that pytest 9 ignores.
     """
     scheduler = import_module("xdist.scheduler").LoadScopeScheduling(config, log)
-    scheduler._split_scope = _federation_of
+    scheduler._split_scope = _shared_by
     return scheduler
 
 
-def _federation_of(nodeid: str) -> str:
+def _shared_by(nodeid: str) -> str:
     """What the test with this id shares with others; the id itself for nothing."""
     file = nodeid.partition("::")[0]
-    if file.endswith(CAPTURED):
-        return "captured"
-    return file if file.startswith((*PROCESSES, *COSTLY)) else nodeid
+    if file.startswith(PROCESSES):
+        return "processes"
+    return file if file.startswith(COSTLY) else nodeid
 
 
 @pytest.fixture(scope="session", autouse=True)

