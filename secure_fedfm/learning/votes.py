@@ -14,9 +14,10 @@ ballots every client applies
 F is the sum of all sizes, as it is found on values on which all clients agree: the d 2^-m-th
 largest |S|, since by chance twice as many values have everybody's agreement. At `share` 0.8 and
 like sizes up to nine clients must all agree. One malicious client then cannot move a value by
-itself, as long as its ballot is no longer than the others', which is the validator's business; it
-can keep values from moving. How far values move is agreed, not sent: eta falls with the rounds
-that were applied.
+itself with a ballot that is one; it can keep values from moving. That it sends several votes for
+few values and none for the others nobody sees: a validator bounds the length of the whole
+(docs/adr/0024). How far values move is agreed, not sent: eta falls with the rounds that were
+applied.
 
 As in ``server_optimiser`` all clients arrive at the same bits: they select and compare values of
 one and the same sum, and a step is one of few float32 numbers.

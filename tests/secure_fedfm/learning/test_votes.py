@@ -40,7 +40,7 @@ def test_a_value_moves_where_all_agree_however_far_each_wants_to_go(count: int) 
     np.testing.assert_array_equal(step, (agreed * found[0] * eta).astype(np.float32))
 
 
-def test_one_client_alone_moves_nothing_with_a_ballot_of_usual_length() -> None:
+def test_one_client_alone_moves_nothing_with_a_proper_ballot() -> None:
     honest, poison = signs(4, 3), signs(1, 4)
     step = voted_step(SPEC, LAYOUT, 0, sum_of(np.vstack([honest, poison])), 5)
     agreed = np.abs(honest.sum(axis=0)) == 4
@@ -53,13 +53,22 @@ def test_one_client_alone_moves_nothing_with_a_ballot_of_usual_length() -> None:
 
 
 def test_who_knew_all_ballots_could_take_the_measure_of_agreement_away() -> None:
-    """A limit, stated in the ADR: against every value on which all others agree, it makes four of
-    five the most agreement there is. Ballots are hidden when it must commit to its own."""
+    """A limit, stated in the ADR: voting against all values on which all others agree, it makes
+    four of five the most agreement there is. Ballots are hidden when it must commit to its own."""
     honest, poison = signs(4, 3), signs(1, 4)[0]
     total = honest.sum(axis=0)
     against = np.where(np.abs(total) == 4, -np.sign(total), poison)
     step = voted_step(SPEC, LAYOUT, 0, sum_of(np.vstack([honest, against])), 5)
     assert step[np.abs(total) == 2].any()
+
+
+def test_several_votes_for_few_values_move_them_alone() -> None:
+    """The other limit: as long as an honest ballot, which is all that a validator sees."""
+    honest, poison = signs(4, 3), np.zeros(HEAD + LORA)
+    poison[HEAD : HEAD + 20] = np.sqrt((HEAD + LORA) / 20)
+    total = np.sum([SPEC.ballot(one, LAYOUT) for one in honest], axis=0, dtype=float) + poison
+    assert np.linalg.norm(poison) == pytest.approx(np.linalg.norm(honest[0]))
+    assert (voted_step(SPEC, LAYOUT, 0, total, 5)[HEAD : HEAD + 20] > 0).all()
 
 
 def test_a_tenth_of_many_is_outvoted() -> None:
