@@ -114,6 +114,8 @@ def prepare(options: DemoOptions) -> Workspace:
     sites = {name: Site(root / "sites" / name) for name in (*names, *others)}
     enrolments = {name: _enrol(site, name, _role(name)) for name, site in sites.items()}
     task = TaskSpec("classification", tuple(sorted(set(data.train.labels))))
+    private = options.privacy != "none"
+    marks = DemoMarks(sites, names, FEDERATION, DEFAULT_MODEL.sha256, private)
     charter = draft_charter(
         federation=FEDERATION,
         coordinator=enrolments[COORDINATOR],
@@ -133,7 +135,7 @@ def prepare(options: DemoOptions) -> Workspace:
         colluding=1,
         dropouts=1 if options.clients > 3 else 0,
         robust=RobustRequest(enrolments[VALIDATOR]) if options.robust else None,
-        marks=DemoMarks(sites, names, FEDERATION, DEFAULT_MODEL.sha256) if options.marks else None,
+        marks=marks if options.marks else None,
     )
     signed = sign_by_founders(charter, sites)
     for name, site in sites.items():
