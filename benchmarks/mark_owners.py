@@ -54,10 +54,16 @@ class Owners:
 
     @classmethod
     def plan(
-        cls, carrier: Carrier, modules: Sequence[TargetModule], clients: int, seed: int
+        cls,
+        carrier: Carrier,
+        modules: Sequence[TargetModule],
+        clients: int,
+        seed: int,
+        *,
+        private: bool = False,
     ) -> Owners:
         """As many marks, as large, as the adapter carries by the library's own plan."""
-        plan = plan_marks(modules, clients)
+        plan = plan_marks(modules, clients, private=private)
         names = [f"client-{number:02}" for number in range(1, clients + 1)]
         wanted = [(names[0], "consortium", plan.consortium)]
         wanted += [(name, "own", plan.own) for name in names if plan.own]

@@ -59,7 +59,7 @@ def private_marks(bench: Workbench, seed: int) -> Row:
 
     plain = bench.kept(f"private, {EPSILON}, {ROWS} rows", model.state(), trained)
     carrier = Carrier(model.layout, scale=spec.alpha / spec.rank)
-    owners = Owners.plan(carrier, carrier.modules(plain), CLIENTS, seed)
+    owners = Owners.plan(carrier, carrier.modules(plain), CLIENTS, seed, private=True)
     verdict, longest = lengths_of_marks(owners, plain)
     marked = owners.written(plain)
     accuracies = []

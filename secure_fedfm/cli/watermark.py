@@ -14,6 +14,8 @@ from fedfm_audit.storage import write_durably
 from fedfm_audit.watermark.adapter_suspect import AdapterSuspect
 from fedfm_audit.watermark.capacity import (
     DEFAULT_CHANGE,
+    PRIVATE_CHANGE,
+    WEAKEST_STRENGTH,
     check_capacity,
     choose_size,
     choose_strength,
@@ -125,18 +127,23 @@ def claim(
     ),
     size: Annotated[
         int | None,
-        typer.Option("--size", help="Directions N; by default what fits, up to 1024."),
+        typer.Option("--size", min=1, help="Directions N; by default what fits, up to 1024."),
     ] = None,
     strength: Annotated[
         float | None,
-        typer.Option("--strength", help="kappa; by default what fits, up to 2."),
+        typer.Option("--strength", min=0.01, help="kappa; by default what fits, up to 2."),
     ] = None,
     keys: Annotated[
         int, typer.Option("--keys", help="Sub-keys: disputes to come, or recipients.")
     ] = 1,
     max_change: Annotated[
-        float, typer.Option("--max-change", help="Largest predicted relative change of B A.")
-    ] = DEFAULT_CHANGE,
+        float | None,
+        typer.Option(
+            "--max-change",
+            help=f"Largest predicted relative change of B A; by default {DEFAULT_CHANGE:g}, and "
+            f"{PRIVATE_CHANGE:g} where the draft has a privacy mode.",
+        ),
+    ] = None,
     name: Annotated[str, typer.Option("--name", help="What to call the files.")] = "mark",
     as_json: JsonOption = False,
 ) -> None:
@@ -160,16 +167,17 @@ def claim(
         raise typer.BadParameter("give --adapter, or --draft")
     with plain_errors():
         if draft is not None:
-            federation, base_model, modules = _drafted(draft)
+            federation, base_model, modules, private = _drafted(draft)
         else:
             federation, base_model = _federation(charter, federation, base_model)
-            modules = _modules(adapter)
+            modules, private = _modules(adapter), False
+        if max_change is None:
+            max_change = PRIVATE_CHANGE if private else DEFAULT_CHANGE
         identity = folder.identity()
         copies = keys if purpose == "ownership" else 1
-        if size is None:
-            size = choose_size(modules, strength, copies, max_change)
-        if strength is None:
-            strength = choose_strength(modules, size * copies, max_change)
+        sizing = WEAKEST_STRENGTH if private and strength is None else strength
+        size = size or choose_size(modules, sizing, copies, max_change)
+        strength = strength or choose_strength(modules, size * copies, max_change)
         made = Claim(
             purpose=purpose.value,
             federation=federation,
@@ -219,8 +227,9 @@ def _modules(adapter: Path | None) -> tuple[TargetModule, ...]:
     return AdapterSuspect.open(adapter).modules()
 
 
-def _drafted(draft: Path) -> tuple[str, str, tuple[TargetModule, ...]]:
-    """Federation, base model and layers to be marked, from a charter's draft."""
+def _drafted(draft: Path) -> tuple[str, str, tuple[TargetModule, ...], bool]:
+    """Federation, base model and layers to be marked, from a charter's draft, and whether it has a
+    privacy mode."""
     charter = read_charter_file(draft).charter
     require("torch", "transformers", "peft")
     from secure_fedfm.founding import learning_facts  # noqa: PLC0415 - loads torch
@@ -229,7 +238,8 @@ def _drafted(draft: Path) -> tuple[str, str, tuple[TargetModule, ...]]:
     model = ModelSpec(charter.model.name, charter.model.sha256)
     task = TaskSpec.from_json(charter.task.model_dump(mode="json"))
     *_, modules = learning_facts(model, AdapterSpec.from_json(charter.adapter), task, None)
-    return charter.federation, charter.model.sha256, modules
+    private = charter.privacy.mode != "none"
+    return charter.federation, charter.model.sha256, modules, private
 
 
 def _federation(

@@ -32,10 +32,11 @@ class DemoMarks:
     clients: Sequence[str]
     federation: str
     base_model: str
+    private: bool = False
 
     def __call__(self, modules: tuple[TargetModule, ...]) -> Sequence[bytes]:
         """The leaves of all marks that fit."""
-        plan = plan_marks(modules, len(self.clients))
+        plan = plan_marks(modules, len(self.clients), private=self.private)
         made = []
         if plan.consortium:
             keeper = self.clients[0]

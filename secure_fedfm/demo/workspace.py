@@ -113,6 +113,8 @@ def prepare(options: DemoOptions) -> Workspace:
         make_keys(site, _role(name))
         enrolments[name] = enrol(site, _role(name), name)
     task = TaskSpec("classification", tuple(sorted(set(data.train.labels))))
+    private = options.privacy != "none"
+    marks = DemoMarks(sites, names, FEDERATION, DEFAULT_MODEL.sha256, private)
     charter = draft_charter(
         federation=FEDERATION,
         coordinator=enrolments[COORDINATOR],
@@ -132,7 +134,7 @@ def prepare(options: DemoOptions) -> Workspace:
         colluding=1,
         dropouts=1 if options.clients > 3 else 0,
         robust=RobustRequest(enrolments[VALIDATOR]) if options.robust else None,
-        marks=DemoMarks(sites, names, FEDERATION, DEFAULT_MODEL.sha256) if options.marks else None,
+        marks=marks if options.marks else None,
     )
     signed = sign_by_founders(charter, sites)
     for name, site in sites.items():

@@ -12,6 +12,7 @@ from fedfm_audit.mark_predicates import MarkPredicate
 from fedfm_audit.watermark.capacity import (
     LARGEST_CHANGE,
     SIZING_STRENGTH,
+    WEAKEST_STRENGTH,
     choose_strength,
     relative_change,
     values_of,
@@ -22,8 +23,8 @@ from fedfm_protocols.enrolment import Enrolment
 from secure_fedfm.errors import ConfigurationError
 from secure_fedfm.watermark.owned import read_leaf
 
-TOGETHER = 0.35
-"""Relative change that all planned marks make together at most."""
+TOGETHER, PRIVATE_TOGETHER = 0.35, 0.2
+"""Relative change that all planned marks make together at most; where training adds noise."""
 LARGEST_TOGETHER = 0.4
 """Relative change that the marks which a charter names may make together: seven of those that
 `watermark claim` makes by default."""
@@ -53,16 +54,24 @@ class MarkPlan:
     capacity: int
 
 
-def plan_marks(modules: Sequence[TargetModule], clients: int) -> MarkPlan:
+def plan_marks(
+    modules: Sequence[TargetModule], clients: int, *, private: bool = False
+) -> MarkPlan:
     """The largest marks that an adapter carries: the consortium's and one of every client, else the
-    consortium's alone, else none; as strong as the change that is left allows."""
+    consortium's alone, else none; as strong as the change that is left allows.
+
+    An adapter that was trained with noise (``private``) has less to spare: smaller marks together,
+    and more directions rather than strength.
+    """
+    together = PRIVATE_TOGETHER if private else TOGETHER
+    sizing = WEAKEST_STRENGTH if private else SIZING_STRENGTH
     capacity = values_of(modules)
     if not capacity:
         return MarkPlan(0, 0, 0.0, 0.0, 0)
     pairs = [(2 * own, own) for own in _OWN_SIZES] + [(size, 0) for size in _CONSORTIUM_SIZES]
     for consortium, own in pairs:
-        bounds = ((consortium + own * clients, TOGETHER), (consortium, LARGEST_CHANGE))
-        if all(relative_change(n, capacity, SIZING_STRENGTH) <= most for n, most in bounds):
+        bounds = ((consortium + own * clients, together), (consortium, LARGEST_CHANGE))
+        if all(relative_change(n, capacity, sizing) <= most for n, most in bounds):
             strength = min(choose_strength(modules, n, most) for n, most in bounds)
             change = relative_change(bounds[0][0], capacity, strength)
             return MarkPlan(consortium, own, strength, change, capacity)

@@ -34,7 +34,9 @@ def test_ten_thousand_keys_on_an_adapter(seed: int) -> None:
 
 @pytest.mark.parametrize("part", range(10))
 def test_a_million_ground_keys(part: int) -> None:
-    assert random_statistics(100_000, 1000 + part, SMALL).max() < Trials(1, 1).threshold
+    largest = float(random_statistics(100_000, 1000 + part, SMALL).max())
+    print(f"\npart {part}: largest T {largest:.2f}")
+    assert largest < Trials(1, 1).threshold
 
 
 BORDERLINE = frozenset({"90% pruned", "another one three times"})

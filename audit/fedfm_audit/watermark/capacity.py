@@ -26,6 +26,9 @@ from fedfm_audit.watermark.errors import MarkCapacityError
 
 DEFAULT_CHANGE = 0.15
 """rho of a claim by itself up to which no cost in accuracy was measured, with room for others."""
+PRIVATE_CHANGE = 0.08
+"""The same of an adapter that was trained with noise: it has less to spare, and paid for large
+marks with half a point where others paid nothing (docs/benchmarks.md, "More clients, privacy")."""
 LARGEST_CHANGE = 0.25
 """Beyond this no claim is made, whoever asks for it."""
 DEFAULT_SIZE = 1024

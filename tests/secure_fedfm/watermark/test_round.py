@@ -26,7 +26,7 @@ from secure_fedfm.services.adapter_keeper import AdapterKeeper
 from secure_fedfm.services.evidence import History
 from secure_fedfm.services.mark_words import hear_owner, silent_owners
 from secure_fedfm.watermark.owned import leaf_path, read_commitments, save_mark
-from secure_fedfm.watermark.planning import TOGETHER, plan_marks
+from secure_fedfm.watermark.planning import PRIVATE_TOGETHER, TOGETHER, plan_marks
 from secure_fedfm.watermark.writing import words
 from tests.secure_fedfm.watermark.federated import (
     KEYS,
@@ -220,3 +220,16 @@ def test_marks_are_planned_to_what_an_adapter_carries(
     alone = relative_change(consortium, capacity, strength) if consortium else 0.0
     assert alone <= LARGEST_CHANGE
     assert plan_marks((), 5).consortium == 0
+
+
+@pytest.mark.parametrize(
+    ("capacity", "consortium", "own", "strength"),
+    [(55_296, 512, 256, 0.6), (6_144, 192, 0, 0.6), (200_000, 1024, 512, 1.1)],
+)
+def test_marks_are_smaller_where_training_adds_noise(
+    capacity: int, consortium: int, own: int, strength: float
+) -> None:
+    modules = [TargetModule("layers.0.query", capacity // 8, 384, 8)]
+    plan = plan_marks(modules, 5, private=True)
+    assert (plan.consortium, plan.own, plan.strength) == (consortium, own, strength)
+    assert plan.change <= PRIVATE_TOGETHER
