@@ -54,9 +54,7 @@ class MarkPlan:
     capacity: int
 
 
-def plan_marks(
-    modules: Sequence[TargetModule], clients: int, *, private: bool = False
-) -> MarkPlan:
+def plan_marks(modules: Sequence[TargetModule], clients: int, *, private: bool = False) -> MarkPlan:
     """The largest marks that an adapter carries: the consortium's and one of every client, else the
     consortium's alone, else none; as strong as the change that is left allows.
 
