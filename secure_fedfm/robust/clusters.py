@@ -84,16 +84,16 @@ class Flame(Rule):
 class CosineMemory(Rule):
     """Cosine majority on a running average of the cosine matrix, and a norm bound.
 
-    Clients whose norm is above ``multiple`` times the median are excluded, and those whose norm, in
-    medians, is above ``growth`` times what it was on the average over rounds: how long a client's
-    updates are beside the others' follows from its rows and hardly changes, and who adds poison
-    does more work than before. So are, of those left, clients whose mean distance to the others in
-    the newest round is below ``closest`` times the median of these: honest work has noise of its
-    own, and what lies that near to everybody was made of estimates of the others' updates; it would
-    be the middle of any majority. Of the rest, the majority is the smallest ball of floor(n/2) + 1
-    around one of them. Its members' mean distances to each other average to D; whoever has a mean
-    distance to the majority above ``reach`` D on the average over rounds, or ``latest_reach`` D in
-    the newest, is excluded.
+    Clients whose norm is above ``multiple`` times the median are excluded, and those whose norm
+    beside the others' is above ``growth`` times what it was on the average over rounds: how long a
+    client's updates are beside the others' follows from its rows and hardly changes, and who adds
+    poison does more work than before. So are, of those left, clients whose mean distance to the
+    others in the newest round is below ``closest`` times the median of these: honest work has noise
+    of its own, and what lies that near to everybody was made of estimates of the others' updates;
+    it would be the middle of any majority. Of the rest, the majority is the smallest ball of
+    floor(n/2) + 1 around one of them. Its members' mean distances to each other average to D;
+    whoever has a mean distance to the majority above ``reach`` D on the average over rounds, or
+    ``latest_reach`` D in the newest, is excluded.
 
     The narrow norm bound supposes that honest clients do like amounts of work in a round: steps of
     the same optimiser. Where they do not, ``multiple`` must be as wide as their lengths are apart,
@@ -145,7 +145,7 @@ class CosineMemory(Rule):
         # lengths, and of four clients the lower one would make an ordinary client look long.
         middle = float(np.median(scores.norms))
         reasons = norm_reasons(scores, self.multiple, middle)
-        memory = self._judge_growth(scores, memory, middle, reasons)
+        memory = self._judge_growth(scores, memory, reasons)
         fits = np.array([not reason for reason in reasons])
         latest = 1.0 - scores.cosines
         for place, share in enumerate(_nearness(latest, fits)):
@@ -170,21 +170,26 @@ class CosineMemory(Rule):
                     )
         return accepting(scores, reasons, memory.remembering("cosine", scores.names, average))
 
-    def _judge_growth(
-        self, scores: ScoreMatrix, memory: Memory, middle: float, reasons: list[str]
-    ) -> Memory:
-        """Add reasons for those who work more than they used to; the memory with what they do."""
-        if middle == 0:
-            return memory
-        lengths = np.minimum(scores.norms / middle, self.multiple)
+    def _judge_growth(self, scores: ScoreMatrix, memory: Memory, reasons: list[str]) -> Memory:
+        """Add reasons for those who work more than they used to; the memory with what they do.
+
+        The unit is the median of what each client's length is over what it was, not the median
+        length: honest lengths lie far apart, and one client that sends a short update for once
+        would shift the median by a whole rank, so that others seemed to have grown.
+        """
         before = memory.of_each("length", scores.names)
+        known = [norm / usual for norm, usual in zip(scores.norms, before, strict=True) if usual]
+        unit = float(np.median(known if known else scores.norms))
+        if unit == 0:
+            return memory
+        lengths = np.minimum(scores.norms / unit, self.multiple)
         for place, usual in enumerate(before):
             if usual is None:
                 continue
             allowed = self.growth * usual
             if lengths[place] > allowed and not reasons[place]:
                 reasons[place] = (
-                    f"norm: {lengths[place]:.2f} times the median, where it was {usual:.2f} times "
+                    f"norm: {lengths[place]:.2f} beside the others, where it was {usual:.2f} "
                     f"on the average over rounds; allowed {self.growth:g} times as much"
                 )
             grown = lengths[place] > allowed

@@ -180,6 +180,17 @@ def test_who_suddenly_works_more_is_excluded_though_others_are_as_long() -> None
     assert 10 <= rounds <= 40
 
 
+def test_a_short_update_makes_nobody_else_look_grown() -> None:
+    """It moves the median of lengths, which lie far apart, from 1 to 0.82."""
+    rule, memory = CosineMemory(), NOTHING
+    lengths = np.array([1.1, 1.1, 0.82, 0.82, 1.0])
+    for number in range(3):
+        memory = rule.judge(scores_of(lengths[:, None] * late_in_training(number)), memory).memory
+    lengths[4] = 0.2
+    verdict = rule.judge(scores_of(lengths[:, None] * late_in_training(4)), memory)
+    assert verdict.accepted[:4] == (True,) * 4, verdict.reasons
+
+
 def test_what_is_nearer_than_honest_work_was_made_of_estimates() -> None:
     """A little poison on the others' mean, of ordinary length (ALIE, or anchored to the mean)."""
     vectors = late_in_training(2)
